@@ -21,7 +21,6 @@ __all__ = ["LabError", "LabModel", "LabSession", "LabWarning", "open_session"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load what a session needs at first use: `trustwatch --help` does not need it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(".session", __name__), name)

@@ -16,7 +16,7 @@ VEGA_LITE_MIME: Final = "application/vnd.vegalite.v5+json"
 
 
 def use_theme() -> None:
-    """Draw Altair's charts in the console's colors, with tooltips, and without a network."""
+    """Draw Altair charts in the console's colors, with tooltips, without network access."""
     alt.theme.register("trustwatch", enable=True)(_theme)
     alt.renderers.register("trustwatch", _render)
     alt.renderers.enable("trustwatch")
@@ -40,13 +40,13 @@ def _theme() -> alt.theme.ThemeConfig:
 
 
 def _console_colors() -> dict[str, str]:
-    """The console's colors on a light ground, from its style sheet; levels are called by their names."""
+    """Return the console's colors on a light background, from its style sheet. Levels are keyed by name."""
     sheet = files("trustwatch.api.console").joinpath("static", "console.css").read_text(encoding="utf-8")
     return dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+)", sheet.partition("}")[0]))
 
 
 def _render(spec: Mapping[str, Any], **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Show a chart by what JupyterLab brings along; its menu offers no foreign editor, which would get the data."""
+    """Show a chart with JupyterLab's own renderer. Its menu offers no external editor, which would receive the data."""
     about = describe_chart(spec)
     shown = {**spec, "$schema": "https://vega.github.io/schema/vega-lite/v5.json"}  # a name, which nothing fetches
     actions = {"export": True, "source": False, "compiled": False, "editor": False}
@@ -55,25 +55,25 @@ def _render(spec: Mapping[str, Any], **_: Any) -> tuple[dict[str, Any], dict[str
 
 
 def describe_chart(spec: Mapping[str, Any]) -> str:
-    """What a chart shows, as text: its description, else its title."""
+    """Return the description of a chart, or its title if it has none."""
     title = spec.get("title", "")
     return str(spec.get("description") or (title.get("text", "") if isinstance(title, Mapping) else title))
 
 
 def level_color(column: str = "level") -> alt.Color:
-    """A channel that distinguishes levels by the console's colors."""
+    """Return a channel that distinguishes levels by the console's colors."""
     inks = _console_colors()
     return alt.Color(f"{column}:N", scale=alt.Scale(domain=LEVELS, range=[inks[level] for level in LEVELS]))
 
 
 def level_shape(column: str = "level") -> alt.Shape:
-    """A channel that distinguishes levels by the console's shapes, in one legend with `level_color`."""
+    """Return a channel that distinguishes levels by the console's shapes, in one legend with `level_color`."""
     shapes = ["cross", "circle", "triangle-up", "diamond", "square"]
     return alt.Shape(f"{column}:N", scale=alt.Scale(domain=LEVELS, range=shapes))
 
 
 def utc(column: str = "time") -> alt.X:
-    """The x axis of a time, in UTC: dates at midnight, else hours and minutes."""
+    """Return the x axis of a time in UTC: dates at midnight, else hours and minutes."""
     labels = "utcFormat(datum.value, utchours(datum.value) + utcminutes(datum.value) ? '%H:%M' : '%d %b')"
     axis = alt.Axis(labelExpr=labels, labelOverlap=True)
     return alt.X(f"{column}:T", title=f"{column} (UTC)", scale=alt.Scale(type="utc"), axis=axis)

@@ -1,4 +1,4 @@
-"""`trustwatch lab`: analysts' notebooks on what a service knows."""
+"""`trustwatch lab`: analysts' notebooks on the data of a service."""
 
 from __future__ import annotations
 

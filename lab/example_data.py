@@ -1,7 +1,7 @@
 """The example that notebooks begin with: a simulated week, a model of it, and a day with two attacks.
 
-It is as a service would have left it: the day goes through its own log, pipeline, store and archive, without HTTP and
-faster than it happened. It is the same at every preparation: Tuesday, 13 January 2026.
+Its data is that of a service: the day goes through a log, pipeline, store and archive, without HTTP and faster than
+it happened. Every preparation gives the same data: Tuesday, 13 January 2026.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ EXAMPLE_START = datetime(2026, 1, 6, tzinfo=UTC)
 DEFAULT_SEED = 7
 MARKER_FILE = "example.json"
 EXAMPLE_FORMAT = 1
-"""Raised whenever older examples do not do any more."""
+"""Increased when older examples become unusable."""
 HISTORY = timedelta(days=7)
-"""The enterprise and the attacks are those of `trustwatch demo`, the history shorter."""
+"""History of the enterprise and attacks of `trustwatch demo`, but shorter."""
 COMMAND = "make notebooks"
 _TICK_SECTION = "pipeline: {tick_interval_s: 3600}"
 _ARCHIVE_SECTION = "archive: {directory: archive}"
@@ -59,7 +59,7 @@ WriteMessage = Callable[[str], None]
 
 
 def prepare_example(directory: Path, say: WriteMessage = lambda _: None, seed: int = DEFAULT_SEED) -> Path:
-    """Have the example in *directory*; made once, and again when a present one is of other formats.
+    """Prepare the example in *directory*. It is created once, and again if its formats are outdated.
 
     Raises:
         ConfigError: *directory* holds something else.
@@ -97,7 +97,6 @@ def _build_example(directory: Path, settings: Path, seed: int, say: WriteMessage
 
 
 def _is_current(directory: Path, settings: Path, seed: int) -> bool:
-    """Return whether a complete example of the current formats exists."""
     try:
         mark = json.loads((directory / MARKER_FILE).read_bytes())
         if mark.get("format") != EXAMPLE_FORMAT or mark.get("seed") != seed:
@@ -111,7 +110,7 @@ def _is_current(directory: Path, settings: Path, seed: int) -> bool:
 
 
 def _append_to_log(settings: Settings, week: Sequence[SimulatedEvent], day: Sequence[SimulatedEvent]) -> None:
-    """Records in the order of arrival: each event at its own time, and an hourly tick in the day."""
+    """Append records in the order of arrival: each event at its own time, and an hourly tick during the day."""
     with closing(EventLog(settings.data_dir / "log")) as log:
         for start in range(0, len(week), 5_000):
             log.append([_record(event) for event in week[start : start + 5_000]])
@@ -125,7 +124,7 @@ def _record(event: SimulatedEvent) -> Record:
 
 
 def _hourly_records(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
-    """The day's events, hour by hour, each with a tick behind it."""
+    """Yield the day's events hour by hour, each hour followed by a tick."""
     first = int((EXAMPLE_START + HISTORY).timestamp() * 1000)
     at = 0
     for hour in range(24):
@@ -167,7 +166,6 @@ def _process_day(settings: Settings, begin: int) -> None:
 
 
 def _archive_log(settings: Settings) -> None:
-    """Write the whole log as Parquet, as the archiving process would."""
     from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 
     directory = settings.archive.directory

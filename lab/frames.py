@@ -1,6 +1,6 @@
 """Small functions for notebooks: the store and events as pandas frames; `replays` and `charts` have the others.
 
-Frames are what the product declares: columns of the store's tables, members of events and of back-test results. Times
+Frames have the columns of the store's tables, or the members of events and back-test results. Times
 are UTC timestamps and levels ordered categories, regardless of how they are stored.
 """
 
@@ -85,7 +85,7 @@ def _rows_of(session: LabSession, name: str, *blobs: str) -> AnySelect:
 
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Times as timestamps, named without their unit; levels as ordered categories."""
+    """Convert times to timestamps, named without their unit, and levels to ordered categories."""
     for name in frame.columns:
         if name.endswith("_ms"):
             times = pd.to_datetime(frame[name].where(frame[name] > 0), unit="ms", utc=True)
@@ -108,13 +108,13 @@ def _cut(frame: pd.DataFrame, limit: int) -> pd.DataFrame:
 
 
 def agents(session: LabSession, limit: int = ROW_LIMIT) -> pd.DataFrame:
-    """Agents with their risk as of `evaluated`; `reason` is the strongest."""
+    """Return agents with their risk as of `evaluated`. `reason` is the strongest."""
     query = _rows_of(session, "agents", "reasons").order_by(AGENTS.c.tenant, AGENTS.c.agent_id, AGENTS.c.issuer)
     return _with_reason(read(session, query, limit))
 
 
 def decisions(session: LabSession, limit: int = ROW_LIMIT) -> pd.DataFrame:
-    """Changes of level, oldest first, of more than *limit* the newest; `time` is that of the event."""
+    """Return changes of level, oldest first, at most the newest *limit*. `time` is the time of the event."""
     query = _rows_of(session, "decisions", "reasons", "evidence").where(IS_READABLE)
     newest = read(session, query.order_by(DECISIONS.c.event_time_ms.desc(), DECISIONS.c.decision_id.desc()), limit)
     newest["signals"] = [" ".join(msgspec.json.decode(one).get("signals", ())) for one in newest.pop("evidence")]
@@ -127,7 +127,7 @@ def _with_reason(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_agent(frame: pd.DataFrame, agent: Agent, tenant: str | None = None) -> pd.DataFrame:
-    """Rows of one agent, in any frame that names agents."""
+    """Return the rows of one agent, in any frame that names agents."""
     for column, value in zip(("tenant", "issuer", "agent_id"), _identity(agent, tenant), strict=True):
         if value is not None and column in frame:
             frame = frame[frame[column] == value]
@@ -141,7 +141,7 @@ def _identity(agent: Agent, tenant: str | None) -> tuple[str | None, str | None,
 
 
 def worst_decision(decisions: pd.DataFrame) -> pd.Series:
-    """The row of `decisions` to look at first: the highest level, hard signals first, then risk."""
+    """Return the row of `decisions` to look at first: the highest level, hard signals first, then risk."""
     by_events = decisions[decisions["cause"] == "event"]
     if by_events.empty:
         raise LabError("no event has changed a level here: widen the window, or look at `frames.agents(session)`")
@@ -150,7 +150,7 @@ def worst_decision(decisions: pd.DataFrame) -> pd.Series:
 
 
 def find_peer(agents: pd.DataFrame, agent: pd.Series) -> pd.Series:
-    """The other agent of the same tenant and type with the lowest risk in a frame `agents`."""
+    """Return the other agent of the same tenant and type with the lowest risk in a frame `agents`."""
     row = of_agent(agents, agent).iloc[0]
     same = (agents["tenant"] == row["tenant"]) & (agents["agent_type"] == row["agent_type"])
     peers = agents[same & (agents["agent_id"] != row["agent_id"])]
@@ -160,7 +160,7 @@ def find_peer(agents: pd.DataFrame, agent: pd.Series) -> pd.Series:
 
 
 def reasons(session: LabSession, decision: str | pd.Series) -> pd.DataFrame:
-    """Reasons of a decision, an id or a row of `decisions`, the strongest first."""
+    """Return the reasons of a decision (an ID or a row of `decisions`), the strongest first."""
     return pd.DataFrame(map(msgspec.to_builtins, find_decision(session, decision).reasons))
 
 
@@ -173,7 +173,7 @@ def find_decision(session: LabSession, decision: str | pd.Series) -> Decision:
 
 
 def profiles(session: LabSession, *agents: pd.Series) -> pd.DataFrame:
-    """Usual pace and volumes of agents (rows of frames) as the service has learned them, with one deviation around."""
+    """Return the pace and volumes of agents (rows of frames) that the service learned, with one deviation around."""
     parts = []
     for agent in agents:
         names = [AGENTS.c[name] == agent[name] for name in ("tenant", "issuer", "agent_id")]
@@ -190,13 +190,13 @@ def profiles(session: LabSession, *agents: pd.Series) -> pd.DataFrame:
 
 @contextmanager
 def open_history(session: LabSession, window: TimeWindow, source: str | Path | None) -> Iterator[list[Path]]:
-    """Files of the events of a source, which may hold more than the window."""
+    """Yield the files with the events of a source, which may extend beyond the window."""
     with history_files([str(source or _own_source(session))], session.settings, window) as paths:
         yield paths
 
 
 def _own_source(session: LabSession) -> str | Path:
-    """The events topic if brokers are configured; else the log, or the archive once the log has lost its begin."""
+    """Return the events topic if brokers are configured, else the log, or the archive if the log has lost its start."""
     settings = session.settings
     if settings.distributed:
         return TOPIC_PREFIX
@@ -209,7 +209,7 @@ def _own_source(session: LabSession) -> str | Path:
 
 
 def as_window(since: Any, until: Any) -> TimeWindow:
-    """Bounds as pandas reads them; without an offset they are UTC."""
+    """Parse bounds as pandas does. Bounds without an offset are UTC."""
     stamps = [None if at is None else pd.Timestamp(at) for at in (since, until)]
     zoned = [at and (at.tz_localize("UTC") if at.tzinfo is None else at.tz_convert("UTC")) for at in stamps]
     return TimeWindow(*(at and at.to_pydatetime() for at in zoned))
@@ -225,7 +225,7 @@ def events(
     source: str | Path | None = None,
     limit: int = ROW_LIMIT,
 ) -> pd.DataFrame:
-    """Events of a window by event time, each once, of more than *limit* the newest; `raw` is the record as sent.
+    """Return the events of a window by event time, each once, at most the newest *limit*. `raw` is the record as sent.
 
     *source* is a file, an archive, an event log or a topic, as for `trustwatch backtest`; None = the service's own.
     """
@@ -264,14 +264,13 @@ def _is_wanted(session: LabSession, event: NativeEvent, wanted: Sequence[str | N
 
 
 def struct_in(kind: Any) -> type[msgspec.Struct] | None:
-    """The struct that a member's type is, or is a list of, or None besides; None = it is of plain values."""
+    """Return the struct that a member's type is, lists, or makes optional, or None for plain values."""
     plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     types = (plain, *get_args(plain))
     return next((one for one in types if isinstance(one, type) and issubclass(one, msgspec.Struct)), None)
 
 
 def _event_members(kind: Any = NativeEvent, *path: str) -> Iterator[tuple[str, ...]]:
-    """Paths of the plain members of events, those of structs within them included."""
     for field in msgspec.structs.fields(kind):
         inner = struct_in(field.type)
         if inner is None:
@@ -285,13 +284,12 @@ _EVENT_COLUMNS = [{"agent_issuer": "issuer"}.get(name, name) for name in map("_"
 
 
 def _event_values(event: NativeEvent) -> list[Any]:
-    """Values of the columns; names in lists are joined by blanks."""
     values = (reduce(lambda part, name: part and getattr(part, name), path, event) for path in _EVENT_MEMBERS)
     return [" ".join(map(str, value)) if isinstance(value, tuple | list) else value for value in values]
 
 
 def last_hours(session: LabSession, hours: float = 24.0) -> dict[str, Any]:
-    """The last *hours* up to the full hour behind the newest event, as `since` and `until`: `**last_hours(session)`."""
+    """Return the last *hours* to the full hour after the newest event, as `since` and `until` of a window."""
     query = _rows_of(session, "agents").order_by(AGENTS.c.last_seen_ms.desc()).limit(1)
     newest = _fetch(session, query)["last_seen"]
     if newest.empty:
@@ -301,7 +299,7 @@ def last_hours(session: LabSession, hours: float = 24.0) -> dict[str, Any]:
 
 
 def within(frame: pd.DataFrame, since: Any = None, until: Any = None) -> pd.DataFrame:
-    """Rows of a window by their `time`, *until* not included."""
+    """Return the rows of a window by their `time`, without *until* itself."""
     after, before = as_window(since, until)
     kept = pd.Series(True, frame.index)
     if after is not None:
@@ -324,7 +322,7 @@ _HABITS = {
 
 
 def habits(events: pd.DataFrame) -> pd.DataFrame:
-    """Shares of actions, targets, scopes, hours, … among the events that have one: columns `kind`, `item`, `share`."""
+    """Return shares of actions, targets, scopes, hours, … among events that have one: `kind`, `item`, `share`."""
     items = events[list(_HABITS.values())].set_axis(list(_HABITS), axis="columns")
     items = items.assign(hour=events["time"].dt.strftime("%H:00 UTC"), network=_networks(events))
     long = items.melt(var_name="kind", value_name="item").replace("", None).dropna()
@@ -338,14 +336,14 @@ def _networks(events: pd.DataFrame) -> pd.Series:
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Habits of two frames `events` (two agents, versions or weeks), the largest differences first."""
+    """Compare habits of two frames `events` (two agents, versions or weeks), the largest differences first."""
     both = habits(a).merge(habits(b), on=["kind", "item"], how="outer", suffixes=("_a", "_b")).fillna(0)
     both = both.assign(difference=both["share_b"] - both["share_a"])
     return both.sort_values("difference", key=abs, ascending=False, kind="stable", ignore_index=True)
 
 
 def distances(comparison: pd.DataFrame) -> pd.DataFrame:
-    """Jensen-Shannon distance of the two sides by kind (0 alike, 1 nothing in common), and what only one has."""
+    """Return the Jensen-Shannon distance of both sides by kind (0 equal, 1 disjoint), and what only one has."""
     rows = []
     for kind, part in comparison.groupby("kind"):
         a, b = part["events_a"] > 0, part["events_b"] > 0
@@ -356,7 +354,7 @@ def distances(comparison: pd.DataFrame) -> pd.DataFrame:
 
 
 def largest_upgrade(events: pd.DataFrame) -> pd.Series:
-    """The change of version with the most events on its smaller side: `before`, `agent_version`, `since`, …"""
+    """Return the version change with most events on its smaller side: `before`, `agent_version`, `since`, …"""
     agent = ["tenant", "issuer", "agent_id"]
     times = events.dropna(subset="agent_version").groupby([*agent, "agent_version"], dropna=False)["time"]
     seen = times.agg(events="size", since="min").reset_index().sort_values("since")

@@ -26,7 +26,7 @@ WriteMessage = Callable[[str], None]
 
 
 class NotebookRun(NamedTuple):
-    """One notebook after it was run. *error* is "" if every cell ran."""
+    """Result of a notebook run. *error* is "" if every cell ran."""
 
     name: str
     cells: int
@@ -35,7 +35,7 @@ class NotebookRun(NamedTuple):
 
 
 def find_notebooks(folder: Path) -> list[Path]:
-    """Notebooks of a folder, by name. Raises LabError if there are none."""
+    """Return the notebooks of a folder, by name. Raises LabError if there are none."""
     notebooks = sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
     if not notebooks:
         raise LabError(f"{folder.absolute()}: no notebooks; they are in the folder `notebooks` of the repository")
@@ -43,7 +43,7 @@ def find_notebooks(folder: Path) -> list[Path]:
 
 
 def start_jupyterlab(folder: Path, settings: Path | None, browser: bool) -> int:
-    """Serve JupyterLab on loopback, with its own token, until Ctrl-C; returns its status."""
+    """Serve JupyterLab on loopback, with its own token, until Ctrl-C, and return its status."""
     command = [
         sys.executable,
         "-m",
@@ -62,7 +62,7 @@ def start_jupyterlab(folder: Path, settings: Path | None, browser: bool) -> int:
 
 
 def run_notebooks(notebooks: Sequence[Path], settings: Path | None, out: Path, say: WriteMessage) -> list[NotebookRun]:
-    """Run notebooks, two at a time, each in a kernel of this interpreter; the executed copies go to *out*."""
+    """Run notebooks, two at a time, each in a kernel of this interpreter. The executed copies go to *out*."""
     out.mkdir(parents=True, exist_ok=True)
     return asyncio.run(_run_notebooks(notebooks, environment_with(settings), out, say))
 
@@ -89,7 +89,7 @@ async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: 
     from nbclient.exceptions import CellExecutionError
 
     book: Any = nbformat.read(path, as_version=4)
-    # Sockets are files of our own, so no other user of the machine can connect.
+    # Sockets are private files, so that no other user of the machine can connect.
     manager = AsyncKernelManager(transport="ipc", ip=str(sockets / path.stem[:8]))
     spec = manager.kernel_spec
     assert spec is not None
@@ -114,7 +114,7 @@ async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: 
 
 
 def render_page(book: Any, title: str) -> str:
-    """The page of an executed notebook: one HTML file that needs no network, with charts as described pictures."""
+    """Render an executed notebook as one HTML file that needs no network, with charts as described pictures."""
     from nbconvert import HTMLExporter
 
     copy = deepcopy(book)

@@ -41,11 +41,11 @@ from .frames import ROW_LIMIT, as_window, find_decision, open_history, read, str
 from .session import LabError, LabModel, LabSession, LabWarning
 
 Policy = str | Path | Mapping[str, Any] | None
-"""A policy file, or what one would hold; None = the policy of the settings."""
+"""A policy file, or its content; None = the policy of the settings."""
 
 
 def contributions(session: LabSession, decision: str | pd.Series, model: LabModel) -> pd.DataFrame:
-    """Features of a decision's event: the value, its evidence in decades, and its share of what stood out."""
+    """Return the features of a decision's event: value, evidence in decades, and share of the total evidence."""
     stored = find_decision(session, decision)
     if not stored.feature_vector:
         raise LabError(f"decision {stored.decision_id} has no feature vector: no event made it, but {stored.cause}")
@@ -66,13 +66,13 @@ def _feature_columns() -> pd.DataFrame:
 
 
 def features(model: LabModel) -> pd.DataFrame:
-    """Weight of each feature, and the median and 90th percentile of its evidence in the model's history, decades."""
+    """Return each feature's weight, and median and 90th percentile of its evidence in the model's history (decades)."""
     usual = model.detector.usual
     return _feature_columns().assign(importance=model.detector.parts.importance, usual=usual.median, upper=usual.upper)
 
 
 def calibration(session: LabSession, model: LabModel) -> pd.DataFrame:
-    """Meaning of anomaly scores as p-values, of known agents and of newcomers, in each peer group with a curve."""
+    """Return the p-values of anomaly scores, for known agents and newcomers, in each peer group with a curve."""
     hasher, grid = NameHasher(model.trained.salt), np.linspace(0.3, 1.0, 71)
     types = read(session, "agents")[["tenant", "agent_type"]].drop_duplicates().itertuples(index=False)
     names = {int(hasher(f"{tenant}\x1f{kind}")): f"{tenant} {kind}" for tenant, kind in types} | {0: "fleet"}
@@ -95,7 +95,7 @@ def train_model(
     trees: int = 100,
     directory: str | Path | None = None,
 ) -> LabModel:
-    """Learn a model from a frame of events, taken as normal, into *directory*, or for the session. NotEnoughHistory."""
+    """Train a model on a frame of normal events, in *directory* or for the session. Raises NotEnoughHistory."""
     if events.empty:
         raise LabError("no events to learn from: widen since and until")
     salt = secrets.token_bytes(16)
@@ -113,7 +113,7 @@ def train_model(
 
 
 def budget_report(model: LabModel) -> pd.DataFrame:
-    """Alerts promised and observed per 1,000 agent-days on held-out history, of a model trained in this session."""
+    """Return alerts promised and observed per 1,000 agent-days on held-out history, of a model trained here."""
     if model.budget_report is None:
         raise LabError("a promise is measured while a model is trained: train one (`replays.train_model`)")
     frame = pd.DataFrame(model.budget_report.levels).rename(columns={"enough_data": "enough_history"})
@@ -129,7 +129,7 @@ def scores(
     source: str | Path | None = None,
     limit: int = ROW_LIMIT,
 ) -> pd.DataFrame:
-    """Events through the live path again: score, evidence (natural log), and the risk of the agent after each.
+    """Replay events through the live path: score, evidence (natural log), and the risk of the agent after each.
 
     All since the end of the model's history are replayed, so that agents' state is as it was live.
     """
@@ -169,9 +169,9 @@ def _scored_rows(session: LabSession, scored: ScoredBatch) -> Iterator[tuple[Any
 
 
 def reliability(scores: pd.DataFrame) -> pd.DataFrame:
-    """Promised against observed: how often events of a frame `scores` had a p-value of at most so much.
+    """Compare promised and observed rates: the share of events of a frame `scores` up to each p-value.
 
-    `low` and `high` are where chance alone would leave the share with 95 %, if events were independent.
+    `low` and `high` bound the 95 % interval of the share, if events were independent.
     """
     p_values, rows = np.sort(scores["p_value"]), []
     for promised in np.logspace(-3, 0, 25):
@@ -182,7 +182,7 @@ def reliability(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 class Run(NamedTuple):
-    """What was tried in a back-test: the model, the multiple of the alert budget set, the policy."""
+    """Variant of a back-test: the model, the multiple of the alert budget, the policy."""
 
     model: str
     factor: float
@@ -200,7 +200,7 @@ def run_backtests(
     source: str | Path | None = None,
     labels: str | Path | None = None,
 ) -> dict[Run, BacktestSide]:
-    """Run history through the live path, once for each model, budget and policy: alerts, requests, revocations.
+    """Replay history through the live path for each model, budget and policy: alerts, requests, revocations.
 
     *labels* are JSON lines as `trustwatch simulate --labels` writes them; by default `labels.jsonl` of the data
     directory, if it exists. `rows` makes frames of the outcome.
@@ -227,7 +227,7 @@ def run_backtests(
 
 
 def _policy_book(session: LabSession, policy: Policy, name: str) -> PolicyBook:
-    """The policy of a file, of a file's content, or of the settings. Raises ConfigError if it is invalid."""
+    """Return the policy of a file, of a file's content, or of the settings. Raises ConfigError if it is invalid."""
     if policy is None:
         return policy_book(session.settings)
     if isinstance(policy, Mapping):
@@ -238,7 +238,8 @@ def _policy_book(session: LabSession, policy: Policy, name: str) -> PolicyBook:
 
 
 def rows(outcomes: Mapping[Run, BacktestSide], member: str) -> pd.DataFrame:
-    """A member of back-test results (`alerts`, `policy.revoked`, `evaluation.levels`, …) as a frame, with its `Run`.
+    """Return a member of back-test results (`alerts`, `policy.revoked`, `evaluation.levels`, …) as a frame, with its
+    `Run`.
 
     Members of members are joined by `_`: `outcomes_denied`. Without labels the frame is empty.
     """
@@ -256,7 +257,7 @@ def rows(outcomes: Mapping[Run, BacktestSide], member: str) -> pd.DataFrame:
 
 
 def _columns_of(member: str) -> list[str]:
-    """Declared members of a member of back-test results; points have `x` and `y`."""
+    """Return the declared members of a member of back-test results. Points have `x` and `y`."""
     kind: Any = BacktestSide
     for name in member.split("."):
         kind = struct_in(next(field.type for field in msgspec.structs.fields(kind) if field.name == name))
@@ -264,7 +265,7 @@ def _columns_of(member: str) -> list[str]:
 
 
 def labels(session: LabSession, path: str | Path | None = None) -> pd.DataFrame:
-    """Labels of events, of a file as `trustwatch simulate --labels` writes it; default: `labels.jsonl` of the data.
+    """Return the labels in a file of `trustwatch simulate --labels`. Default: `labels.jsonl` of the data directory.
 
     Without that file the frame is empty. Raises LabError if *path* is not a file.
     """
@@ -278,6 +279,6 @@ def labels(session: LabSession, path: str | Path | None = None) -> pd.DataFrame:
 
 
 def first_bad_events(events: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """The first event of each agent that labels call bad: `tenant`, `agent_id`, `first_bad`."""
+    """Return the first event of each agent that is labeled bad: `tenant`, `agent_id`, `first_bad`."""
     bad = events[events["id"].isin(labels.loc[labels["event_label"] != 0, "id"])]
     return bad.groupby(["tenant", "agent_id"])["time"].min().rename("first_bad").reset_index()

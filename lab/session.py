@@ -30,23 +30,23 @@ _CACHED_AGENTS = 50_000
 
 
 class LabError(ConfigError):
-    """Missing data; the message states where it was searched for and what to do."""
+    """Raised if data is missing. The message states the location and the remedy."""
 
     code = "lab"
 
 
 class LabWarning(UserWarning):
-    """An answer is right but incomplete, for instance cut at a limit."""
+    """Warns that an answer is right but incomplete, for instance cut at a limit."""
 
 
 def is_extra_installed() -> bool:
-    """True if the packages for frames and charts are installed."""
+    """Return whether the packages for frames and charts are installed."""
     return all(find_spec(name) is not None for name in ("pandas", "altair", "vl_convert"))
 
 
 @dataclass(frozen=True, eq=False)
 class LabModel:
-    """A model, loaded or just trained.
+    """A loaded or newly trained model.
 
     Attributes:
         directory: of the model; `trustwatch serve` can be pointed at a copy of it.
@@ -65,12 +65,12 @@ class LabModel:
 
     @property
     def detector(self) -> ForestDetector:
-        """Detector of the model: vectors in, scores out."""
+        """Return the model's detector, which maps vectors to scores."""
         return self.trained.detector
 
 
 class LabSession:
-    """A service's store, models and events, open to be read. Use `open_session`."""
+    """A service's store, models and events, opened read-only. Use `open_session`."""
 
     def __init__(self, settings: Settings, tenants: frozenset[str] | None = None) -> None:
         self.settings = settings
@@ -89,21 +89,21 @@ class LabSession:
 
     @cached_property
     def store(self) -> SqlStore:
-        """The service's store, opened on first use. Raises LabError if there is none, Unavailable."""
+        """The service's store, opened on first use. Raises LabError if it does not exist, Unavailable."""
         return open_read_only_store(self.settings)
 
     @cached_property
     def engine_settings(self) -> EngineSettings:
-        """Settings of the engine that events are replayed with."""
+        """Settings of the engine that replays events."""
         return engine_settings(self.settings, capacity=_CACHED_AGENTS)
 
     @cached_property
     def work_folder(self) -> tempfile.TemporaryDirectory[str]:
-        """A temporary folder; removed when the session is closed."""
+        """A temporary folder, removed when the session is closed."""
         return tempfile.TemporaryDirectory(prefix="trustwatch-lab-")
 
     def model(self, directory: str | Path | None = None) -> LabModel:
-        """Load a model: that of the settings, or another directory's. Raises LabError if there is none, ModelError."""
+        """Load the model of the settings or of another directory. Raises LabError if it does not exist, ModelError."""
         path = Path(directory) if directory is not None else self.settings.model_dir
         if not is_model(path):
             raise LabError(
@@ -113,7 +113,7 @@ class LabSession:
         return LabModel(path, load_trained_model(path))
 
     def close(self) -> None:
-        """Release the store, and remove the models and files that were made meanwhile."""
+        """Close the store, and remove models and files created by the session."""
         if "store" in self.__dict__:
             self.store.close()
             del self.store
@@ -123,7 +123,7 @@ class LabSession:
 
 
 def open_session(where: Settings | Path | str | None = None, *, tenants: Collection[str] | None = None) -> LabSession:
-    """Open what a service knows, to read it. Nothing is written or locked; the service may run meanwhile.
+    """Open the data of a service read-only. Nothing is written or locked, and the service may be running.
 
     Raises:
         ConfigError: no such file, or invalid settings.
@@ -146,7 +146,7 @@ def _read_settings(where: Path | None) -> Settings:
 
 
 def open_read_only_store(settings: Settings) -> SqlStore:
-    """The store of the settings, to read. Raises LabError if there is none, Unavailable."""
+    """Open the store of the settings read-only. Raises LabError if it does not exist, Unavailable."""
     address = store_address(settings)
     if not address.may_exist:
         raise LabError(

@@ -1,4 +1,4 @@
-"""Actors of the simulation: agents at everyday work, from being put into service to retirement."""
+"""Actors of the simulation: agents doing everyday work, from deployment to retirement."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ERROR_JSONS = (
     ',"outcome":"error","status":504,"error":"timeout"',
 )
 _REUSE_PROBABILITY = 0.6
-"""Share of steps that work on the resource that the session already holds of that kind."""
+"""Share of steps that reuse the session's resource of that kind."""
 _REFRESHABLE_MS = 8 * HOUR_MS
 """Time after a token's end in which its refresh token still works."""
 _PAUSE_MEDIAN_MS = 2600
@@ -34,7 +34,7 @@ _SIZE_SIGMA = 0.5
 
 
 class CallOrigin(NamedTuple):
-    """Origin of calls, when not from the agent's own instance."""
+    """Origin of calls that do not come from the agent's own instance."""
 
     ip: str
     asn: int
@@ -43,7 +43,7 @@ class CallOrigin(NamedTuple):
 
 @dataclass(slots=True)
 class DelegationContext:
-    """Principal of a session, and its ties to the session that asked for it."""
+    """Principal of a session, and its links to the session that requested it."""
 
     principal: str | None
     actors: tuple[str, ...]
@@ -51,7 +51,7 @@ class DelegationContext:
 
 
 class SimulatedSession:
-    """A session in progress; `at` is its clock in milliseconds and only moves forward."""
+    """A session in progress. `at` is its clock in milliseconds and only moves forward."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class SimulatedSession:
         return f'{parts},"task":{to_json(self.task.name)}{ids}'
 
     def _enter_deployment(self, at_ms: int) -> AgentDeployment:
-        """Return the current epoch; fragments that depend on it are rebuilt when it changes."""
+        """Return the current epoch. Fragments that depend on it are rebuilt when it changes."""
         epoch = self.agent.deployment_at(at_ms)
         if epoch is not self._deployment:
             self._deployment = epoch
@@ -118,7 +118,7 @@ class SimulatedSession:
         )
 
     def obtain_token(self, event_label: int = 0) -> None:
-        """Get a token: a kept one still valid, a refresh of it, an exchange for the principal, or a fresh request."""
+        """Get a token: a kept one that is still valid, a refresh, an exchange for the principal, or a new request."""
         at_ms = int(self.clock_ms)
         kept = self.stream.tokens.get((self.task.name, self.delegation.principal)) if self._keeps_tokens else None
         if kept is not None and kept.thumbprint == self._enter_deployment(at_ms).thumbprint:
@@ -131,11 +131,11 @@ class SimulatedSession:
 
     @property
     def _keeps_tokens(self) -> bool:
-        # Tokens for work handed down die with it.
+        # Tokens for delegated work end with it.
         return not self.delegation.actors
 
     def write_token_event(self, kind: str, scopes: list[str], *, event_label: int = 0, denied: bool = False) -> None:
-        """One event of the token's life at the authorization server."""
+        """Write one event of the token's life at the authorization server."""
         if not (denied and self._credential_suffix):
             self._new_token(int(self.clock_ms))
         given = [] if denied else scopes
@@ -156,7 +156,7 @@ class SimulatedSession:
         scale: float = 1.0,
         peer: str | None = None,
     ) -> bool:
-        """One action."""
+        """Perform one action."""
         draws = self.stream.draws
         if self.clock_ms >= self._token_until:
             self.write_token_event("token.refresh", self.task.scopes, event_label=event_label)
@@ -177,7 +177,7 @@ class SimulatedSession:
         return outcome is SUCCESS_JSON
 
     def pause(self, factor: float = 1.0) -> None:
-        """Let the time pass that an agent of this kind usually takes between two actions."""
+        """Advance the clock by the time that such an agent usually takes between two actions."""
         self.clock_ms += self.stream.draws.lognormal(_PAUSE_MEDIAN_MS * self.agent.pace * factor, 0.7)
 
     def _write_event(
@@ -206,7 +206,7 @@ class SimulatedSession:
         return _ERROR_JSONS[self.stream.draws.uniform_index(len(_ERROR_JSONS))]
 
     def _choose_resource(self, step: TaskStep) -> str:
-        """Choose among what the agent knows, by a Zipf-like law; now and then it meets something new."""
+        """Choose among the agent's known resources by a Zipf-like law, or occasionally a new one."""
         kind, draws = step.kind, self.stream.draws
         current = self.current_resources.get(kind.name)
         if current is not None and draws.uniform() < _REUSE_PROBABILITY:
@@ -222,15 +222,15 @@ class SimulatedSession:
 
 
 def resource_json(agent: SimulatedAgent, kind: ResourceKind, rank: int, provenance: str) -> str:
-    """JSON of the agent's resource of that rank.
+    """Return the JSON of the agent's resource of that rank.
 
-    Pools of neighbours overlap: what is new for one agent is often known in its peer group.
+    Pools of neighbors overlap: resources new to one agent are often known in its peer group.
     """
     return target_json(agent, kind, kind.resource_names(agent.role_index * (kind.size // 3 + 1) + rank), provenance)
 
 
 def target_json(agent: SimulatedAgent, kind: ResourceKind, names: tuple[str, str], provenance: str) -> str:
-    """JSON of a resource whose id and target are given."""
+    """Return the JSON of a resource with the given ID and target."""
     name, target = names
     external = "true" if kind.external else "false"
     return (
@@ -240,7 +240,7 @@ def target_json(agent: SimulatedAgent, kind: ResourceKind, names: tuple[str, str
 
 
 def agent_json(agent: SimulatedAgent, epoch: AgentDeployment, *, here: bool = True) -> str:
-    """JSON of source, tenant and agent; without the instance if the calls come from elsewhere."""
+    """Return the JSON of source, tenant and agent, without the instance if the calls come from elsewhere."""
     if here and epoch.cached_json:
         return epoch.cached_json
     fields = {"id": agent.id, "issuer": agent.tenant.issuer, "type": agent.role.name, "version": epoch.version}
@@ -254,7 +254,7 @@ def agent_json(agent: SimulatedAgent, epoch: AgentDeployment, *, here: bool = Tr
 
 
 def client_json(agent: SimulatedAgent, epoch: AgentDeployment, origin: CallOrigin | None) -> str:
-    """JSON of the network and software that the call came from."""
+    """Return the JSON of the network and software of the caller."""
     if origin is None:
         version = f"{agent.role.slug}/{epoch.version}"
         origin = CallOrigin(
@@ -265,7 +265,7 @@ def client_json(agent: SimulatedAgent, epoch: AgentDeployment, origin: CallOrigi
 
 
 def credential_json(agent: SimulatedAgent, epoch: AgentDeployment, token: str) -> str:
-    """JSON of the credential: fingerprints only."""
+    """Return the JSON of the credential, which holds fingerprints only."""
     role = agent.role
     return (
         f',"credential":{{"method":"{role.method}","thumbprint":"{epoch.thumbprint}","token_id":"sha256:{token}",'
@@ -274,13 +274,13 @@ def credential_json(agent: SimulatedAgent, epoch: AgentDeployment, token: str) -
 
 
 _MAX_DELEGATION_DEPTH = 3
-"""Agents that hand work down in one chain at most."""
+"""Maximum number of delegating agents in one chain."""
 _RETRY_PROBABILITY = 0.6
 _NEW_USER_PROBABILITY = 0.004
 
 
 def choose_task(role: AgentRole, draw: float) -> AgentTask:
-    """A task of the role by weight; `draw` is uniform in [0, 1)."""
+    """Choose a task of the role by weight. `draw` is uniform in [0, 1)."""
     goal = draw * sum(task.weight for task in role.tasks)
     for task in role.tasks:
         goal -= task.weight
@@ -290,7 +290,7 @@ def choose_task(role: AgentRole, draw: float) -> AgentTask:
 
 
 def run_task(enterprise: Enterprise, session: SimulatedSession, event_label: int = 0) -> None:
-    """Walk the task's Markov chain from the token to the end; the rows are in the session's stream afterwards."""
+    """Walk the task's Markov chain from the token to the end, and write the rows to the session's stream."""
     draws = session.stream.draws
     session.obtain_token(event_label)
     session.pause(0.3)
@@ -324,7 +324,7 @@ def delegate(
     event_label: int = 0,
     task: AgentTask | None = None,
 ) -> None:
-    """Ask another agent for work: an A2A message, then the callee's session under a token exchange.
+    """Delegate work to another agent: an A2A message, then the callee's session under a token exchange.
 
     The caller waits for the callee. Without an agent of the role nothing happens.
     """
@@ -342,7 +342,7 @@ def delegate(
 
 
 class AgentActor:
-    """An agent at work, one session after the other; `next_ms` is the start of the next one."""
+    """An agent at work, one session after another. `next_ms` is the start of the next session."""
 
     def __init__(self, enterprise: Enterprise, agent: SimulatedAgent, stream: ActorStream) -> None:
         self._enterprise = enterprise
@@ -360,7 +360,7 @@ class AgentActor:
         return moment if moment < self._agent.active_until else self._enterprise.settings.end_ms
 
     def advance(self) -> list[DraftEvent]:
-        """Run the session that starts at `next_ms`; its rows, in no particular order."""
+        """Run the session that starts at `next_ms`, and return its rows in no particular order."""
         agent, stream = self._agent, self._stream
         session = start_session(agent, stream, self.next_ms)
         run_task(self._enterprise, session)
@@ -369,7 +369,7 @@ class AgentActor:
 
 
 def start_session(agent: SimulatedAgent, stream: ActorStream, at_ms: float) -> SimulatedSession:
-    """A session of a usual task for a usual user; now and then a colleague starts to use the agent."""
+    """Start a session of a usual task for a usual user. Occasionally a colleague starts to use the agent."""
     draws = stream.draws
     task = choose_task(agent.role, draws.uniform())
     if stream.extends_baseline and draws.uniform() < _NEW_USER_PROBABILITY:
@@ -379,7 +379,7 @@ def start_session(agent: SimulatedAgent, stream: ActorStream, at_ms: float) -> S
 
 
 def expected_events(role: AgentRole, depth: int = 0) -> float:
-    """Expected events of one session of a role, with the sessions it causes at other agents."""
+    """Return the expected number of events of one session of a role, including sessions it causes at other agents."""
     total = sum(task.weight for task in role.tasks)
     return sum(task.weight / total * _expected_task_events(task, depth) for task in role.tasks)
 
@@ -393,7 +393,7 @@ def _expected_task_events(task: AgentTask, depth: int) -> float:
 
 
 class LifecycleActor:
-    """Emits the changes that `population` planned, in time order; `next_ms` is the next one's moment."""
+    """Emits the changes that `population` planned, in time order. `next_ms` is the time of the next one."""
 
     def __init__(self, enterprise: Enterprise, stream: ActorStream) -> None:
         self._end = enterprise.settings.end_ms
@@ -404,11 +404,11 @@ class LifecycleActor:
 
     @property
     def next_ms(self) -> int:
-        """Moment of the next announcement, or the end of the simulation."""
+        """Time of the next announcement, or the end of the simulation."""
         return self._end if self._next_event is None else self._next_event[0]
 
     def advance(self) -> list[DraftEvent]:
-        """The next announcement as a row."""
+        """Return the next announcement as a row."""
         if self._next_event is not None:
             self._write_event(*self._next_event)
             self._next_event = next(self._plan, None)

@@ -1,4 +1,4 @@
-"""The enterprise as `roles.toml` has it: names of people, kinds of resources, and the tasks of each role of agents."""
+"""The enterprise of `roles.toml`: names of people, kinds of resources, and the tasks of each role of agents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WorkShift = Literal["office", "night", "always", "extended"]
 
 
 def _hourly_activity(shift: WorkShift, day: int, hour: int) -> float:
-    """Relative activity in one local hour; day 0 is Monday. Never zero: some people work late."""
+    """Return the relative activity in one local hour. Day 0 is Monday. Never zero, since some people work late."""
     weekend = day >= 5
     if shift == "night":
         return 1.0 if hour < 5 else 0.01
@@ -47,11 +47,11 @@ class ActivityProfile:
             self._cumulative.append(self._cumulative[-1] + weight)
 
     def weight_at(self, at_ms: int) -> float:
-        """Activity in the hour of that moment, 1 on average."""
+        """Return the activity in the hour of that moment, 1 on average."""
         return self.weights[(at_ms // HOUR_MS + _EPOCH_HOUR_OF_WEEK) % WEEK_HOURS]
 
     def advance(self, at_ms: int, amount: float) -> int:
-        """The moment by which `amount` mean hours of activity have passed since `at_ms`.
+        """Return the moment by which `amount` mean hours of activity have passed since `at_ms`.
 
         With `amount` = exponential / rate this is the next arrival of a Poisson process whose rate follows the profile.
         """
@@ -66,14 +66,14 @@ class ActivityProfile:
         return max(at_ms, int(moment))
 
     def quietest_hour(self, at_ms: int, hours: int) -> int:
-        """Start of the least active hour among the next `hours` after `at_ms`; the earliest of equals."""
+        """Return the start of the least active of the next `hours` after `at_ms`, the earliest if several are equal."""
         first = at_ms // HOUR_MS + 1
         return min(range(first, first + hours), key=lambda hour: self.weight_at(hour * HOUR_MS)) * HOUR_MS
 
 
 @lru_cache(maxsize=256)
 def activity_profile(shift: WorkShift, utc_offset: int) -> ActivityProfile:
-    """One shared profile per shift and time zone."""
+    """Return the shared profile of a shift and time zone."""
     return ActivityProfile(shift, utc_offset)
 
 
@@ -81,14 +81,12 @@ ResourceIdStyle = Literal["plain", "mail", "host"]
 
 
 def to_json(value: object) -> str:
-    """Compact JSON of any plain value."""
+    """Return the compact JSON of a plain value."""
     return msgspec.json.encode(value).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceKind:
-    """A kind of resource."""
-
     name: str
     host: str
     size: int
@@ -97,7 +95,7 @@ class ResourceKind:
     external: bool = False
 
     def resource_names(self, number: int) -> tuple[str, str]:
-        """Id and canonical target of the numbered resource."""
+        """Return ID and canonical target of the numbered resource."""
         if self.style == "mail":
             address = f"{self.name}.{number}@client-{number % 23}.example.net"
             return address, address
@@ -136,7 +134,7 @@ class TaskStep:
 
     @property
     def mean_visits(self) -> float:
-        """Expected number of events of this step in one pass."""
+        """Return the expected number of events of this step in one pass."""
         return (1 - self.skip) / (1 - self.again)
 
 
@@ -156,12 +154,12 @@ class AgentTask:
 
     @property
     def scopes(self) -> list[str]:
-        """Scopes that the task's token asks for, sorted."""
+        """Scopes that the task's token requests, sorted."""
         return sorted({step.scope for step in self.steps})
 
     @property
     def mean_steps(self) -> float:
-        """Expected number of own events, the token request not counted."""
+        """Expected number of the task's own events, without the token request."""
         return sum(step.mean_visits for step in self.steps if step.since == 0) / (1 - self.loop)
 
 
@@ -196,7 +194,7 @@ RESOURCES = {name: ResourceKind(name, **members) for name, members in _TABLES["r
 
 
 def make_step(action: str, effect: str, kind: str, scope: str, **more: Any) -> TaskStep:
-    """A step in one line; `kind` is a name of `RESOURCES`, `more` as in `TaskStep`."""
+    """Create a step from one table line. `kind` is a name in `RESOURCES`, `more` as in `TaskStep`."""
     return TaskStep(action=action, effect=effect, kind=RESOURCES[kind], scope=scope, **more)
 
 

@@ -32,7 +32,7 @@ from .population import Enterprise, SimulatedAgent
 
 @dataclass(frozen=True, slots=True)
 class AttackContext:
-    """One attack being played: against whom, from when (milliseconds since 1970), and where its rows go."""
+    """Context of one running attack: its agent, its start (milliseconds since 1970), and the stream for its rows."""
 
     enterprise: Enterprise
     agent: SimulatedAgent
@@ -41,18 +41,18 @@ class AttackContext:
 
     @property
     def draws(self) -> RandomStream:
-        """The attack's own randomness."""
+        """Random numbers of this attack only."""
         return self.stream.draws
 
     @property
     def end_ms(self) -> int:
-        """End of the simulation; later rows are dropped."""
+        """End of the simulation. Later rows are dropped."""
         return self.enterprise.settings.end_ms
 
     def start_session(
         self, at_ms: float, task: AgentTask | None = None, origin: CallOrigin | None = None
     ) -> SimulatedSession:
-        """A session of the agent for its most frequent user."""
+        """Start a session of the agent for its most frequent user."""
         task = task or choose_task(self.agent.role, self.draws.uniform())
         user = self.agent.tenant.user_address(self.agent.users[0]) if task.for_user else None
         return SimulatedSession(
@@ -60,11 +60,11 @@ class AttackContext:
         )
 
     def first_unseen_rank(self, step: TaskStep) -> int:
-        """First rank of the step's kind that the agent has not reached yet, with room for the growth of a day."""
+        """Return the first rank of the step's kind that the agent has not reached yet, plus a day's growth."""
         return self.agent.pool_sizes.get(step.kind.name, step.kind.size) + 500
 
     def unique_word(self, purpose: str) -> str:
-        """Eight hex digits of the attack's own."""
+        """Return eight hex digits that only this attack uses."""
         return hex_digest(purpose, self.stream.salt, self.stream.next_number())[:8]
 
 
@@ -73,8 +73,6 @@ PlayAttack = Callable[[AttackContext], Iterator[None]]
 
 @dataclass(frozen=True, slots=True)
 class AttackScenario:
-    """An attack by name."""
-
     name: str
     summary: str
     play: PlayAttack
@@ -87,11 +85,11 @@ class AttackScenario:
 ALL_ROLES = frozenset(role.name for role in ROLES)
 UNPRIVILEGED_ROLES = frozenset(role.name for role in ROLES if not role.privileged)
 SCENARIOS: dict[str, AttackScenario] = {}
-"""Scenarios by name. A new one needs a test that its rows show what its name promises."""
+"""Scenarios by name. Each needs a test that its rows show the named behavior."""
 
 
 def _scenario(summary: str, roles: frozenset[str] = ALL_ROLES, **more: Any) -> Callable[[PlayAttack], PlayAttack]:
-    """Add a scenario that is called like the function, without `play_`."""
+    """Register a scenario under the function's name without `play_`."""
 
     def add(play: PlayAttack) -> PlayAttack:
         name = play.__name__.removeprefix("play_")
@@ -102,7 +100,7 @@ def _scenario(summary: str, roles: frozenset[str] = ALL_ROLES, **more: Any) -> C
 
 
 def usual_steps(strike: AttackContext, *effects: str) -> list[TaskStep]:
-    """Usual steps of the agent itself, by effect, in table order; steps of later versions left out."""
+    """Return the agent's own usual steps by effect, in table order, without steps of later versions."""
     return [s for s in strike.agent.role.steps() if s.calls is None and s.since == 0 and s.effect in effects]
 
 
@@ -111,7 +109,7 @@ def _writes_outside(step: TaskStep) -> bool:
 
 
 def _task_with_external_write(strike: AttackContext) -> AgentTask:
-    """A task with a way out, so that the agent stays within its declared purpose and capabilities."""
+    """Return a task with an external write, so that the agent stays within its declared purpose and capabilities."""
     return next(task for task in strike.agent.role.tasks if any(map(_writes_outside, task.steps)))
 
 
@@ -125,7 +123,7 @@ def _unknown_target(kind: ResourceKind, word: str) -> tuple[str, str]:
     frozenset(role.name for role in ROLES if any(map(_writes_outside, role.steps()))),
 )
 def play_exfiltration(strike: AttackContext) -> Iterator[None]:
-    """An ordinary beginning, three to six large reads, then one to three large writes to a target never seen before."""
+    """Play a normal beginning, three to six large reads, then one to three large writes to a new target."""
     draws, task = strike.draws, _task_with_external_write(strike)
     session = strike.start_session(strike.at_ms, task)
     session.obtain_token()
@@ -151,11 +149,11 @@ _ATTACKER_USER_AGENTS = ("python-requests/2.32.3", "curl/8.9.1", "Go-http-client
 
 @_scenario(
     "the same client from another network, with other software, at a quiet hour, enumerating resources",
-    # Who works around the clock has no quiet hour to hide in.
+    # An agent that works around the clock has no quiet hour to hide in.
     frozenset(role.name for role in ROLES if role.shift in ("office", "extended")),
 )
 def play_stolen_credential(strike: AttackContext) -> Iterator[None]:
-    """80 to 200 reads of resources the agent never touched, a third denied, in its quietest hour within a day."""
+    """Play 80 to 200 reads of untouched resources, a third denied, in the agent's quietest hour within a day."""
     draws, agent = strike.draws, strike.agent
     night = agent.activity.quietest_hour(strike.at_ms, 24) + int(draws.uniform_between(0, HOUR_MS / 2))
     at_ms = night if night + HOUR_MS < strike.end_ms else strike.at_ms
@@ -178,7 +176,7 @@ def play_stolen_credential(strike: AttackContext) -> Iterator[None]:
 
 _SCOPE_CREEP_SESSIONS = 8
 _DENIED_SESSIONS = 4
-"""Rounds that are refused before the scope is granted."""
+"""Number of rounds refused before the scope is granted."""
 
 _TARGET_STEPS: tuple[TaskStep, ...] = (
     make_step("export_table", "read", "tbl", "data:export", size_out=60_000),
@@ -191,7 +189,7 @@ _TARGET_STEPS: tuple[TaskStep, ...] = (
 
 @_scenario("token requests grow by a scope an hour, are denied at first, then granted and used", UNPRIVILEGED_ROLES)
 def play_scope_creep(strike: AttackContext) -> Iterator[None]:
-    """Eight sessions, about an hour apart: one scope more in each request; the last four are granted and used."""
+    """Play eight sessions, about an hour apart, each requesting one more scope. The last four are granted and used."""
     draws = strike.draws
     pause = min(HOUR_MS, (strike.end_ms - strike.at_ms) // (_SCOPE_CREEP_SESSIONS + 1))
     usual = usual_steps(strike, "read")
@@ -219,7 +217,7 @@ _RAMP_DURATION_MS = 4 * DAY_MS
 
 @_scenario("hundreds of usual actions in a minute or two")
 def play_burst(strike: AttackContext) -> Iterator[None]:
-    """500 to 900 usual actions on usual resources within a minute or two."""
+    """Play 500 to 900 usual actions on usual resources within a minute or two."""
     draws = strike.draws
     session = strike.start_session(strike.at_ms)
     session.obtain_token(event_label=1)
@@ -228,19 +226,19 @@ def play_burst(strike: AttackContext) -> Iterator[None]:
         step = steps[draws.uniform_index(len(steps))]
         at = session.clock_ms
         session.perform(step, event_label=1)
-        # Calls run side by side: the next one does not wait for this one's answer.
+        # Calls run concurrently: the next one does not wait for this one's answer.
         session.clock_ms = at + draws.lognormal(80, 0.5)
     yield
 
 
 @_scenario(
     "usual actions, but 4 % more of them every hour, for days",
-    # Those who work around the clock or nearly so: a ramp over a free week-end would not be one.
+    # Only agents that work almost around the clock, because a ramp over a free weekend would not be one.
     frozenset({"SecurityTriage", "SupportTriage", "DeploymentBot"}),
     window=(0.15, 0.4),
 )
 def play_slow_ramp(strike: AttackContext) -> Iterator[None]:
-    """Usual sessions on top of the usual ones: the total grows by 4 % per working hour, for up to four days."""
+    """Play extra usual sessions: the total grows by 4 % per working hour, for up to four days."""
     draws, agent, settings = strike.draws, strike.agent, strike.enterprise.settings
     daily = settings.events_per_agent_day * agent.role.activity / strike.enterprise.mean_activity
     usual_per_hour = daily / 24 / expected_events(agent.role)
@@ -248,7 +246,7 @@ def play_slow_ramp(strike: AttackContext) -> Iterator[None]:
     at_ms = strike.at_ms
     while at_ms < end:
         extra = RAMP_GROWTH_PER_HOUR ** ((at_ms - strike.at_ms) / HOUR_MS + 1) - 1
-        # At most an hour's step at a time, so that the rate is never long out of date.
+        # Steps of at most an hour keep the rate up to date.
         wait = draws.exponential() / (usual_per_hour * extra)
         at_ms = agent.activity.advance(at_ms, min(wait, 1.0))
         if wait <= 1.0 and at_ms < end:
@@ -257,20 +255,19 @@ def play_slow_ramp(strike: AttackContext) -> Iterator[None]:
 
 
 _CALLER_ROLES = frozenset({"ResearchAgent", "CodeReviewer"})
-"""Unprivileged, and used to talking to other agents: nothing but the edge and the principal gives them away."""
+"""Unprivileged roles that often call other agents: only the edge and the principal reveal the attack."""
 _CALL_STEP = make_step("send_message", "write", "plan", "a2a:call", type="a2a.message")
 _PAYMENT_STEP = next(s for s in ROLES_BY_NAME["PaymentProcessor"].steps() if s.action == "process_payment")
 
 
 def _unserved_principal(strike: AttackContext, deputies: list[SimulatedAgent]) -> str:
-    """A user for whom no possible caller of the deputies acted; the caller's own users first."""
+    """Return a user for whom no possible caller of the deputies acted, preferably one of the caller's users."""
     callers = strike.enterprise.agents_with_role(strike.agent.tenant, "Orchestrator")
     served = {user for agent in (*deputies, *callers) for user in agent.users}
     return strike.agent.tenant.user_address(next(u for u in concat(strike.agent.users, count()) if u not in served))
 
 
 def _delegated_session(strike: AttackContext, caller: SimulatedSession, callee: SimulatedAgent) -> SimulatedSession:
-    """The callee's session under a token exchange, opened."""
     caller.perform(_CALL_STEP, event_label=1, peer=callee.id, outcome=SUCCESS_JSON)
     chain = DelegationContext(
         caller.delegation.principal, (caller.agent.id, *caller.delegation.actors), caller.delegation.trace
@@ -299,7 +296,7 @@ def _make_payment(session: SimulatedSession, pay: TaskStep, number: int) -> None
     needs=("Orchestrator", "PaymentProcessor"),
 )
 def play_confused_deputy(strike: AttackContext) -> Iterator[None]:
-    """Caller, orchestrator and payment agent in one chain: a new edge, a new principal, three to six payments."""
+    """Play a chain of caller, orchestrator and payment agent: a new edge, a new principal, three to six payments."""
     draws, enterprise, agent = strike.draws, strike.enterprise, strike.agent
     orchestrator = enterprise.find_callee(agent, "Orchestrator", strike.at_ms, 0.0)
     payer = (
@@ -328,7 +325,7 @@ _AWAKENING_SESSIONS = 3
 
 @_scenario("an agent silent for days works again, faster and more widely than before", quiet_before=timedelta(days=3))
 def play_dormant_awakening(strike: AttackContext) -> Iterator[None]:
-    """Three sessions in a row, each reading 25 to 60 resources, half of them new, faster than it ever worked."""
+    """Play three consecutive sessions, each reading 25 to 60 resources, half of them new, faster than ever before."""
     draws, agent = strike.draws, strike.agent
     at_ms: float = strike.at_ms
     for turn in range(_AWAKENING_SESSIONS):
@@ -342,7 +339,7 @@ def play_dormant_awakening(strike: AttackContext) -> Iterator[None]:
             rank = fresh if draws.uniform() < 0.5 else draws.zipf_rank(step.kind.size)
             resource = resource_json(agent, step.kind, rank, "derived")
             session.perform(step, event_label=1, resource=resource, outcome=SUCCESS_JSON, scale=1.5)
-            # Side by side, without waiting for the answer.
+            # Concurrently, without waiting for the answer.
             session.clock_ms = at + draws.lognormal(600 * agent.pace, 0.6)
         at_ms = session.clock_ms + draws.uniform_between(60_000, 300_000)
         yield
@@ -350,7 +347,7 @@ def play_dormant_awakening(strike: AttackContext) -> Iterator[None]:
 
 @_scenario("the same action on the same resource, hundreds of times")
 def play_runaway_loop(strike: AttackContext) -> Iterator[None]:
-    """One action on one resource, 300 to 900 times, without a pause for thought; now and then the service is busy."""
+    """Play one action on one resource, 300 to 900 times, without pauses. Occasionally the service is busy."""
     draws = strike.draws
     session = strike.start_session(strike.at_ms)
     session.obtain_token(event_label=0)

@@ -74,7 +74,7 @@ DEFAULT_START = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 def require_finite(value: float | None) -> float | None:
-    """Check a number of the command line used as a time: Python reads `nan` and `inf` as numbers, too."""
+    """Check that a time on the command line is finite, because Python also parses `nan` and `inf` as numbers."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"must be a finite number, is {value}")
     return value
@@ -138,14 +138,13 @@ def simulate_command(
 
 
 def _write_files(events: Iterable[SimulatedEvent], out: Path, labels: Path | None) -> int:
-    """Write events and labels to their files; returns the number of events."""
     with ExitStack() as stack:
         target = sys.stdout.buffer if str(out) == "-" else _open_output(out, stack)
         return write_jsonl(events, target, None if labels is None else _open_output(labels, stack))
 
 
 def _open_output(path: Path, stack: ExitStack) -> BinaryIO:
-    """Open a file to write; one called `.gz` is packed, without a time, so that equal events are equal bytes."""
+    """Open a file to write. A `.gz` file is compressed without a timestamp, so that equal events give equal bytes."""
     file = stack.enter_context(path.open("wb"))
     if path.suffix != ".gz":
         return file

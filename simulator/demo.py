@@ -1,8 +1,8 @@
 """The demo: a simulated enterprise, a trained model, the real service, and a day with two attacks, in about a minute.
 
-It does what a user would: writes a settings file, trains, starts `trustwatch serve` as a separate process, and
-sends events over HTTP. The simulated day is the one that ends now: events keep their own times and are only sent
-faster than they happened, so that working hours, pauses and half-lives mean what they say.
+Like a user, it writes a settings file, trains, starts `trustwatch serve` as a separate process, and sends events over
+HTTP. The simulated day ends now: events keep their times and are only sent faster than they happened, so that working
+hours, pauses and half-lives keep their meaning.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ tenants:
 
 
 def local_settings(command: str, *sections: str) -> str:
-    """A settings file for this machine alone, with further *sections*; its first line names the *command*."""
+    """Return a settings file for local use, with additional *sections*. Its first line names the *command*."""
     return _SETTINGS.format(command=command) + "".join(section + "\n" for section in sections)
 
 
 def simulate_history_and_day(
     start: datetime, history: timedelta, seed: int
 ) -> tuple[list[SimulatedEvent], list[SimulatedEvent]]:
-    """Events of a *history* without attacks, and of the day after it, on which two agents are attacked."""
+    """Simulate a *history* without attacks, and the following day, on which two agents are attacked."""
     plan = SimulationSettings(
         start=start,
         duration=history + DAY,
@@ -96,14 +96,14 @@ def simulate_history_and_day(
 def train_on_simulation(
     settings: Settings, history: Sequence[SimulatedEvent], version: str, seed: int, made_ms: int
 ) -> None:
-    """Learn the model of *settings* from a history."""
+    """Train the model of *settings* on a history."""
     salt, detector = seed.to_bytes(16, "little"), DetectorSettings(seed=seed)
     columns = ColumnEncoder(salt, settings.domains()).encode([decode_event(event.event) for event in history])
     train_and_save(settings.model_dir, columns, salt, version, detector, engine_settings(settings), made_ms)
 
 
 def clear_made_directory(directory: Path, is_ours: Callable[[Path], bool]) -> bool:
-    """Remove what an earlier run made; nothing else, and not while a service works there.
+    """Remove only what an earlier run created, and only if no service uses it.
 
     Raises:
         LogInUse: a service works there.
@@ -123,13 +123,13 @@ MAX_ALERT_BYTES = 1024 * 1024
 
 
 class AlertInbox:
-    """Receives alerts on loopback until `close`, verifies each signature (Standard Webhooks) and keeps only counts.
+    """Receives alerts on loopback until `close`, verifies signatures (Standard Webhooks) and keeps only counts.
 
     Attributes:
         url: to post alerts to.
-        secret: with which they are to be signed, `whsec_…`.
-        received: alerts whose signature was right.
-        refused: bodies without one.
+        secret: the signing secret, `whsec_…`.
+        received: number of alerts with a valid signature.
+        refused: number of bodies without one.
     """
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ class AlertInbox:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/alerts"
 
     def receive(self, body: bytes, headers: dict[str, str]) -> bool:
-        """Count a body; returns whether its signature is right."""
+        """Count a body, and return whether its signature is valid."""
         right = verify_signature(self.secret, body, headers)
         with self._lock:
             if right:
@@ -152,7 +152,6 @@ class AlertInbox:
         return right
 
     def close(self) -> None:
-        """Stop receiving alerts."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -174,7 +173,7 @@ def _make_handler(inbox: AlertInbox) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Log nothing: the demo prints its own lines."""
+            """Log nothing, because the demo prints its own lines."""
 
     return Handler
 
@@ -199,10 +198,10 @@ pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}"""
 
 
 def wait_until_ready(service: subprocess.Popen[bytes], client: httpx2.Client, say: Callable[[str], None]) -> bool:
-    """Wait for a service that starts; False if it ended, or took too long.
+    """Wait for a starting service. Return False if it ended or took too long.
 
-    A service that reports a reason gets more time, and the reason is printed: a busy machine compiles kernels for many
-    minutes.
+    A service that reports a reason gets more time, and the reason is printed: a busy machine may compile kernels for
+    many minutes.
     """
     started, told = clock.monotonic(), None
     while service.poll() is None:
@@ -224,8 +223,6 @@ def wait_until_ready(service: subprocess.Popen[bytes], client: httpx2.Client, sa
 
 
 class Demo:
-    """One run of the demo."""
-
     def __init__(self, directory: Path, seconds: float, seed: int, stay: bool, say: Callable[[str], None]) -> None:
         self._directory = directory.absolute()
         self._factor = 86_400.0 / seconds
@@ -237,7 +234,7 @@ class Demo:
         self._flagged: set[AgentIdentity] = set()
 
     def run(self) -> int:
-        """Run it; returns the exit status. Raises ConfigError for a directory that may not be emptied."""
+        """Run the demo, and return the exit status. Raises ConfigError if the directory may not be emptied."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the service would outlive its demo
         if not clear_made_directory(self._directory, _is_demo):
             raise ConfigError(f"{self._directory} holds something other than a demo; give another --directory")
@@ -272,7 +269,7 @@ class Demo:
         return day
 
     def _record_attacks(self, day: list[SimulatedEvent]) -> None:
-        """Note the agents that are attacked, only to report at the end if the service noticed."""
+        """Record the attacked agents, only to report at the end whether the service noticed."""
         for event in day:
             if event.label.event_label:
                 decoded = decode_event(event.event)
@@ -306,7 +303,7 @@ class Demo:
         return self._summarize(service, client, url, token, inbox)
 
     def _print_rejections(self, receipt: dict[str, Any]) -> None:
-        """Show a record with a misspelt member: it is refused alone, and kept until a person has looked at it."""
+        """Show that a record with a misspelled member is rejected alone, and kept for review."""
         for refused in receipt["rejections"]:
             self._say(f"   One record of a gateway is refused, and kept as a dead letter: {refused['reason']}")
 
@@ -314,7 +311,6 @@ class Demo:
         return f"{url}/console/dev-login?code={issue_login_code(self._directory / 'data', clock.now_s())}"
 
     def _print_level_changes(self, client: httpx2.Client) -> None:
-        """Print the changes of level since the last look, oldest first."""
         for decision in reversed(client.get("/v1/decisions", params={"limit": 200}).json()["items"]):
             if decision["decision_id"] in self._printed_decisions:
                 continue
@@ -369,7 +365,6 @@ def _is_demo(directory: Path) -> bool:
 
 
 def _free_port() -> int:
-    """Return the usual port, or another if it is taken."""
     for port in (DEFAULT_PORT, 0):
         try:
             with socket.create_server(("127.0.0.1", port)) as taken:
@@ -380,7 +375,7 @@ def _free_port() -> int:
 
 
 def _paced_batches(day: list[SimulatedEvent], factor: float) -> Iterator[list[SimulatedEvent]]:
-    """Events in small batches, each when its time has come on a clock that runs *factor* times faster."""
+    """Yield events in small batches, when they are due on a clock that runs *factor* times faster."""
     at, begin = 0, clock.monotonic()
     while at < len(day):
         now_ms = day[0].at_ms + (clock.monotonic() - begin) * 1000.0 * factor

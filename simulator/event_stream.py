@@ -22,7 +22,7 @@ from .population import Attack, Enterprise, SimulatedAgent, SimulationSettings
 
 @dataclass(frozen=True, slots=True)
 class PlannedAttack:
-    """One attack with everything decided; `at_ms` is milliseconds since 1970."""
+    """An attack with everything decided. `at_ms` is milliseconds since 1970."""
 
     scenario: AttackScenario
     agent: SimulatedAgent
@@ -30,7 +30,7 @@ class PlannedAttack:
 
 
 def plan_attacks(enterprise: Enterprise) -> list[PlannedAttack]:
-    """Decide moment and agent of every attack; agents that will awaken fall asleep beforehand.
+    """Decide moment and agent of every attack. Agents that will awaken go dormant beforehand.
 
     Raises:
         ConfigError: unknown scenario, agent or moment, or no agent that can play it.
@@ -55,7 +55,6 @@ def plan_attacks(enterprise: Enterprise) -> list[PlannedAttack]:
 
 
 def _random_attacks(enterprise: Enterprise, draws: RandomStream) -> Iterator[Attack]:
-    """Attacks at random moments, as many a day as configured."""
     settings = enterprise.settings
     if settings.attacks_per_day == 0:
         return
@@ -66,7 +65,7 @@ def _random_attacks(enterprise: Enterprise, draws: RandomStream) -> Iterator[Att
         if at >= settings.duration:
             return
         name = names[draws.uniform_index(len(names))]
-        # A random scenario that no agent of this enterprise can play is left out without an error.
+        # A random scenario that no agent of this enterprise can play is skipped without an error.
         if any(_can_play(enterprise, SCENARIOS[name], agent) for agent in enterprise.agents):
             yield Attack(name, at)
 
@@ -81,7 +80,7 @@ def _attack_time_ms(enterprise: Enterprise, attack: Attack, share: float) -> int
 
 
 def _within_working_hours(enterprise: Enterprise, agent: SimulatedAgent, at_ms: int, draw: float) -> int:
-    """A drawn moment moves into the agent's working hours, if some are left: most attacks hide in work."""
+    """Move a drawn moment into the agent's working hours, if some remain, since most attacks hide in work."""
     moved = agent.activity.advance(at_ms, 0.2 + draw)
     return moved if moved + HOUR_MS < enterprise.settings.end_ms else at_ms
 
@@ -89,7 +88,7 @@ def _within_working_hours(enterprise: Enterprise, agent: SimulatedAgent, at_ms: 
 def _choose_agent(
     enterprise: Enterprise, scenario: AttackScenario, attack: Attack, at_ms: int, taken: set[int], draw: float
 ) -> SimulatedAgent:
-    """The named agent, or one that suits: best with a history behind it, alive then, and no other attack's."""
+    """Return the named agent, or a suitable one: preferably with history, alive then, and in no other attack."""
     suited = [
         agent
         for agent in enterprise.agents
@@ -118,9 +117,9 @@ def _has_history(enterprise: Enterprise, agent: SimulatedAgent, at_ms: int) -> b
 
 
 class AttackActor:
-    """An attack at work; once it has begun one batch of rows is made ahead, so that its next moment is known.
+    """A running attack. After its start, one batch of rows is created ahead, so that its next moment is known.
 
-    It begins at its own moment and not before, since what is new to an agent depends on what it has met until then.
+    It begins at its planned moment, because what is new to an agent depends on its history until then.
     """
 
     def __init__(self, enterprise: Enterprise, plan: PlannedAttack, stream: ActorStream) -> None:
@@ -139,7 +138,7 @@ class AttackActor:
         return self._end
 
     def advance(self) -> list[DraftEvent]:
-        """The next batch; none at the attack's first moment."""
+        """Return the next batch, which is empty at the attack's first moment."""
         rows = self._next_drafts
         self.next_ms = self._prepare_next()
         return rows
@@ -154,7 +153,7 @@ SimulationActor = AgentActor | LifecycleActor | AttackActor
 
 
 def simulate(settings: SimulationSettings) -> Iterator[SimulatedEvent]:
-    """Events of the whole simulation in order of event time, as a stream.
+    """Yield the events of the whole simulation in order of event time.
 
     Equal settings give identical bytes. Memory holds the agents and about a minute of events, for any duration.
 
@@ -177,14 +176,14 @@ def simulate(settings: SimulationSettings) -> Iterator[SimulatedEvent]:
 
 
 def _salt(settings: SimulationSettings) -> int:
-    """Salt of event ids, so that those of two simulations differ, even if only the start does."""
+    """Return a salt of event IDs, so that two simulations differ even if only their start does."""
     key = np.random.SeedSequence((settings.seed, abs(settings.start_ms), settings.end_ms - settings.start_ms))
     low, high = key.generate_state(2)
     return int(high) << 32 | int(low)
 
 
 def _merge_actors(actors: list[SimulationActor], start_ms: int, end_ms: int) -> Iterator[list[DraftEvent]]:
-    """Rows in order, in lists; rows at or after the end are dropped."""
+    """Yield lists of rows in order. Rows at or after the end are dropped."""
     heap = [(actor.next_ms, number, actor) for number, actor in enumerate(actors) if actor.next_ms < end_ms]
     heapq.heapify(heap)
     pending: list[DraftEvent] = []
@@ -205,7 +204,6 @@ def _merge_actors(actors: list[SimulationActor], start_ms: int, end_ms: int) -> 
 
 
 def _complete_events(slices: Iterator[list[DraftEvent]], salt: int) -> Iterator[SimulatedEvent]:
-    """Give every row its id and its time."""
     second, stamp = -1, ""
     for rows in slices:
         for at_ms, key, text, truth, event_label in rows:
@@ -220,5 +218,5 @@ def _complete_events(slices: Iterator[list[DraftEvent]], salt: int) -> Iterator[
 
 
 def format_second(second: int) -> str:
-    """RFC 3339 in UTC up to and with the decimal point; milliseconds and `Z` follow."""
+    """Format RFC 3339 in UTC up to and including the decimal point. Milliseconds and `Z` follow."""
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")

@@ -20,7 +20,7 @@ _MASK = (1 << 64) - 1
 
 
 class RandomStream:
-    """One independent stream of random numbers."""
+    """An independent stream of random numbers."""
 
     __slots__ = ("_block", "_key", "_rng")
 
@@ -37,34 +37,34 @@ class RandomStream:
         return self._block
 
     def uniform(self) -> float:
-        """Uniform in [0, 1)."""
+        """Return a number, uniform in [0, 1)."""
         return (self._block or self._fill_block()).pop()
 
     def uniform_index(self, n: int) -> int:
-        """Uniform whole number in [0, n)."""
+        """Return an integer, uniform in [0, n)."""
         return int((self._block or self._fill_block()).pop() * n)
 
     def uniform_between(self, low: float, high: float) -> float:
-        """Uniform in [low, high)."""
+        """Return a number, uniform in [low, high)."""
         return low + (high - low) * (self._block or self._fill_block()).pop()
 
     def zipf_rank(self, n: int) -> int:
-        """Rank in [0, n) with a Zipf-like tail: rank k is drawn with probability log((k+2)/(k+1)) / log(n+1)."""
+        """Return a rank in [0, n) with a Zipf-like tail: rank k has probability log((k+2)/(k+1)) / log(n+1)."""
         return min(int((n + 1) ** (self._block or self._fill_block()).pop()) - 1, n - 1)
 
     def lognormal(self, median: float, sigma: float) -> float:
-        """Log-normal, cut at 3.5 sigma (a table of quantiles; no stray value spoils a test or a demo)."""
+        """Return a log-normal number, cut at 3.5 sigma by a table of quantiles, since outliers would spoil tests."""
         return median * math.exp(
             sigma * _NORMAL_QUANTILES[int((self._block or self._fill_block()).pop() * _QUANTILE_COUNT)]
         )
 
     def exponential(self) -> float:
-        """Exponential with mean 1."""
+        """Return an exponential number with mean 1."""
         return -math.log1p(-(self._block or self._fill_block()).pop())
 
 
 def mix64(value: int) -> int:
-    """The finaliser of splitmix64: a bijection of 64-bit numbers, so distinct values stay distinct."""
+    """Apply the finalizer of splitmix64, a bijection of 64-bit numbers, so that distinct values stay distinct."""
     value = (value + 0x9E3779B97F4A7C15) & _MASK
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -72,17 +72,17 @@ def mix64(value: int) -> int:
 
 
 def hex_digest(*parts: object) -> str:
-    """SHA-256 in hex over the parts: replaces fingerprints of tokens and keys that never existed."""
+    """Return the SHA-256 of the parts in hex, in place of fingerprints of tokens and keys that never existed."""
     return hashlib.sha256(":".join(map(str, parts)).encode()).hexdigest()
 
 
 CLEAN_LABEL = "clean"
 _NUMBER_OFFSET = 1 << 31
-"""Keeps the numbers of names apart from those of rows: a session must not look like an event id."""
+"""Separates the numbers of names from those of rows, because a session must not look like an event ID."""
 
 
 class SimulatedToken(NamedTuple):
-    """A fingerprint of a token, its end (milliseconds since 1970), and the key it is bound to."""
+    """Fingerprint of a token, its expiry (milliseconds since 1970), and the key to which it is bound."""
 
     name: str
     until_ms: int
@@ -90,7 +90,7 @@ class SimulatedToken(NamedTuple):
 
 
 class SimulatedLabel(msgspec.Struct, frozen=True, gc=False, rename={"scenario": "class"}):
-    """The truth about one event; `scenario` is written as `class`."""
+    """Ground truth of one event. `scenario` is written as `class`."""
 
     id: str
     agent_id: str
@@ -102,15 +102,13 @@ class SimulatedLabel(msgspec.Struct, frozen=True, gc=False, rename={"scenario": 
 
 
 class SimulatedEvent(NamedTuple):
-    """One event, ready to send."""
-
     event: bytes
     label: SimulatedLabel
     at_ms: int
 
 
 class GroundTruth(NamedTuple):
-    """The part of the labels that all rows of one session share."""
+    """Part of the labels that all rows of one session share."""
 
     agent_id: str
     tenant: str
@@ -120,7 +118,7 @@ class GroundTruth(NamedTuple):
 
 
 class DraftEvent(NamedTuple):
-    """Row of an actor before it gets id and time. Ordered by time, then by key, which is unique: a total order."""
+    """Row of an actor, before it gets ID and time. Rows are totally ordered by time, then by a unique key."""
 
     at_ms: int
     key: int
@@ -130,7 +128,7 @@ class DraftEvent(NamedTuple):
 
 
 class ActorStream:
-    """The randomness, numbering and output of one actor (an agent, or an attack).
+    """Random numbers, numbering and output of one actor (an agent or an attack).
 
     Attacks have separate streams, so that adding one does not change what other agents do.
 
@@ -150,21 +148,20 @@ class ActorStream:
 
     @property
     def extends_baseline(self) -> bool:
-        """True if the resources it touches become part of the agent's usual ones."""
+        """Whether the resources it touches become part of the agent's usual ones."""
         return self.scenario == CLEAN_LABEL
 
     def next_number(self) -> int:
-        """A number that no other actor gets, for sessions, traces and tokens."""
+        """Return a number that no other actor gets, for sessions, traces and tokens."""
         self._numbers += 1
         return self._base | _NUMBER_OFFSET | self._numbers
 
     def append(self, at_ms: int, text: str, truth: GroundTruth, event_label: int) -> None:
-        """Append one row."""
         self._draft_count += 1
         self._drafts.append(DraftEvent(at_ms, self._base | self._draft_count, text, truth, event_label))
 
     def drain(self) -> list[DraftEvent]:
-        """Hand over the rows since the last call."""
+        """Return the rows since the last call, and forget them."""
         rows, self._drafts = self._drafts, []
         return rows
 
@@ -174,7 +171,7 @@ encode_label = msgspec.json.Encoder().encode
 
 
 def write_jsonl(events: Iterable[SimulatedEvent], out: BinaryIO, labels: BinaryIO | None = None) -> int:
-    """Write one JSON object per line, labels in the same order to a separate file."""
+    """Write one JSON object per line, and labels in the same order to a separate file."""
     written = 0
     for event, label, _ in events:
         out.write(event + b"\n")

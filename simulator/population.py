@@ -18,7 +18,7 @@ from .labelled_events import RandomStream, hex_digest
 MAX_AGENTS = 1_000_000
 MAX_DURATION = timedelta(days=3660)
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-"""A label of a domain name, as each tenant has a domain."""
+"""Pattern of a domain label, since each tenant has a domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Attack:
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
-    """A whole simulation: equal settings give identical bytes.
+    """Settings of a simulation. Equal settings give identical bytes.
 
     Raises:
         ConfigError: a member is out of range; the message names it.
@@ -85,7 +85,7 @@ KEY_ROTATION_SHARE = 0.5
 
 @dataclass(slots=True)
 class AgentDeployment:
-    """A span of time in which an agent's version, instance and key stay the same."""
+    """A period in which version, instance and key of an agent stay the same."""
 
     start_ms: int
     version: str
@@ -101,7 +101,7 @@ class AgentDeployment:
 def plan_deployments(
     settings: SimulationSettings, draws: RandomStream, index: int, slug: str, born: int
 ) -> list[AgentDeployment]:
-    """Epochs of one agent from its first moment to the end of the simulation, in time order."""
+    """Return the deployments of one agent until the end of the simulation, in time order."""
     rate = (RESTARTS_PER_DAY + UPGRADES_PER_DAY) * settings.churn
     major, minor = 1 + draws.uniform_index(3), draws.uniform_index(10)
     epoch = AgentDeployment(
@@ -127,7 +127,7 @@ def plan_deployments(
 def _next_deployment(
     last: AgentDeployment, at_ms: int, draws: RandomStream, key: tuple[str, int, int, int]
 ) -> AgentDeployment:
-    """The epoch after a restart or an upgrade: either way a new instance at another address of the same network."""
+    """Return the deployment after a restart or an upgrade: a new instance at another address of the same network."""
     slug, seed, index, number = key
     upgrade = draws.uniform() < UPGRADES_PER_DAY / (RESTARTS_PER_DAY + UPGRADES_PER_DAY)
     rotated = upgrade and draws.uniform() < KEY_ROTATION_SHARE
@@ -149,7 +149,6 @@ def _instance_name(slug: str, seed: int, index: int, number: int) -> str:
 
 
 def _thumbprint(seed: int, index: int, number: int) -> str:
-    """Made-up RFC 7638 thumbprint without a key."""
     raw = bytes.fromhex(hex_digest("key", seed, index, number))
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
@@ -167,7 +166,7 @@ class SimulatedTenant:
 
     @property
     def domain(self) -> str:
-        """The domain that is inside it; everything else is external."""
+        """The tenant's domain. Everything outside it is external."""
         return f"{self.name}.example"
 
     @property
@@ -186,7 +185,7 @@ class SimulatedTenant:
         return _UTC_OFFSETS[self.index % len(_UTC_OFFSETS)]
 
     def user_address(self, number: int) -> str:
-        """Mail address of the numbered user."""
+        """Return the mail address of the numbered user."""
         first, last = (
             FIRST_NAMES[number % len(FIRST_NAMES)],
             LAST_NAMES[number // len(FIRST_NAMES) % len(LAST_NAMES)],
@@ -197,7 +196,7 @@ class SimulatedTenant:
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedAgent:
-    """One agent: its identity (fixed), and the resources it has used so far (grow)."""
+    """An agent: its identity (fixed), and the resources it has used so far (grow)."""
 
     index: int
     id: str
@@ -224,16 +223,16 @@ class SimulatedAgent:
         return f"10.{self.index // 250 % 250}.{self.index % 250}"
 
     def deployment_at(self, at_ms: int) -> AgentDeployment:
-        """Return version, instance and key at a moment."""
+        """Return the deployment at a moment."""
         return self.deployments[max(0, bisect_right(self.deployments, at_ms, key=lambda epoch: epoch.start_ms) - 1)]
 
     def is_active(self, at_ms: int) -> bool:
-        """Return whether it is deployed and working at a moment."""
+        """Return whether the agent is deployed and working at a moment."""
         return self.active_from <= at_ms < self.active_until
 
 
 class Enterprise:
-    """Tenants, users and agents, drawn from the seed; equal settings build equal enterprises."""
+    """Tenants, users and agents, drawn from the seed. Equal settings build equal enterprises."""
 
     def __init__(self, settings: SimulationSettings) -> None:
         self.settings = settings
@@ -268,11 +267,11 @@ class Enterprise:
         )
 
     def agents_with_role(self, tenant: SimulatedTenant, role: str) -> list[SimulatedAgent]:
-        """Agents of one role in one tenant, oldest first."""
+        """Return the agents of one role in a tenant, oldest first."""
         return self._by_role.get((tenant.index, role), [])
 
     def find_callee(self, caller: SimulatedAgent, role: str, at_ms: int, draw: float) -> SimulatedAgent | None:
-        """Find the agent that a caller asks for work of a role: nearly always the same one, sometimes its stand-in."""
+        """Return the agent to which a caller delegates work of a role: almost always the same, else a stand-in."""
         ring = self.agents_with_role(caller.tenant, role)
         for turn in range(len(ring)):
             candidate = ring[(caller.role_index + (draw >= 0.9) + turn) % len(ring)]
@@ -282,12 +281,12 @@ class Enterprise:
 
     @cached_property
     def mean_activity(self) -> float:
-        """Mean of the roles' activity over all agents; divides it out so that the settings' scale is a true mean."""
+        """Mean of the roles' activity over all agents. Dividing by it makes the settings' scale a true mean."""
         return sum(agent.role.activity for agent in self.agents) / len(self.agents)
 
 
 def _lifespan(settings: SimulationSettings, draws: RandomStream) -> tuple[int, int]:
-    """First and last moment of an agent: most live throughout, some join or retire (1 % and 0.5 % a day)."""
+    """Return first and last moment of an agent. Most live throughout; 1 % join and 0.5 % retire per day."""
     start, end = settings.start_ms, settings.end_ms
     days = (end - start) / DAY_MS * settings.churn
     joins, retires, when, gone = draws.uniform(), draws.uniform(), draws.uniform(), draws.uniform()
@@ -297,7 +296,6 @@ def _lifespan(settings: SimulationSettings, draws: RandomStream) -> tuple[int, i
 
 
 def _agent_id(tenant: SimulatedTenant, role: AgentRole, slot: int, draw: float) -> str:
-    """Agent id: most are plain names, some https or SPIFFE URIs."""
     if draw < 0.12:
         return f"https://agents.{tenant.domain}/{role.slug}/{slot}"
     if draw < 0.24:

@@ -1,4 +1,4 @@
-"""Admission of a record: what its source is authorized for, and what the operator knows of its agent."""
+"""Admission of records: checks the authorization of their source, and applies the operator's registry of agents."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from ..http.auth.callers import SourceBinding
 from ..settings.access_settings import RegisteredAgent
 
 MAX_CACHED_AGENTS = 65_536
-"""Agents whose match is remembered; when full all are forgotten, which costs time and nothing else."""
+"""Maximum number of cached matches. A full cache is cleared, which costs only time."""
 
 MAX_CACHED_NAME_LENGTH = 500
-"""Characters of a name worth remembering: long ids, which senders choose, must not make the memory large."""
+"""Maximum length of a cached name, because senders choose IDs, and long ones would use much memory."""
 
 
 @dataclass(eq=False, repr=False)
 class AgentRegistry:
-    """Finds the entry of an agent; the first that fits wins."""
+    """Finds the operator's entry for an agent. The first matching entry wins."""
 
     entries: Iterable[RegisteredAgent]
 
@@ -48,7 +48,7 @@ class AgentRegistry:
         self._cache: dict[tuple[str, str, str], RegisteredAgent | None] = {}
 
     def find(self, tenant: str, issuer: str, agent_id: str) -> RegisteredAgent | None:
-        """The entry of that agent; None if the operator has declared nothing."""
+        """Return the entry of an agent, or None if the operator has declared nothing."""
         if not self._entries:
             return None
         key = (tenant, issuer, agent_id)
@@ -58,7 +58,7 @@ class AgentRegistry:
             return self._find_and_cache(key)
 
     def capabilities_of(self, tenant: str, issuer: str, agent_id: str) -> tuple[str, ...] | None:
-        """Capabilities that the operator registered for that agent; None = none."""
+        """Return the capabilities that the operator registered for an agent, or None."""
         entry = self.find(tenant, issuer, agent_id)
         return None if entry is None else entry.capabilities
 
@@ -85,11 +85,11 @@ _member_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 @dataclass(eq=False, repr=False)
 class Admission:
-    """Turns records as received into log records.
+    """Turns received records into log records.
 
-    An agent's type chooses its peer group, and its capabilities what it may do unnoticed; so the event's own word on
-    them counts only from a source that the settings call trusted, and the operator's registry wins in any case. What is
-    changed is changed in the JSON itself: every other member stays as it was sent.
+    An agent's type chooses its peer group, and its capabilities its normal actions. So the event's values
+    count only from a source that the settings mark as trusted, and the operator's registry wins in any case. Changes
+    are made in the JSON itself: every other member stays as it was sent.
     """
 
     registry: AgentRegistry
@@ -99,11 +99,11 @@ class Admission:
 
     @property
     def replaces_principals(self) -> bool:
-        """True if something else is logged in place of principals' identifiers."""
+        """Whether the log holds replacements for principals' identifiers."""
         return self.alias is not None
 
     def admit(self, raw_record: RawRecord, binding: SourceBinding, now_ms: int) -> Record:
-        """The record to log. Raises MalformedEvent, SourceNotAllowed."""
+        """Return the record to log. Raises MalformedEvent, SourceNotAllowed."""
         raw = raw_record.raw if raw_record.to_native is None else raw_record.to_native()
         return self.admit_native(raw, binding, now_ms, raw_record.path_prefix)
 
@@ -136,7 +136,7 @@ class Admission:
     def _effective_payload(
         self, raw: bytes, event: NativeEvent, tenant: str, issuer: str, binding: SourceBinding
     ) -> bytes:
-        """The event with every member filled in or replaced that the sender may not set."""
+        """Return the event with every member filled in or replaced that the sender may not set."""
         agent = event.agent
         changed = self._registered_members(event, tenant, issuer, trusted=binding.source.trusted)
         if issuer and issuer != agent.issuer:
@@ -160,7 +160,7 @@ class Admission:
         return payload
 
     def _registered_members(self, event: NativeEvent, tenant: str, issuer: str, *, trusted: bool) -> dict[str, Any]:
-        """Members of `agent` that differ from what counts; None = to be removed."""
+        """Return the members of `agent` that differ from the effective ones. None means to remove it."""
         agent = event.agent
         entry = self.registry.find(tenant, issuer, agent.id)
         kind, capabilities = (agent.type, agent.capabilities) if trusted else (None, None)
@@ -179,7 +179,7 @@ class Admission:
 
 
 def _effective_mark(event: NativeEvent, binding: SourceBinding) -> dict[str, Any]:
-    """Members to change if an event claims that we caused it; None = to be removed.
+    """Return the members to change if an event claims that we caused it. None means to remove it.
 
     The mark is `caused_by`, of sources that enforce our verdicts. Without it the `error` values that were the mark in
     0.1 are claims of a sender: they are logged so that nothing mistakes them for it (docs/decisions/0024-claims.md).
@@ -196,7 +196,7 @@ def _effective_mark(event: NativeEvent, binding: SourceBinding) -> dict[str, Any
 
 
 def _effective_authority(event: NativeEvent, issuer: str, binding: SourceBinding) -> dict[str, Any]:
-    """The member `unauthorized` if it differs from what counts; None = to be removed.
+    """Return the member `unauthorized` if it differs from the effective value. None means to remove it.
 
     What the service writes itself about a caller's request has it already.
     """
@@ -208,7 +208,7 @@ def _effective_authority(event: NativeEvent, issuer: str, binding: SourceBinding
 
 
 def is_text(raw: bytes) -> bool:
-    """True if *raw* is UTF-8 as a whole: the decoder passes over members that it does not know."""
+    """Return whether *raw* is UTF-8 throughout, because the decoder skips members that it does not know."""
     if raw.isascii():
         return True
     try:
@@ -224,7 +224,7 @@ def _check_time(time: datetime, now_ms: int) -> None:
 
 
 def _rewrite_members(raw: bytes, filled: dict[str, Any], changed: dict[str, dict[str, Any]]) -> bytes:
-    """The JSON object with members changed in it and in objects in it; the rest stays as it was sent."""
+    """Return the JSON object with changed members, also in nested objects. The rest stays as it was sent."""
     members = _member_decoder.decode(raw)
     for name, values in changed.items():
         if values:
@@ -243,14 +243,14 @@ def _set_members(members: dict[str, msgspec.Raw], values: dict[str, Any]) -> Non
             members[name] = msgspec.Raw(msgspec.json.encode(value))
 
 
-# Refused input is logged too, so that the sender's mistake can be looked at and tried again.
+# Refused input is logged too, so that it can be inspected and replayed.
 
 MAX_DEAD_LETTER_BYTES = MAX_EVENT_BYTES
-"""Bytes of a refused input that are kept; an event cannot be larger."""
+"""Maximum number of bytes kept of a refused input; an event cannot be larger."""
 
 
 def dead_letter_record(letter_id: str, now_ms: int, source: str, reason: str, path: str, raw: bytes) -> Record:
-    """The log record of a refused input."""
+    """Return the log record of a refused input."""
     if len(raw) > MAX_DEAD_LETTER_BYTES:
         reason = f"{reason} (the first {MAX_DEAD_LETTER_BYTES} of {len(raw)} bytes are kept)"
         raw = raw[:MAX_DEAD_LETTER_BYTES]
@@ -258,11 +258,11 @@ def dead_letter_record(letter_id: str, now_ms: int, source: str, reason: str, pa
     return Record(RecordKind.DEAD, 0, now_ms, msgspec.json.encode(letter), letter_id.encode())
 
 
-# Refused records of a body, as dead letters: what surrounds several of them is kept once.
+# Refused records of a body, as dead letters: an enclosing record of several is kept once.
 
 
 class RefusedLetter(NamedTuple):
-    """A dead letter that is complete."""
+    """A complete dead letter."""
 
     record: Record  # for the log
     letter_id: str  # its id
@@ -273,7 +273,7 @@ class RefusedLetter(NamedTuple):
 
 
 class _OpenLetter:
-    """A letter that may take further records with the same surroundings."""
+    """A letter to which records with the same enclosing record can be added."""
 
     def __init__(self, first: RawRecord, letter_id: str, reason: str, path: str, *, repeated: bool) -> None:
         self.letter_id, self._reason, self._path = letter_id, reason, path
@@ -284,7 +284,6 @@ class _OpenLetter:
             self._bytes += self._surroundings.length(short=self._short)
 
     def take(self, raw_record: RawRecord) -> bool:
-        """Add a record; returns False if it finds no room."""
         if raw_record.raw is not self._held[-1].raw:
             self._bytes += 1 + _length(raw_record)
             if self._bytes > MAX_DEAD_LETTER_BYTES:
@@ -294,7 +293,6 @@ class _OpenLetter:
         return True
 
     def close(self, now_ms: int, source: str) -> RefusedLetter:
-        """Return the letter as it is logged."""
         reason, path, around = self._reason, self._path, self._surroundings
         raw = self._held[0].raw if around is None else around.enclose(self._held, short=self._short)
         if self._refused > 1:
@@ -309,7 +307,7 @@ def _length(record: RawRecord) -> int:
 
 @dataclass(eq=False, repr=False)
 class RefusedRecords:
-    """Collects them. Records that came in one enclosing record, or in the same surroundings, share letters."""
+    """Collects refused records. Records from one enclosing record, or with equal surroundings, share letters."""
 
     now_ms: int
     source: str
@@ -318,7 +316,7 @@ class RefusedRecords:
     _open: dict[int, _OpenLetter] = field(default_factory=dict, init=False)  # by identity of what they share
 
     def add(self, raw_record: RawRecord, error: MalformedEvent | SourceNotAllowed, index: int) -> str:
-        """Keep a record; returns the id of the letter that holds it."""
+        """Keep a record, and return the ID of the letter that holds it."""
         shared = id(raw_record.raw if raw_record.enclosure is None else raw_record.enclosure.surroundings)
         letter = self._open.get(shared)
         if letter is None or not letter.take(raw_record):
@@ -330,5 +328,5 @@ class RefusedRecords:
         return letter.letter_id
 
     def letters(self) -> list[RefusedLetter]:
-        """The letters, in the order of their first records."""
+        """Return the letters, in the order of their first records."""
         return [letter.close(self.now_ms, self.source) for letter in self._letters]

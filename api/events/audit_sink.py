@@ -1,7 +1,7 @@
 """Audit events of the service itself: requests at issuance and at gateways, and actions of people.
 
-They take the same way as all events: through the log, in order, durable, scored. No request that awaits an answer waits
-for them. The queue is bounded: what finds no room is counted, never held.
+They are processed like all events: through the log, in order, durable, scored. No request waits for them. The queue is
+bounded: events that find no room are counted and dropped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 def order_event(
     subject: str, agent: AgentName, action: str, by: str, at_ms: int, attributes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Event of what a person ordered about an agent: it is on record, and not behavior of the agent."""
+    """Create the event of a person's order about an agent. It is recorded, but is not behavior of the agent."""
     return {
         "time": format_rfc3339(at_ms),
         "source": OWN_SOURCE_PREFIX + subject,
@@ -85,7 +85,7 @@ class AuditSink:
         return len(self._queue)
 
     def enqueue(self, event: dict[str, Any]) -> str:
-        """Queue a native event; `id` is filled in. Never waits; returns the id, "" if it found no room."""
+        """Queue a native event and return its ID, or "" if the queue is full. Never waits. Fills in `id`."""
         is_order = event.get("type") == ORDER_TYPE
         if len(self._queue) >= MAX_QUEUED_EVENTS or (not is_order and self.is_full()):
             self.dropped += 1
@@ -103,7 +103,7 @@ class AuditSink:
         return str(event_id)
 
     async def run(self) -> None:
-        """Write what is queued, until cancelled. What the log does not take is tried again."""
+        """Write queued events until canceled. Events that the log rejects are retried."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -122,7 +122,7 @@ class AuditSink:
         return records
 
     async def flush(self, timeout_s: float) -> bool:
-        """Wait until nothing is queued; False = it took longer than *timeout_s*."""
+        """Wait until the queue is empty. Return False after *timeout_s*."""
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
@@ -149,14 +149,14 @@ class AuditSink:
 # Failed proofs of possession as audit events: a stolen token is evidence about its agent.
 
 QUIET_MS: Final = {"proof": HOUR_MS, "evidence": DAY_MS}
-"""Interval in which a failure of an agent is reported once, by what it is evidence of."""
+"""Interval in which each kind of failure of an agent is reported once."""
 MAX_REMEMBERED: Final = 10_000
 _EVENT_TYPES: Final = {"proof": "signal.proof", "evidence": "signal.evidence"}
 
 
 @dataclass(eq=False, repr=False)
 class ProofReports:
-    """Reports failed proofs."""
+    """Reports failed proofs of possession."""
 
     enqueue: Callable[[dict[str, Any]], object]  # takes an audit event; never waits
     now_ms: Callable[[], int]
@@ -166,7 +166,7 @@ class ProofReports:
         self._reported_at: FIFOCache[tuple[str, ...], int] = FIFOCache(MAX_REMEMBERED)
 
     def report(self, via: str, tenant: str, issuer: str, agent_id: str, refused: ProofRefused) -> None:
-        """Count a failure, and write it as evidence about the agent; *tenant* "" = the agent's tenant is unknown."""
+        """Count a failure, and write it as evidence about the agent. An empty *tenant* means that it is unknown."""
         self.counts[via, refused.action] += 1
         if not refused.report or not tenant:
             return

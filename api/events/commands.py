@@ -54,7 +54,7 @@ from .outgoing_records import INGEST_BATCH_RECORDS, OutgoingBatch, OutgoingRecor
 INGEST_ATTEMPTS = 30
 TOO_LARGE = 413
 DEFAULT_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
-"""Pauses between attempts, s: if the service does not specify one, and at most."""
+"""Pauses between attempts, s: the default if the service specifies none, and the maximum."""
 
 mapping_app = typer.Typer(name="mapping", no_args_is_help=True, help="Mappings of other formats to audit events.")
 
@@ -110,7 +110,7 @@ def _print_counts(counts: Counter[str], as_json: bool) -> None:
 
 
 def _answers(service: ServiceClient, batch: OutgoingBatch) -> Iterator[tuple[OutgoingBatch, dict[str, Any]]]:
-    """Send a batch, by halves if it is more than the service takes at once; yields the answer to each part."""
+    """Send a batch, in halves if it exceeds the service's limit, and yield the answer to each part."""
     response = _send_batch(service, b"\n".join(batch.lines), batch.record_format)
     if response.status_code == TOO_LARGE and len(batch.lines) > 1:
         half = len(batch.lines) // 2
@@ -127,7 +127,7 @@ def _answers(service: ServiceClient, batch: OutgoingBatch) -> Iterator[tuple[Out
 
 
 def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) -> Any:
-    """Send one request; wait if the service asks to, or is briefly unavailable.
+    """Send one request. Wait if the service requests it or is briefly unavailable.
 
     The records of a batch are sent again as they were: those that the service took before count as duplicates.
     """
@@ -157,7 +157,7 @@ def _add_counts(counts: Counter[str], answer: dict[str, Any], sent: int, places:
     shown = counts["rejected"] - answer["rejected"]
     events = sum(answer[name] for name in ("accepted", "duplicate", "rejected"))
     for rejection in answer["rejections"][: max(0, MAX_SHOWN_PROBLEMS - shown)]:
-        # Records that were skipped have no place in the answer, and others hold several events: then none is numbered.
+        # Skipped records have no position in the answer, and others hold several events: then none is numbered.
         if answer["skipped"] or events != len(places or range(events)):
             record = "a record"
         elif places is None:
@@ -243,13 +243,13 @@ def _tried_converter(mapping: str, record_format: str | None) -> HistoryConverte
     return history_converter(mapping, None)
 
 
-# Trials of a mapping, as text for its author.
+# Results of a mapping trial, as text for its author.
 
 MAX_SHOWN_VALUE, MAX_SHOWN_EXPRESSION = 60, 70  # Characters of a value, and of an expression
 
 
 def mapping_trials(formatted: FormattedFile) -> Iterator[RecordTrial]:
-    """Try the mapping of a file's format on each of its records. Raises ConfigError: its format has no mapping."""
+    """Try the mapping of a file's format on each of its records. Raises ConfigError if the format has no mapping."""
     parser = formatted.parser
     if not isinstance(parser, MappingParser):
         raise ConfigError(f"{formatted.file.name}: records of the format `{formatted.format_name}` need no mapping")
@@ -264,7 +264,7 @@ def mapping_trials(formatted: FormattedFile) -> Iterator[RecordTrial]:
 
 
 def describe_trial(title: str, trial: RecordTrial) -> Iterator[str]:
-    """One record in lines: what became of it, each member with its expression, and what was not used."""
+    """Describe the result of a record in lines: each member with its expression, and unused members."""
     state = "an event" if trial.event is not None else f"{'skipped' if trial.skipped else 'refused'}: {trial.reason}"
     yield f"{title}: {state}"
     for member in trial.members:
@@ -284,13 +284,12 @@ def _shortened(text: str, most: int) -> str:
 
 
 def _unread_names(trial: RecordTrial) -> list[str]:
-    """Members of the record that no expression names."""
     named = set(re.findall(r'"[^"]+"|\w+', " ".join(member.expression for member in trial.members)))
     return [name for name in trial.record or () if trial.members and not {name, f'"{name}"'} & named]
 
 
 def trial_as_json(number: int, trial: RecordTrial) -> dict[str, Any]:
-    """One record as a JSON value."""
+    """Return the result of a record as a JSON value."""
     return {
         "record": number,
         "state": "event" if trial.event is not None else "skipped" if trial.skipped else "refused",

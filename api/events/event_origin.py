@@ -1,4 +1,4 @@
-"""Origin of an event: what it came with, as tables, stories of cases and the search show it."""
+"""Origin of an event: its network, software and credential, as tables, case stories and the search show it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trustwatch.ingest.events import NativeEvent
 
 
 class EventOrigin(NamedTuple):
-    """Network, key and the like of one event; "" = unknown."""
+    """Network, key and similar data of one event; "" = unknown."""
 
     network: str
     address: str
@@ -21,7 +21,7 @@ class EventOrigin(NamedTuple):
 
 
 def origin_of(event: NativeEvent) -> EventOrigin:
-    """Read what an event came with."""
+    """Return the origin of an event."""
     client, login = event.client, event.credential
     network = ""
     if client is not None:
@@ -38,7 +38,7 @@ def origin_of(event: NativeEvent) -> EventOrigin:
 
 
 def event_sizes(event: NativeEvent) -> str:
-    """Bytes that a call sent and got back, as text; "" = not in the event.
+    """Return the bytes that a call sent and received, as text, or "" if the event has none.
 
     >>> from trustwatch.ingest.events import decode_event
     >>> event = '{"time": "2026-11-30T00:00:00Z", "agent": {"id": "a"}, "type": "tool.call", "action": "post",'
@@ -52,6 +52,6 @@ def event_sizes(event: NativeEvent) -> str:
 
 
 def delegated_by(event: NativeEvent) -> list[str]:
-    """Agents that an event's agent acted for, the nearest first."""
+    """Return the agents for which the event's agent acted, the nearest first."""
     chain = list(event.delegation or ())
     return chain[1:] if chain and chain[0] == event.agent.id else chain

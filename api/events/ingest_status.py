@@ -1,4 +1,4 @@
-"""Status of the ingest process: its reports, and what is known of its sources."""
+"""Status of the ingest process and of its sources, from its reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..settings.root import Settings
 
 
 class ForeignTopicReport(msgspec.Struct, array_like=True):
-    """One foreign topic. Counts are since the process started."""
+    """Status of one foreign topic. Counts start with the process."""
 
     name: str
     accepted: int = 0  # events that are durable on our topic
@@ -33,7 +33,7 @@ class ForeignTopicReport(msgspec.Struct, array_like=True):
 
 
 class SilenceReport(msgspec.Struct, array_like=True):
-    """State of a source. `last_ms` is UTC milliseconds, 0 = nothing came since the start."""
+    """State of a source. `last_ms` is UTC milliseconds, 0 if nothing arrived since the start."""
 
     name: str
     silent: bool
@@ -41,7 +41,7 @@ class SilenceReport(msgspec.Struct, array_like=True):
 
 
 class IngestReport(msgspec.Struct, array_like=True):
-    """Everything that the ingest process reports, a few times a second."""
+    """Complete report of the ingest process, sent a few times a second."""
 
     sources: list[ForeignTopicReport]
     silence: list[SilenceReport]
@@ -53,22 +53,21 @@ decode_ingest_report = msgspec.msgpack.Decoder(IngestReport).decode
 
 @dataclass
 class IngestStatus:
-    """State of the ingest process, from its own reports. For one event loop."""
+    """Latest reports of the ingest process. For one event loop."""
 
     alive: bool | None = None  # None = none is to run here
     report: IngestReport = field(default_factory=lambda: IngestReport([], []))  # the last one
 
     def note(self, report: IngestReport) -> None:
-        """Store one report."""
         self.alive, self.report = True, report
 
     def ended(self) -> None:
-        """The process has ended."""
+        """Record that the process has ended."""
         self.alive = False
 
 
 class IngestWorkerProcess(SupervisedProcess):
-    """Keeps the ingest process running, and what it reports at hand."""
+    """Keeps the ingest process running, and holds its latest report."""
 
     def __init__(self, settings_file: Path | None, status: IngestStatus) -> None:
         super().__init__("trustwatch.api.events.worker", settings_file, lambda _update: None, status.ended)
@@ -79,7 +78,7 @@ class IngestWorkerProcess(SupervisedProcess):
         self._status.note(decode_ingest_report(frame))
 
 
-# Sources that have fallen silent: an attacker that cuts off the audit trail must not look like a quiet day.
+# Sources that have fallen silent: an attacker who cuts off the audit trail must not look like a quiet day.
 
 _log = structlog.get_logger(__name__)
 
@@ -93,7 +92,7 @@ class _SourceSilence:
 
 
 class SilenceDetector:
-    """Watches the sources that have a bound. After the start each has that long to be heard."""
+    """Watches the sources that have a bound. After the start, each has that long to send something."""
 
     def __init__(self, sources: Iterable[EventSourceSettings], now: float) -> None:
         self._sources = {
@@ -101,7 +100,7 @@ class SilenceDetector:
         }
 
     def note_received(self, name: str, now: float, now_ms: int) -> None:
-        """Note that the source sent something, be it good or bad."""
+        """Record that the source sent something, valid or not."""
         source = self._sources.get(name)
         if source is None:
             return
@@ -111,13 +110,13 @@ class SilenceDetector:
             _log.info("source is heard again", code="source_heard", source=name)
 
     def note_unreadable(self, name: str, now: float) -> None:
-        """Note that the source is unavailable (its topic is not read): its silence means nothing, and starts again."""
+        """Record that the topic of the source cannot be read: its silence means nothing, and its time starts again."""
         source = self._sources.get(name)
         if source is not None and not source.silent:
             source.quiet_since = now
 
     def check(self, now: float) -> None:
-        """Notice who has fallen silent; each is logged once."""
+        """Detect sources that have fallen silent, and log each once."""
         for name, source in self._sources.items():
             if not source.silent and now - source.quiet_since >= source.silence_s:
                 source.silent = True
@@ -130,25 +129,24 @@ class SilenceDetector:
                 )
 
     def __iter__(self) -> Iterator[SilenceReport]:
-        """Every source that is watched."""
         return (SilenceReport(name, source.silent, source.last_ms) for name, source in self._sources.items())
 
 
-# Each process hears only a part: a caller may be talking to another replica, partitions of a topic may be read by
-# another worker. So each notes in the store what it hears, and a silence is one only if no process heard anything.
+# Each process receives only a part: a caller may send to another replica, and another worker may read some partitions.
+# So each process stores what it received, and a source is silent only if no process received anything.
 
 STORE_EVERY_MS = 4_000
 """Shortest time between two writes of a source's last record: well below the shortest configurable silence, 10 s."""
 
 RECHECK_EVERY_MS = MINUTE_MS
-"""Interval after which a reported silence is checked again: another process may have heard the source, and ended."""
+"""Interval after which a reported silence is checked again: another process may have received from it, and ended."""
 
 
 SourceKey = tuple[str, str]  # Kind (`topic`, `caller`) and name of a source
 
 
 def silence_watched_sources(settings: Settings) -> dict[SourceKey, EventSourceSettings]:
-    """Sources whose silence raises an alert: those that have a bound."""
+    """Return the sources whose silence raises an alert, which are those with a bound."""
     kinds: Mapping[str, Sequence[EventSourceSettings]] = {"topic": settings.brokers.topics, "caller": settings.callers}
     return {
         (kind, source.name): source
@@ -160,7 +158,7 @@ def silence_watched_sources(settings: Settings) -> dict[SourceKey, EventSourceSe
 
 @dataclass(eq=False, repr=False)
 class SilenceAlerter:
-    """Notes what this process hears, and enqueues an alert for each silence."""
+    """Stores what this process received, and enqueues an alert for each silence."""
 
     store: OutboxStore
     sources: Mapping[SourceKey, EventSourceSettings]
@@ -172,7 +170,7 @@ class SilenceAlerter:
     _store_failing: bool = field(default=False, init=False)
 
     async def report_silence(self, kind: str, reports: Iterable[SilenceReport]) -> None:
-        """Store the report of the watch of one kind of sources. What the store rejects is retried with the next."""
+        """Store the report on one kind of sources. If the store rejects it, the next call retries."""
         try:
             for report in reports:
                 if (kind, report.name) in self.sources:
@@ -208,14 +206,14 @@ class SilenceAlerter:
             self.on_enqueued()
 
 
-# Checks which callers are silent, for as long as the application answers.
+# Checks which callers are silent while the application runs.
 
 SILENCE_CHECK_INTERVAL_S = 1.0
 
 
 @dataclass(eq=False, repr=False)
 class CallerSilenceWatch:
-    """Checks every second which callers are silent, and has people alerted."""
+    """Checks every second which callers are silent, and enqueues alerts."""
 
     detector: SilenceDetector
     alerter: SilenceAlerter | None  # gets the reports of each check; None = silence is in logs and metrics alone
@@ -223,11 +221,9 @@ class CallerSilenceWatch:
     _watching: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def start(self) -> None:
-        """Start watching."""
         self._watching = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
-        """End the watch."""
         if self._watching is not None:
             self._watching.cancel()
 

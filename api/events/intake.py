@@ -1,8 +1,8 @@
-"""Intake of events: authenticated, admitted, made durable; with the ids that were accepted lately.
+"""Intake of events: authenticated, admitted, made durable; with the recently accepted IDs.
 
-Only for the counts of answers and to spare the log: the pipeline's own window (`ingest/duplicate_window.py`) is the one
-that drops every duplicate exactly, across restarts too. An id becomes known after its commit, so two requests that
-carry the same id at the same moment may both be answered `accepted`.
+The remembered IDs serve the counts in answers and keep duplicates out of the log. The pipeline's own window
+(`ingest/duplicate_window.py`) drops every duplicate exactly, also after restarts. An ID becomes known after its commit,
+so two simultaneous requests with the same ID may both be answered `accepted`.
 """
 
 from __future__ import annotations
@@ -47,20 +47,18 @@ AdmissionOutcome = Record | MalformedEvent | SourceNotAllowed
 
 
 class BatchOutcome(NamedTuple):
-    """Outcomes of a batch."""
-
     outcomes: list[AdmissionOutcome]  # in the batch's order
     all_admitted: bool  # all of them are records
     slow_path_records: int  # how many the compiled path left to the slow path
 
 
 class BatchAdmission:
-    """Admits records with the outcomes that `Admission.admit` has for each. For one thread.
+    """Admits batches with the same outcomes as `Admission.admit` for each record. For one thread.
 
-    A plain record is admitted, besides its time, by its claim: the sender, and the event's tenant, issuer, source and
-    agent; if the sender is authorized for some agents only, also the others that the event names. Where `Admission`
-    once took a record with that claim as it was sent, it would take every other one too, so those are not decoded. What
-    is refused, changed or unusual is judged by `Admission` every time.
+    Apart from its time, a plain record is admitted by its claim: the sender, and the event's tenant, issuer, source and
+    agent; if the sender is authorized only for some agents, also the other agents that the event names. If `Admission`
+    has accepted a record with that claim unchanged, it would accept every other one, so those are not decoded.
+    `Admission` judges every refused, changed or unusual record.
     """
 
     def __init__(
@@ -75,13 +73,13 @@ class BatchAdmission:
             self._reader.read([b"{}"], BatchSender(-1, ""), 0, aliased=False)  # compiled or loaded now, in no request
 
     def admit(self, raw_records: Sequence[RawRecord], binding: SourceBinding, now_ms: int) -> BatchOutcome:
-        """Judge records of one body."""
+        """Admit the records of one body."""
         if len(raw_records) == 1:  # the compiled path begins to pay at two
             return self._admit_one(raw_records[0], binding, now_ms)
         payloads, wrong = _native_payloads(raw_records)
         latest_ms = now_ms + 1000 * MAX_CLOCK_AHEAD_S
         claims = self._read_claims(payloads, binding, latest_ms)
-        # The kernel passes over what it does not know, which may be no text at all: `Admission` refuses it.
+        # The kernel skips unknown members, which may be invalid UTF-8: `Admission` refuses those.
         claims.state[[at for at, payload in enumerate(payloads) if not is_text(payload)]] = CLAIM_UNREADABLE
         outcomes = self._fast_path_records(payloads, claims, now_ms)
         slow_positions = np.flatnonzero(claims.state != CLAIM_KNOWN).tolist()
@@ -119,7 +117,7 @@ class BatchAdmission:
         return sender
 
     def _fast_path_records(self, payloads: list[bytes], claims: BatchClaims, now_ms: int) -> list[AdmissionOutcome]:
-        """Records of all known claims; the positions of the others hold placeholders."""
+        """Return the records of all known claims. Other positions hold placeholders."""
         is_known = claims.state == CLAIM_KNOWN
         if not is_known.any():
             return [_PLACEHOLDER] * len(payloads)
@@ -149,7 +147,7 @@ _PLACEHOLDER = Record(RecordKind.EVENT, 0, 0, b"")
 
 
 def _native_payloads(raw_records: Sequence[RawRecord]) -> tuple[list[bytes], dict[int, MalformedEvent]]:
-    """Native JSON of each record, and what is wrong with those of which none can be made, by position."""
+    """Return the native JSON of each record, and the errors of invalid records by position."""
     payloads: list[bytes] = []
     wrong: dict[int, MalformedEvent] = {}
     for position, (raw, native, *_) in enumerate(raw_records):
@@ -163,12 +161,12 @@ def _native_payloads(raw_records: Sequence[RawRecord]) -> tuple[list[bytes], dic
 
 
 IDS_PER_GENERATION = 131_072
-"""Ids of one generation, about 12 MB; at least one and at most two generations are remembered."""
+"""Number of IDs per generation, about 12 MB. One to two generations are remembered."""
 
 
 @dataclass(eq=False, repr=False)
 class RecentEventIds:
-    """A bounded set that forgets the oldest half at once."""
+    """A bounded set that drops its oldest half at once."""
 
     generation: int = IDS_PER_GENERATION
     _young: set[int] = field(default_factory=set, init=False)
@@ -181,22 +179,22 @@ class RecentEventIds:
         return len(self._young) + len(self._old)
 
     def isdisjoint(self, id_hashes: Set[int]) -> bool:
-        """True if none of them is remembered."""
+        """Return whether none of the IDs is in the set."""
         return self._young.isdisjoint(id_hashes) and self._old.isdisjoint(id_hashes)
 
     def add(self, id_hashes: Iterable[int]) -> None:
-        """Remember ids whose events are durable."""
+        """Add the IDs of durable events."""
         self._young.update(id_hashes)
         if len(self._young) >= self.generation:
             self._old, self._young = self._young, set()
 
 
 FIRST_SLICE_RECORDS, SLICE_RECORDS = 32, 128
-"""Records judged in one go (0.3 ms): more if they turned out to be plain. All larger bodies together get one slice
-in each turn of the event loop, so that answers keep their speed."""
+"""Records admitted per slice (0.3 ms): more if the first ones took the fast path. All larger bodies together get one
+slice in each turn of the event loop, so that answers stay fast."""
 
 MAX_COMMIT_BYTES = 8 * 1024 * 1024
-"""Payload of one commit; a larger body is committed in parts, and answered after the last."""
+"""Maximum payload of one commit. A larger body is committed in parts, and answered after the last."""
 
 MAX_LISTED_REJECTIONS = 100  # Rejections that a receipt lists
 
@@ -213,7 +211,7 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct):
-    """The outcome of a body: counts of its records, and the reasons of those that were refused."""
+    """Result of a body: counts of its records, and the reasons for rejections."""
 
     accepted: Annotated[int, member("records that are in the log now", 25)] = 0
     duplicate: Annotated[int, member("records that were already stored", 0)] = 0
@@ -223,7 +221,7 @@ class Receipt(msgspec.Struct):
     rejections_omitted: Annotated[int, member("refused records that are not listed", 0)] = 0
 
     def reject(self, rejection: Rejection) -> None:
-        """Count a rejection, and list it while there is room."""
+        """Count a rejection, and list it if there is room."""
         self.rejected += 1
         if len(self.rejections) < MAX_LISTED_REJECTIONS:
             self.rejections.append(rejection)
@@ -233,7 +231,7 @@ class Receipt(msgspec.Struct):
 
 @dataclass(eq=False, repr=False)
 class _IncomingBody:
-    """A body on its way in. *nonce*: of the ids of its dead letters; "" = refused records are not kept."""
+    """A body that is being received. *nonce* is part of dead letter IDs; "" means that refused records are not kept."""
 
     binding: SourceBinding
     now_ms: int
@@ -252,18 +250,16 @@ class _IncomingBody:
         )
 
     def reject(self, raw_record: RawRecord, error: MalformedEvent | SourceNotAllowed, index: int) -> None:
-        """Count a refused record, and keep it."""
         letter_id = "" if self._refused is None else self._refused.add(raw_record, error, index)
         self.receipt.reject(Rejection(index, error.path, error.reason, letter_id))
 
     def dead_letters(self) -> list[Record]:
-        """Return the refused records, for the log."""
         return [] if self._refused is None else [letter.record for letter in self._refused.letters()]
 
 
 @dataclass(eq=False, repr=False)
 class EventIntake:
-    """Takes events in. For one event loop."""
+    """Receives events and makes them durable. For one event loop."""
 
     log: GroupCommit
     admission: Admission
@@ -288,7 +284,7 @@ class EventIntake:
         keep_refused: bool = True,
         in_time_order: bool = False,
     ) -> Receipt:
-        """Judge records and make what is taken, and what is refused, durable. Raises Overloaded, LogFailed."""
+        """Admit records, and make accepted and refused ones durable. Raises Overloaded, LogFailed."""
         body = _IncomingBody(binding, int(self.clock() * 1000), self.new_id() if keep_refused else "")
         if len(raw_records) <= FIRST_SLICE_RECORDS:
             self._admit_slice(raw_records, 0, body)
@@ -303,7 +299,7 @@ class EventIntake:
         return body.receipt
 
     async def _in_time_order(self, records: list[Record]) -> list[Record]:
-        """The records sorted; of a large body in a thread, so that answers keep their speed."""
+        """Return the sorted records. A large body is sorted in a thread, so that answers stay fast."""
         if len(records) <= SLICE_RECORDS:
             return record_time_order(records)
         return await asyncio.to_thread(record_time_order, records)
@@ -318,7 +314,7 @@ class EventIntake:
             step = SLICE_RECORDS if 8 * slow_path_records <= step else FIRST_SLICE_RECORDS
 
     def _admit_slice(self, raw_records: Sequence[RawRecord], start: int, body: _IncomingBody) -> int:
-        """Judge a slice that begins at *start*; returns how many records were not plain."""
+        """Admit a slice that begins at *start*, and return how many records needed the slow path."""
         admitted = self._admission.admit(raw_records, body.binding, body.now_ms)
         if admitted.all_admitted and self._accept_if_all_new(admitted.outcomes, body):
             return admitted.slow_path_records
@@ -330,7 +326,7 @@ class EventIntake:
         return admitted.slow_path_records
 
     def _accept_if_all_new(self, records: list[AdmissionOutcome], body: _IncomingBody) -> bool:
-        """Take events over if no two are the same and none was seen before."""
+        """Accept events if all their IDs are distinct and new."""
         ids = {record.id_hash for record in records if isinstance(record, Record)}
         if len(ids) < len(records) or not ids.isdisjoint(body.id_hashes) or not self._recent_ids.isdisjoint(ids):
             return False
@@ -339,7 +335,7 @@ class EventIntake:
         return True
 
     async def reject_body(self, raw: bytes, binding: SourceBinding, error: MalformedEvent) -> Receipt:
-        """Keep a body that could not be taken apart; counts as one rejected record. Raises as `receive`."""
+        """Keep a body that cannot be parsed, and count it as one rejected record. Raises as `receive` does."""
         body = _IncomingBody(binding, int(self.clock() * 1000), self.new_id())
         body.reject(RawRecord(raw), error, 0)
         await self._commit(body.dead_letters())
@@ -364,7 +360,7 @@ class EventIntake:
             self.limits.observe_commit(len(part), size)
 
     async def write_control_record(self, payload: bytes, partition_key: bytes) -> None:
-        """Log an operator's command about the agent of *partition_key*. Raises as `receive`."""
+        """Log an operator's command about the agent of *partition_key*. Raises as `receive` does."""
         await self._commit([Record(RecordKind.CONTROL, 0, int(self.clock() * 1000), payload, partition_key)])
 
 

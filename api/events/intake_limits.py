@@ -1,4 +1,4 @@
-"""Limits of the intake, and why a whole request is not taken.
+"""Limits of the intake, and the errors that reject a whole request.
 
 ::
 
@@ -6,7 +6,7 @@
     ├── BodyTooLarge       body_too_large     send less at once
     ├── UnsupportedBody    unsupported_body   another media type or coding
     └── Unavailable
-        └── Overloaded     too_many_requests  the same again after `retry_after_s`; nothing of it was kept
+        └── Overloaded     too_many_requests  send the same after `retry_after_s`; nothing was kept
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FORGET_BELOW = 1e-9  # records: what is left of one after 200 s
 
 
 class Backlog(NamedTuple):
-    """Progress of the pipeline: records that it applied, ever, and records that wait."""
+    """Progress of the pipeline: total records applied, and records waiting."""
 
     applied: int
     waiting: int
@@ -58,9 +58,8 @@ _NOISE = 0.05  # part of the pace: less from elsewhere is time, our own records,
 class SourceFairness:
     """Slows the fastest senders when the pipeline falls behind, down to equal shares of its pace (max-min fairness).
 
-    What comes from elsewhere counts as one source more, and is not slowed here. Only if another source has sent
-    within minutes: one that is alone delays no other. A pipeline that is stalled, or catches up with slower senders,
-    slows no source.
+    Records from other processes count as one additional source, which is not slowed here. A source is slowed only if
+    another one has sent within minutes. A pipeline that is stalled, or catches up with slower senders, slows no source.
     """
 
     backlog: Callable[[], Backlog]  # of the whole log, from all writers
@@ -73,13 +72,13 @@ class SourceFairness:
         self._ours = 0
 
     def count(self, source: str, records: int) -> None:
-        """Count records of a source that were logged."""
+        """Count logged records of a source."""
         self._age_counts()
         self._sent[source] = self._sent.get(source, 0.0) + records
         self._ours += records
 
     def wait_s(self, source: str) -> float:
-        """Seconds until that source may send again; 0 = now."""
+        """Return the seconds until a source may send again, 0 for now."""
         self._take_sample()
         capacity = self._granted_pace()
         if capacity == math.inf:
@@ -98,7 +97,7 @@ class SourceFairness:
         self._sent = {name: left for name, sent in self._sent.items() if (left := sent * kept) > _FORGET_BELOW}
 
     def _take_sample(self) -> None:
-        """Note the pipeline's progress, now and then. While nothing waits, or it is stalled, it shows no pace."""
+        """Sample the pipeline's progress occasionally. While nothing waits, or it is stalled, it shows no pace."""
         now = self.monotonic()
         if self._samples and now - self._sampled_at_s < _SAMPLE_S:
             return
@@ -116,13 +115,13 @@ class SourceFairness:
             self._samples.popleft()
 
     def _granted_pace(self) -> float:
-        """Records per second that all sources may have together; infinite if no source is slowed."""
+        """Return the records per second for all sources together, or infinity if no source is slowed."""
         if len(self._samples) < 3:
             return math.inf
         second, last = self._samples[1], self._samples[-1]
         if last.at_s - second.at_s < LEAST_PACE_S:  # before the second, it may have been stalled
             return math.inf
-        # The best of the last seconds: reports come in steps.
+        # The maximum of the last seconds, because reports arrive in steps.
         pace = max(
             (last.applied - before.applied) / seconds
             for before in self._samples
@@ -133,7 +132,7 @@ class SourceFairness:
         return GRANTED * pace
 
     def _pace_elsewhere(self, capacity: float) -> dict[str, float]:
-        """Pace of what did not come through this process, if it is more than noise."""
+        """Return the pace of records that did not come through this process, if it exceeds noise."""
         first, last = self._samples[0], self._samples[-1]
         logged = last.applied + last.waiting - first.applied - first.waiting
         others = (logged - (last.ours - first.ours)) / (last.at_s - first.at_s)
@@ -141,7 +140,7 @@ class SourceFairness:
 
 
 def fair_share(paces: Mapping[str, float], capacity: float) -> float:
-    """The most that one source may have, so that all have *capacity* together and who wants less has all it wants.
+    """Return the maximum for one source, so that all together have *capacity* and modest sources get all they want.
 
     >>> fair_share({"noisy": 900.0, "quiet": 10.0}, 100.0), fair_share({"a": 30.0, "b": 40.0}, 100.0)
     (90.0, inf)
@@ -156,7 +155,7 @@ def fair_share(paces: Mapping[str, float], capacity: float) -> float:
 
 
 DISK_RESERVE_MB = 512
-"""Free room that is kept, MiB: for orders of people, and for the database to write what they order."""
+"""Free space that is reserved, MiB: for people's orders, and for the database to write them."""
 
 MAX_SHARE = 0.1  # Share of the disk that the reserve takes at most, for disks of less than 5 GiB
 LOOK_EVERY_S = 0.25
@@ -164,7 +163,7 @@ LOOK_EVERY_S = 0.25
 
 @dataclass(eq=False, repr=False)
 class DiskReserve:
-    """Detects when the free space on a disk has come down to the reserve."""
+    """Detects when the free space on a disk has fallen to the reserve."""
 
     folder: Path
     reserve_bytes: int
@@ -173,7 +172,7 @@ class DiskReserve:
     _is_reached: bool = field(default=False, init=False)
 
     def is_reached(self) -> bool:
-        """True if only orders of people may be written. The disk is looked at a few times a second at most."""
+        """Return whether only people's orders may be written. The disk is checked a few times a second at most."""
         now = self.monotonic()
         if self._looked_at is None or now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
@@ -186,29 +185,29 @@ class DiskReserve:
 
 
 def disk_reserve(settings: Settings, monotonic: Callable[[], float]) -> DiskReserve:
-    """The reserve of a service: on the disk of its event log, if that is a local one."""
+    """Return the reserve for the disk of the service's event log, if the log is local."""
     reserve_mb = 0 if settings.distributed else DISK_RESERVE_MB
     return DiskReserve(settings.data_dir, reserve_mb * 1024 * 1024, monotonic)
 
 
 MAX_LAG_BYTES = 256 * 1024 * 1024
-"""Events not yet applied before senders get 429: some ten minutes of work for one pipeline."""
+"""Bytes of unapplied events above which senders get 429: about ten minutes of work for one pipeline."""
 
 
 class BodyTooLarge(TrustwatchError):
-    """More bytes or more events than one request may hold."""
+    """Raised if a request has more bytes or events than allowed."""
 
     code = "body_too_large"
 
 
 class UnsupportedBody(TrustwatchError):
-    """No media type, character set or content coding that the intake reads; the message names those it does."""
+    """Raised for an unsupported media type, character set or content coding. The message names the supported ones."""
 
     code = "unsupported_body"
 
 
 class Overloaded(Unavailable):
-    """The sender, or all senders together, are faster than their events are taken."""
+    """Raised if the sender, or all senders together, are faster than events are processed."""
 
     code = "too_many_requests"
 
@@ -229,7 +228,7 @@ _MEAN_WINDOW_RECORDS = 10_000
 
 
 class TokenBucket:
-    """Token bucket that may go into debt: a body larger than the burst is taken, and paid for with time."""
+    """Token bucket that can go into debt: a body larger than the burst is accepted, and delays later ones."""
 
     def __init__(self, rate: float, now: float, burst_s: float = BURST_S) -> None:
         self._rate = rate
@@ -238,19 +237,18 @@ class TokenBucket:
         self._updated_at = now
 
     def wait_s(self, now: float) -> float:
-        """Seconds until something may be sent again; 0 = now."""
+        """Return the seconds until something may be sent again, 0 for now."""
         self._tokens = min(self._tokens + (now - self._updated_at) * self._rate, self._burst)
         self._updated_at = now
         return 0.0 if self._tokens > 0 else -self._tokens / self._rate or 1 / self._rate
 
     def consume(self, amount: int) -> None:
-        """Count what was sent."""
         self._tokens -= amount
 
 
 @dataclass(eq=False, repr=False)
 class IntakeLimits:
-    """Decides before a body is taken apart whether its sender has to wait."""
+    """Decides before a body is parsed whether its sender has to wait."""
 
     pending_records: Callable[[], int]  # records that are logged and not yet applied
     max_lag_bytes: int  # bound of the same in bytes, estimated from the mean size of logged records
@@ -264,7 +262,7 @@ class IntakeLimits:
 
     @property
     def reserved_bytes(self) -> int:
-        """Bytes of bodies now in memory."""
+        """Bytes of bodies in memory."""
         return sum(self._reserved.values())
 
     def check(self, binding: SourceBinding) -> None:
@@ -286,25 +284,25 @@ class IntakeLimits:
             raise Overloaded("reserve", "the disk is full but for what orders of people need", RESERVE_RETRY_S)
 
     def count_events(self, binding: SourceBinding, events: int) -> None:
-        """Count events against the rate of their source, and against its share."""
+        """Count events against the rate and the fair share of their source."""
         if self.fairness is not None:
             self.fairness.count(binding.name, events)
         if (rate := self._rate(binding)) is not None:
             rate.consume(events)
 
     def count_bytes(self, binding: SourceBinding, body_bytes: int) -> None:
-        """Count a body, as it is after decompression, against the quota of its source."""
+        """Count the decompressed bytes of a body against the quota of its source."""
         if (quota := self._quota(binding)) is not None:
             quota.consume(body_bytes)
 
     def observe_commit(self, records: int, payload_bytes: int) -> None:
-        """Learn the mean size of records."""
+        """Update the mean size of records."""
         weight = min(records / _MEAN_WINDOW_RECORDS, 1.0)
         self._mean_record_bytes += weight * (payload_bytes / records - self._mean_record_bytes)
 
     @contextmanager
     def reserve(self, binding: SourceBinding) -> Iterator[BodyReservation]:
-        """Room for one body; grows as the body arrives and is given back on leaving the block."""
+        """Reserve memory for one body. The reservation grows as the body arrives, and ends with the block."""
         reservation = BodyReservation(self._reserved, binding.name, self.max_total_bytes)
         try:
             yield reservation
@@ -329,7 +327,7 @@ class IntakeLimits:
 
 @dataclass(eq=False, repr=False)
 class BodyReservation:
-    """Bytes of one body in memory."""
+    """Memory reserved for one body."""
 
     reserved: dict[str, int]
     source: str
@@ -337,7 +335,7 @@ class BodyReservation:
     _own_bytes: int = field(default=0, init=False)
 
     def grow(self, more: int) -> None:
-        """Take room for more bytes; raises Overloaded if there is none."""
+        """Reserve more bytes. Raises Overloaded if there is no room."""
         own = self.reserved.get(self.source, 0) + more
         if self._own_bytes != own - more and own > self.total * MAX_SOURCE_SHARE:
             raise Overloaded("share", "this source has too much on its way at one time", MEMORY_RETRY_S)
@@ -347,7 +345,6 @@ class BodyReservation:
         self._own_bytes += more
 
     def give_back(self) -> None:
-        """Release the room."""
         left = self.reserved.get(self.source, 0) - self._own_bytes
         if left > 0:
             self.reserved[self.source] = left

@@ -1,6 +1,6 @@
 """Keys under which clients hash the arguments of calls: one for each tenant and period, derived and never stored.
 
-The key of pseudonyms of this installation derives every one of them; one of them reveals no other.
+Each is derived from the pseudonym key of this installation. A derived key reveals no other.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from ..settings.root import Settings
 from ..settings.service_settings import PrivacySettings
 
 PERIOD_S = 90 * DAY_S
-"""Time for which a key holds: hashes of two periods cannot be compared, so a client relearns each quarter."""
+"""Validity of a key. Hashes of two periods cannot be compared, so a client relearns each quarter."""
 MAX_VALIDITY_S = 3_600
-"""A client asks again after so long at most: an order to change the keys reaches it within that time."""
+"""Maximum time until a client renews its key, within which a changed key reaches it."""
 
 _log = structlog.get_logger(__name__)
 
 
 def open_shared_secret(settings: Settings) -> PrivacyKey:
-    """The key of pseudonyms, if all processes of the deployment have the same one. Raises ConfigError."""
+    """Return the pseudonym key, if all processes of the deployment share it. Raises ConfigError."""
     if settings.distributed and settings.privacy.key_file is None:
         raise ConfigError(
             "privacy.key_file is not set: with brokers each process would derive other keys of origins, and hashes of "
@@ -40,7 +40,7 @@ def open_shared_secret(settings: Settings) -> PrivacyKey:
 
 
 class IssuedOriginKey(NamedTuple):
-    """Key of a tenant: `key` in hexadecimal, the number of its period, and when to ask again (s since 1970)."""
+    """Key of a tenant: `key` in hexadecimal, the number of its period, and when to renew it (s since 1970)."""
 
     key: Annotated[str, member("secret, 64 hexadecimal digits, for HMAC-SHA-256", "9f86d081884c7d65")]
     epoch: Annotated[int, member("number of the period, which begins and ends with the clock", 4)]
@@ -49,7 +49,7 @@ class IssuedOriginKey(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class OriginKeyIssuer:
-    """Issues the key of a tenant that holds now."""
+    """Issues the current keys of tenants."""
 
     open_secret: Callable[[], PrivacyKey]  # reads the key of pseudonyms; called when the first key is requested
     settings: PrivacySettings
@@ -64,7 +64,7 @@ class OriginKeyIssuer:
             raise Unavailable("the key of pseudonyms cannot be read") from None
 
     def issue(self, tenant: str) -> IssuedOriginKey:
-        """The key of *tenant*; blocks for as long as a small file takes to read. Raises Unavailable."""
+        """Return the key of *tenant*. Blocks while a small file is read. Raises Unavailable."""
         now = self.clock()
         epoch = int(now // PERIOD_S)
         key = self._secret.origin_key(tenant, epoch, self.settings.origin_key_generation)

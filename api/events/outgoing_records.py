@@ -1,4 +1,4 @@
-"""Records of files on their way to a service: unpacked, cut, and in batches that a request may hold."""
+"""Records of files to send to a service: decompressed, split, and grouped into batches for requests."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ INGEST_BATCH_RECORDS = 500
 INGEST_BATCH_BYTES = 8 * 1024 * 1024  # Bytes of one request, unless one record alone has more
 
 HISTORY_AGE = timedelta(days=1)
-"""Age of a first event from which a file is a history: what gateways write reaches us within hours."""
+"""Minimum age of the first event of a history: events from gateways arrive within hours."""
 
 MAX_LOOKED_AT = 20  # Records of the first batch that are looked at for a time
 
 
 class RecordPlace(NamedTuple):
-    """The location of a record, as messages name it."""
+    """Location of a record, as messages name it."""
 
     file: str
     number: int
@@ -55,12 +55,12 @@ class OutgoingBatch(NamedTuple):
 
     lines: list[bytes]  # the records
     record_format: str | None  # in which the service is to take them; None: as the caller's
-    # of the records, if they were sorted by time; None: as in the files
+    # of the records, if they were sorted by time; None = order of the files
     places: list[RecordPlace] | None = None
 
 
 def history_advice(batch: OutgoingBatch, now: datetime) -> str | None:
-    """Advice if a service is about to get a history, whose first event is days old; None if it is not."""
+    """Return advice if a history, whose first event is days old, is about to be sent, or None."""
     at = next((event.time for event in _parsed_events(batch)), None)
     if at is None or (age := now - at) < HISTORY_AGE:
         return None
@@ -72,7 +72,7 @@ def history_advice(batch: OutgoingBatch, now: datetime) -> str | None:
 
 
 def _parsed_events(batch: OutgoingBatch) -> Iterator[NativeEvent]:
-    """Events of a batch as far as the client can read them: what the caller's settings map stays unread."""
+    """Return the events of a batch that the client can parse, which excludes formats in the caller's settings."""
     if batch.record_format == MAPPING:
         return
     parse = create_parser(batch.record_format or NATIVE)
@@ -86,10 +86,10 @@ def _parsed_events(batch: OutgoingBatch) -> Iterator[NativeEvent]:
 
 @dataclass(eq=False, repr=False)
 class OutgoingRecords:
-    """Records of files, as they are sent.
+    """Reads records from files and prepares them for sending.
 
-    The service maps them by its settings of the caller; here they are only unpacked and cut. What only this side knows
-    (a mapping file, the columns of a table) is applied here, and native events are sent.
+    The service maps them by the caller's settings; here they are only decompressed and split. Mappings that only
+    this side has (a mapping file, the columns of a table) are applied here, and native events are sent.
     """
 
     converter: HistoryConverter
@@ -99,7 +99,7 @@ class OutgoingRecords:
         """Error of a file whose format is not known; None = there is none."""
 
     def batches(self, files: list[Path], stack: ExitStack) -> Iterator[OutgoingBatch]:
-        """All records of files or folders, in order; `-` alone is standard input. *stack* removes temporary files."""
+        """Yield the records of files or folders in order. `-` alone is standard input. *stack* removes its copy."""
         if [str(path) for path in files] == ["-"]:
             head, pipe = peek_line(sys.stdin.buffer)
             wrapper = NO_WRAPPER if self.converter.choice.name == MAPPING else None
@@ -119,7 +119,7 @@ class OutgoingRecords:
             yield from self._batches_of_group(list(group), name)
 
     def _batches_of_group(self, files: list[FormattedFile], name: str | None) -> Iterator[OutgoingBatch]:
-        """Records of files of one format, in time order as far as the client can read it."""
+        """Yield batches from files of one format, in time order as far as the client can parse it."""
         paths = [formatted.file.path for formatted in files]
         is_in_order = name is None and all(map(_is_plain, files)) and _is_in_order(paths)
         if name == MAPPING or self.unknown is not None or is_in_order:
@@ -138,7 +138,7 @@ class OutgoingRecords:
     def _readable_records(
         self, files: list[FormattedFile], failures: list[UnreadableFile]
     ) -> Iterator[tuple[RecordPlace, bytes]]:
-        """Records up to where files are damaged: they are sent, and the first damage is reported after them."""
+        """Yield records up to where files are damaged, then report the first damage."""
         for formatted in files:
             try:
                 for number, record in self._cut_records(formatted):
@@ -188,7 +188,7 @@ class OutgoingRecords:
         yield from _polled(FileSource(pipe), name)
 
     def _format_of(self, head: bytes) -> str | None:
-        """The format that the beginning of a stream shows; None if it is to be taken as the caller's."""
+        """Detect the format from the beginning of a stream. None means the caller's format."""
         lines = [line for line in head.split(b"\n") if line.strip()]
         name = most_common_format(lines)
         if name is None and lines:
@@ -216,7 +216,6 @@ class OutgoingRecords:
 
 
 def _is_in_order(paths: list[Path]) -> bool:
-    """True if files of native events are whole and in order."""
     try:
         return not is_disordered(FileSource(paths))
     except UnreadableFile:
@@ -228,7 +227,7 @@ def _is_plain(formatted: FormattedFile) -> bool:
 
 
 def _time_reader(name: str | None) -> TimeReader:
-    """Time of a record in a format: of the first event in it; None if it holds none."""
+    """Return a function that reads the time of a record's first event, or None without events."""
     if name in (None, NATIVE):
         return native_microseconds
     parse = create_parser(name)
@@ -244,7 +243,6 @@ def _time_reader(name: str | None) -> TimeReader:
 
 
 def _polled(source: FileSource, record_format: str | None) -> Iterator[OutgoingBatch]:
-    """Batches of a source, as soon as it has them."""
     while (batch := source.poll(INGEST_BATCH_RECORDS, 0.0)) is not None:
         for lines in _bounded([record.payload for record in batch.records]):
             yield OutgoingBatch(lines, record_format)

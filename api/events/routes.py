@@ -118,7 +118,7 @@ class OriginKeyOut(Wire, of=IssuedOriginKey):
 
 
 def dead_letter_out(stored: DeadLetter, *, with_raw: bool) -> DeadLetterOut:
-    """A dead letter; its bytes only if they are requested."""
+    """Convert a dead letter, with its bytes only if they are requested."""
     raw = stored.raw
     return DeadLetterOut.of(stored, size=len(raw), raw=base64.b64encode(raw).decode() if with_raw else None)
 
@@ -152,7 +152,7 @@ async def send_events(
 
 
 async def send_events_directly(request: Request) -> Response:
-    """`send_events`, found and called without FastAPI's routing and dependencies, as bodies come often."""
+    """Handle `send_events` without FastAPI's routing and dependencies, because events are sent often."""
     request.scope["route"] = DIRECT_EVENTS_ROUTE
     services = services_of(request)
     caller = await authenticate_connection(services, request.scope)
@@ -162,17 +162,15 @@ async def send_events_directly(request: Request) -> Response:
 
 
 def _receipt_response(receipt: Receipt) -> Response:
-    """202, or 400 if nothing at all could be used."""
     check_not_all_rejected(receipt)
     return Response(msgspec.json.encode(receipt), 202, media_type="application/json")
 
 
 DIRECT_EVENTS_ROUTE = Route(EVENTS_PATH, send_events_directly, methods=["POST"], include_in_schema=False)
-"""Route that is looked at before all others."""
+"""Route that is matched before all others."""
 
 
 def _body_splitter(caller: AuthenticatedCaller, requested_format: str | None) -> BodySplitter:
-    """The way to take bodies apart that the request names, else the one of the caller's settings."""
     name = requested_format or caller.binding.source.format
     if name in MEDIA_TYPE_FORMATS:
         return BodySplitter(
@@ -307,7 +305,7 @@ async def _receive_export(
 
 
 def _otlp_json_response(receipt: Receipt, signal: OtlpSignal) -> Response:
-    """Numbers of 64 bits are texts in OTLP/JSON."""
+    """Return the response as OTLP/JSON, where 64-bit numbers are strings."""
     name = "rejectedSpans" if signal == "traces" else "rejectedLogRecords"
     partial = {name: str(receipt.rejected), "errorMessage": _first_rejection(receipt)} if receipt.rejected else {}
     return Response(msgspec.json.encode({"partialSuccess": partial}), media_type=JSON_MEDIA_TYPE)

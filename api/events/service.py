@@ -1,4 +1,4 @@
-"""Bodies with events, of all routes: read within bounds, taken apart, received, counted."""
+"""Bodies with events, of all routes: read within bounds, parsed, received, counted."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ CONTENT_CODINGS: Final = ("identity", "gzip", "x-gzip")
 
 _GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
 _INFLATE_BLOCK_BYTES = 4096
-"""Bytes unpacked in one go. What is behind a member is copied at its end: of the whole body, thousands of empty members
-would take minutes."""
+"""Bytes decompressed per step. The rest is copied at the end of each gzip member: with the whole body, thousands of
+empty members would take minutes."""
 
 
 def decompress_body(body: bytes, coding: str) -> bytes:
-    """The body without its Content-Encoding; stops at `MAX_BODY_BYTES`, so that a small bomb stays small.
+    """Remove the Content-Encoding of a body. Stops at `MAX_BODY_BYTES`, as protection from decompression bombs.
 
     Raises UnsupportedBody, BodyTooLarge, MalformedEvent.
     """
@@ -100,20 +100,20 @@ def decompress_body(body: bytes, coding: str) -> bytes:
 
 
 def parse_body(content_type: str, headers: Mapping[str, str], body: bytes) -> list[RawRecord]:
-    """Records of a body, in order. Raises UnsupportedBody, MalformedEvent, BodyTooLarge."""
+    """Parse the records of a body, in order. Raises UnsupportedBody, MalformedEvent, BodyTooLarge."""
     raw_records = _split_body(_media_type(content_type, EVENT_MEDIA_TYPES), headers, body)
     _check_count(len(raw_records))
     return raw_records
 
 
 def _no_pause() -> None:
-    """A pause of no time."""
+    """Do not pause."""
 
 
 def parse_foreign_body(
     content_type: str, body: bytes, parser: FormatParser, pause: Callable[[], None] = _no_pause
 ) -> ParsedRecords:
-    """Records of a body in a gateway's or authorization server's own format, in order.
+    """Parse the records of a body in the format of a gateway or an authorization server, in order.
 
     Raises UnsupportedBody, MalformedEvent, BodyTooLarge.
     """
@@ -167,7 +167,7 @@ def _split_body(kind: str, headers: Mapping[str, str], body: bytes) -> list[RawR
 
 
 def parse_foreign_dead_letter(raw: bytes, parser: FormatParser) -> list[RawRecord]:
-    """The records in a dead letter of a foreign format; if it cannot be taken apart, it is refused again."""
+    """Parse the records of a dead letter in a foreign format. If this fails, it is refused again."""
     if isinstance(parser, RecordMapping):
         parser = parser.without_wrapper()  # a letter holds a record, which was cut before it was refused
     try:
@@ -177,7 +177,7 @@ def parse_foreign_dead_letter(raw: bytes, parser: FormatParser) -> list[RawRecor
 
 
 def parse_dead_letter(raw: bytes) -> RawRecord:
-    """A record out of a dead letter, which does not state its format: CloudEvents name themselves."""
+    """Parse a dead letter, which does not state its format. CloudEvents are recognized by their members."""
     try:
         members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -186,26 +186,25 @@ def parse_dead_letter(raw: bytes) -> RawRecord:
 
 
 PACKED_BULK_BYTES = 1024
-"""Bytes from which unpacking would hold up other requests: they may become a thousand times as many."""
+"""Compressed bytes above which decompression would delay other requests: they may grow a thousandfold."""
 
 FOREIGN_BULK_BYTES = 4 * 1024  # Bytes from which mapping foreign records would: about ten of them
 PARSER_PAUSE_S = 0.0005  # Sleep of a parser in a thread between two slices: the event loop runs meanwhile
 
 
 class BodySplitter(NamedTuple):
-    """A way to take a body apart."""
+    """Splits a body into records."""
 
-    # makes its records; calls its last argument every few records
+    # Returns the records; calls its last argument every few records.
     parse: Callable[[Mapping[str, str], bytes, Callable[[], None]], ParsedRecords]
-    # they are another program's. To map them costs more than to cut a body, so large ones are done in a thread,
-    # one body of a tenant at a time; and deliveries of logs are shuffled, so what is taken becomes durable in the
-    # order of its times
+    # Whether the records are in another program's format. Mapping costs more than splitting, so large bodies are
+    # mapped in a thread, one per tenant at a time. Log deliveries are shuffled, so accepted records are sorted by time.
     is_foreign: bool = False
 
 
 @dataclass(eq=False, repr=False)
 class EventService:
-    """Takes events in from callers. For one event loop."""
+    """Receives events from callers. For one event loop."""
 
     runtime: Runtime
     intake: EventIntake
@@ -218,7 +217,7 @@ class EventService:
     async def receive(
         self, caller: AuthenticatedCaller, headers: Mapping[str, str], chunks: AsyncIterator[bytes], split: BodySplitter
     ) -> Receipt:
-        """The receipt for the events in a body.
+        """Receive the events in a body and return the receipt.
 
         Raises TenantNotAllowed, BodyTooLarge, UnsupportedBody, Overloaded, LogFailed.
         """
@@ -235,7 +234,7 @@ class EventService:
         return receipt
 
     async def receive_again(self, records: Sequence[RawRecord], binding: SourceBinding) -> Receipt:
-        """The receipt for records of a dead letter. No second letter is made of it. Raises as `receive`."""
+        """Receive the records of a dead letter, without a second letter. Raises as `receive` does."""
         receipt = await self.intake.receive(records, binding, keep_refused=False)
         self._count(binding, receipt)
         return receipt
@@ -275,7 +274,7 @@ class EventService:
 
 
 async def _read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], reservation: BodyReservation) -> bytes:
-    """The body as it was sent; room in memory is taken as it arrives."""
+    """Return the body as it was sent. Memory is reserved as it arrives."""
     too_large = BodyTooLarge(f"the body may have {MAX_BODY_BYTES} bytes")
     declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
@@ -290,19 +289,19 @@ async def _read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], r
 
 
 def _is_bulk(headers: Mapping[str, str], length: int, split: BodySplitter) -> bool:
-    """True for a body that takes long in pure Python, or may once it is unpacked."""
+    """Return whether a body takes long in pure Python, or may once it is decompressed."""
     if headers.get("content-encoding"):
         return split.is_foreign or length > PACKED_BULK_BYTES
     return split.is_foreign and length > FOREIGN_BULK_BYTES
 
 
 def _bulk_tenant(binding: SourceBinding) -> str:
-    """The tenant that bulk work counts for; a caller of several counts alone."""
+    """Return the tenant for which bulk work is counted. A caller of several tenants is counted alone."""
     return binding.default_tenant or f"caller {binding.name}"
 
 
 async def _parsed(headers: Mapping[str, str], body: bytes, split: BodySplitter) -> ParsedRecords:
-    """Records of a body; those of another program in a thread, if they are many."""
+    """Parse the records of a body. A large foreign body is parsed in a thread."""
     if split.is_foreign and len(body) > FOREIGN_BULK_BYTES:
         return await anyio.to_thread.run_sync(split.parse, headers, body, partial(time.sleep, PARSER_PAUSE_S))
     return split.parse(headers, body, _no_pause)
@@ -319,7 +318,7 @@ async def _decompressed(body: bytes, coding: str, reservation: BodyReservation) 
 
 
 def check_not_all_rejected(receipt: Receipt) -> None:
-    """Raise ProblemError (400, with the members of the receipt) if nothing at all could be used."""
+    """Raise ProblemError (400, with the members of the receipt) if no record could be used."""
     if not receipt.rejected or receipt.accepted or receipt.duplicate or receipt.skipped:
         return
     first = receipt.rejections[0]
@@ -329,32 +328,30 @@ def check_not_all_rejected(receipt: Receipt) -> None:
     raise ProblemError(ProblemDetails(400, "events_rejected", "Events rejected", detail, members=members))
 
 
-# Records that were refused: who sees them, and how one is sent in again.
+# Refused records: who may see them, and how they are replayed.
 
 
 class _ReadLetter(NamedTuple):
-    """The records in a dead letter, and what they are authorized for."""
-
     records: list[RawRecord]
     binding: SourceBinding
 
 
 @dataclass(eq=False, repr=False)
 class DeadLetterService:
-    """Dead letters that a caller may see. For one event loop."""
+    """Lists and replays dead letters that a caller may see. For one event loop."""
 
     runtime: Runtime
     executor: StoreExecutor
     events: EventService
 
     def sees_all(self, caller: AuthenticatedCaller) -> bool:
-        """True if *caller* sees the letters of every sender; else it sees those that it sent itself."""
+        """Return whether *caller* sees the letters of every sender, and not only its own."""
         return _visible_sources(caller) is None
 
     async def list(
         self, caller: AuthenticatedCaller, replayed: bool | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[DeadLetter]:
-        """Letters, newest first; if *replayed* is given, those that were, or were not, sent in again.
+        """List letters, newest first. *replayed* selects those that were, or were not, replayed.
 
         Raises ProblemError (400), Unavailable.
         """
@@ -363,11 +360,11 @@ class DeadLetterService:
         )
 
     async def counts(self, caller: AuthenticatedCaller) -> DeadLetterCounts:
-        """Letters that *caller* sees and, for callers of all tenants, those that found no room. Raises Unavailable."""
+        """Count the letters that *caller* sees and, for callers of all tenants, those dropped for lack of room."""
         return await self.executor(self.runtime.store.dead_letters.count, _visible_sources(caller))
 
     async def get(self, caller: AuthenticatedCaller, letter_id: str) -> DeadLetter:
-        """One letter. Raises ProblemError (404), Unavailable."""
+        """Return one letter. Raises ProblemError (404), Unavailable."""
         stored = await self.executor(self.runtime.store.dead_letters.get, letter_id, _visible_sources(caller))
         if stored is None:
             raise not_found_error("dead letter")
@@ -376,7 +373,7 @@ class DeadLetterService:
     async def replay(
         self, caller: AuthenticatedCaller, letter_id: str, record_format: str | None = None, *, as_sender: bool = False
     ) -> Receipt:
-        """Send a letter in again, and mark it as replayed.
+        """Send a letter through the intake again, and mark it as replayed.
 
         Records of a foreign topic are read with its current mapping, and authorized as that topic is; those in a format
         of their sender, as the sender is. All others are attributed to *caller*, or, with *as_sender*, to their sender,
@@ -403,7 +400,7 @@ class DeadLetterService:
         source_binding: SourceBinding,
         record_format: str | None,
     ) -> _ReadLetter:
-        """Letters of topics are seen by callers of all tenants alone."""
+        """Parse a letter. Only callers of all tenants may see letters of topics."""
         topics = self.runtime.settings.brokers.topics
         topic = next((topic for topic in topics if topic.name == letter.source), None)
         if topic is not None:
@@ -417,7 +414,7 @@ class DeadLetterService:
 
 
 def _visible_sources(caller: AuthenticatedCaller) -> Collection[str] | None:
-    """Senders whose letters *caller* sees; None = all. A record that could not be read has no tenant to go by.
+    """Return the senders whose letters *caller* sees, or None for all, because an unparsed record has no tenant.
 
     Raises TenantNotAllowed if it is authorized for no tenant.
     """
@@ -425,7 +422,7 @@ def _visible_sources(caller: AuthenticatedCaller) -> Collection[str] | None:
 
 
 def parser_named(binding: SourceBinding, name: str) -> FormatParser:
-    """The parser for a format, as that sender's settings have it. Raises ProblemError (400) if there is none."""
+    """Return the parser of a format by the sender's settings. Raises ProblemError (400) if it is unknown."""
     try:
         return binding.parser(name)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Events: what the slice adds to the application."""
+"""Slice of events: its services, routes and metrics."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
 
 
 def _backlog(runtime: Runtime) -> Backlog:
-    """Progress of the embedded pipeline as of now, of workers elsewhere as of their last sign of life."""
+    """Return the current progress of the embedded pipeline, or that of remote workers at their last report."""
     status = runtime.pipeline_status
     waiting = status.records_behind if runtime.log_lag is None else runtime.log_lag()
     return Backlog(max(status.offset, status.risk_offset), waiting)

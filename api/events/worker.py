@@ -40,15 +40,15 @@ from .admission import MAX_CLOCK_AHEAD_S, Admission, AgentRegistry, RefusedLette
 from .ingest_status import ForeignTopicReport, IngestReport, SilenceDetector, encode_ingest_report
 from .intake_limits import TokenBucket
 
-# Foreign topics: read in turns, taken apart, admitted, and counted.
+# Foreign topics: read in turns, parsed, admitted, and counted.
 
 POLL_RECORDS = 100  # Records of one poll
 POLL_TIMEOUT_S = 0.005  # Wait for a topic without records. Not 0: kafka-python gets nowhere in joining its group then
 MAX_TURN_S = 0.05
 MAX_TURN_RECORDS = 1000
 MAX_TURN_BYTES = 4 * 1024 * 1024
-"""A topic's turn ends after this much, so that no topic can keep the others waiting, however much it holds and however
-slowly its records are refused."""
+"""A topic's turn ends after this many bytes, so that no topic keeps the others waiting, regardless of its size and of
+how slowly its records are refused."""
 
 READ_RETRY_S = 1.0
 MISCONFIGURED_RETRY_S = 30.0
@@ -57,8 +57,7 @@ _log = structlog.get_logger(__name__)
 
 
 class RejectedTopicRecord(NamedTuple):
-    """A record, or events of it, that cannot be taken: the dead letter, what the dead-letter topic gets, and how many
-    events it holds."""
+    """A refused record or events of it: dead letter, output for the dead-letter topic, number of events."""
 
     dead_letter: Record
     raw: bytes
@@ -68,7 +67,7 @@ class RejectedTopicRecord(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class ForeignTopicReader:
-    """One source. Everything it hands out must be durable before `commit`."""
+    """Reads one foreign topic. All records that it returns must be durable before `commit`."""
 
     settings: ForeignTopicSettings
     open_reader: Callable[[], TopicReader]
@@ -95,7 +94,7 @@ class ForeignTopicReader:
         return max(0.0, self._paused_until - self.monotonic())
 
     def read_turn(self) -> list[Record | RejectedTopicRecord]:
-        """Read until no records remain or the turn is over. Records of other programs are delivered in time order."""
+        """Read until no records remain or the turn is over. Foreign records are delivered in time order."""
         self.received_records = False
         out: list[Record | RejectedTopicRecord] = []
         if self.paused_s:
@@ -144,7 +143,7 @@ class ForeignTopicReader:
         return fetched
 
     def _pause_after_failure(self, error: Unavailable | ConfigError | CorruptLog) -> None:
-        """Try again later; the other topics continue. Logged once, not at every try."""
+        """Retry later, while the other topics continue. The failure is logged once, not at every attempt."""
         wrong = not isinstance(error, Unavailable)
         self._paused_until = self.monotonic() + (MISCONFIGURED_RETRY_S if wrong else READ_RETRY_S)
         self.report.reading, self.report.lag = False, -1
@@ -155,7 +154,7 @@ class ForeignTopicReader:
             self.close()
 
     def commit(self) -> None:
-        """Commit offsets: everything handed out is durable. What cannot be committed is read again, as duplicates."""
+        """Commit the offsets of durable records. If this fails, they are read again, as duplicates."""
         if not self.uncommitted or self._reader is None:
             return
         try:
@@ -165,7 +164,7 @@ class ForeignTopicReader:
             _log.warning("offsets are not committed", source=self.settings.name, error=str(error))
 
     def observe(self) -> None:
-        """Learn how much waits."""
+        """Measure the backlog."""
         try:
             lag = None if self._reader is None or not self.report.reading else self._reader.lag()
         except (Unavailable, ConfigError):
@@ -173,13 +172,13 @@ class ForeignTopicReader:
         self.report.lag = -1 if lag is None else lag
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the consumer group."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
 
     def _admit_record(self, partition: int, record: TopicRecord) -> Iterator[Record | RejectedTopicRecord]:
-        """Events of a record, and what of it is refused. Never raises: no record stops the ones behind it."""
+        """Return the admitted and refused events of a record. Never raises, so that no record blocks later ones."""
         now_ms = self.now_ms()
         if record.value is None:
             self.report.skipped += 1  # a tombstone
@@ -204,7 +203,7 @@ class ForeignTopicReader:
     def _refusal(self, partition: int, record: TopicRecord, error: Exception) -> MalformedEvent | SourceNotAllowed:
         if isinstance(error, MalformedEvent | SourceNotAllowed):
             return error
-        # A bug of this service; its message may quote what was sent.
+        # A bug of this service. Its message may quote the record.
         _log.error(
             "record could not be read",
             source=self.settings.name,
@@ -215,7 +214,7 @@ class ForeignTopicReader:
         return MalformedEvent(f"could not be read: {type(error).__name__}")
 
     def _letter_id(self, partition: int, record: TopicRecord, now_ms: int, index: int) -> str:
-        """The same record always makes the same letters: their ids follow from their positions."""
+        """Return an ID derived from positions, so that the same record always makes the same letters."""
         at_ms = record.timestamp_ms if 0 <= record.timestamp_ms <= now_ms + MAX_CLOCK_AHEAD_S * 1000 else 0
         return record_id(at_ms, "topic", self.settings.topic, partition, record.offset, index)
 
@@ -232,8 +231,8 @@ class ForeignTopicReader:
         return [(key, str(value).encode()) for key, value in facts.items()]
 
 
-# At least once: what a round has read is acknowledged on our topics before its offsets are committed. Whatever is read
-# again after a crash carries the same ids, and the pipeline drops what it has seen.
+# At least once: records of a round are acknowledged on our topics before its offsets are committed. Records that are
+# read again after a crash have the same IDs, and the pipeline drops duplicates.
 #
 # Fair: each topic has its own reader and takes turns with the others; a turn is bounded in time, records and bytes. A
 # topic over its own limit is not read for a while, and its backlog stays in its topic.
@@ -243,7 +242,7 @@ OBSERVE_LAG_EVERY_S = 5.0
 FLUSH_TIMEOUT_S = 30.0
 WRITE_RETRY_S = 1.0
 MAX_DEAD_LETTER_VALUE_BYTES = 900 * 1024
-"""Bytes of a refused record that its copy on the dead-letter topic holds: what a topic takes by default."""
+"""Maximum bytes of a record's copy on the dead-letter topic: the default limit of a topic."""
 
 
 @dataclass(eq=False, repr=False)
@@ -262,7 +261,7 @@ class TopicIngest:
         self._silence = SilenceDetector([source.settings for source in self.sources], self.monotonic())
 
     def run_round(self) -> bool:
-        """Read one turn of each topic, and make it durable and committed; true if anything was read."""
+        """Read one turn of each topic, make it durable and commit it. Return whether anything was read."""
         read = False
         out: list[Record | RejectedTopicRecord] = []
         for source in self.sources:
@@ -277,7 +276,7 @@ class TopicIngest:
         return read
 
     def run(self, ending: Callable[[], bool], report: Callable[[IngestReport], None], every_s: float) -> None:
-        """Work until *ending*; *report* what is done every so many seconds."""
+        """Run until *ending* is set. *report* receives the progress periodically."""
         next_report = next_look = self.monotonic()
         while not ending():
             read = self.run_round()
@@ -292,11 +291,11 @@ class TopicIngest:
                 self.sleep(IDLE_S)
 
     def report(self) -> IngestReport:
-        """Report of progress for the service."""
+        """Return the progress for the service."""
         return IngestReport([source.report for source in self.sources], list(self._silence))
 
     def close(self) -> None:
-        """Leave all groups."""
+        """Leave all consumer groups."""
         for source in self.sources:
             source.close()
         self._close_writer()
@@ -314,9 +313,9 @@ class TopicIngest:
             self._silence.note_unreadable(name, self.monotonic())
 
     def _write_until_acknowledged(self, out: Sequence[Record | RejectedTopicRecord]) -> None:
-        """Write until everything is acknowledged; after a failure all of it is sent again, in the same order.
+        """Write until everything is acknowledged. After a failure all of it is sent again, in the same order.
 
-        By another writer then: what is still under way in an idempotent one may be in doubt for ever.
+        The retry uses another writer, because an idempotent one may never resolve its records in flight.
         """
         failed = False
 
@@ -362,7 +361,7 @@ REPORT_EVERY_S = 0.5
 
 
 def run_ingest_worker(child: ChildRuntime) -> None:
-    """Read foreign topics until asked to end; then what was read is durable and committed."""
+    """Read foreign topics until a signal to end. Then everything read is durable and committed."""
     role = make_topic_ingest(child.settings, child)
     try:
         gc.freeze()
@@ -372,7 +371,7 @@ def run_ingest_worker(child: ChildRuntime) -> None:
 
 
 def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
-    """All foreign topics of the settings. Nothing is opened yet: what does not answer is tried again."""
+    """Create the readers of all foreign topics. Connections are opened later and retried."""
     brokers = settings.brokers
     admission = Admission(
         AgentRegistry(settings.registry),

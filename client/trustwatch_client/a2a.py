@@ -32,7 +32,7 @@ from .guard import REFUSAL_DETAILS, UNKNOWN_AGENT, Guard, Guarded, GuardedReques
 T = TypeVar("T")
 MAX_TEXT_CHARACTERS = 512
 MAX_ANSWER_CHARACTERS = 262_144
-"""Characters of one stream of answers that are remembered."""
+"""Maximum number of characters remembered of one stream of answers."""
 
 A2A_METHOD_EFFECTS: Mapping[str, Effect] = {
     "SendMessage": "write",
@@ -51,7 +51,6 @@ A2A_METHOD_EFFECTS: Mapping[str, Effect] = {
 
 
 def _guarded(method: str, name: str) -> Any:
-    """Return a request method that judges before it calls the handler's."""
 
     async def on_request(self: TrustA2AHandler, params: Any, context: ServerCallContext) -> Any:
         return await self._call(method, params, context, getattr(self._handler, name))
@@ -60,7 +59,6 @@ def _guarded(method: str, name: str) -> Any:
 
 
 def _guarded_stream(method: str, name: str) -> Any:
-    """Like `_guarded`, for a request that is answered by a stream."""
 
     def on_request(self: TrustA2AHandler, params: Any, context: ServerCallContext) -> AsyncGenerator[Event]:
         return self._stream(method, params, context, getattr(self._handler, name))
@@ -161,7 +159,6 @@ class TrustA2AHandler(Guarded, RequestHandler):
         context: ServerCallContext,
         call: Callable[[Any, ServerCallContext], AsyncGenerator[Event]],
     ) -> AsyncGenerator[Event]:
-        """Pass a stream on; its event is sent at its end."""
         request = await self._admit(method, params, context)
         stream = call(params, context)
         try:
@@ -220,7 +217,7 @@ class _Request(GuardedRequest):
         self.start_trace(self._context, self.method, {} if self._message is None else _parts_of(self._message))
 
     def read_result(self, result: object) -> None:
-        """Read the answer, and ids that the request did not have, such as those of a new task."""
+        """Read the answer, and the ids that the request did not have, such as the ID of a new task."""
         self._context = self._context or _shortened_text(getattr(result, "context_id", None))
         if self.is_traced and self._characters_left > 0:
             parts = [part for message in _messages_in(result) for part in _parts_of(message).values()]
@@ -230,11 +227,9 @@ class _Request(GuardedRequest):
         self._task = self._task or _shortened_text(own)
 
     def record_error(self, error: BaseException) -> None:
-        """Report the request as failed."""
         self.outcome, self.error = "error", type(error).__name__[:100]
 
     async def finish(self, untrusted: bool | None) -> None:
-        """Remember the answers, and send the event."""
         if self._begins_conversation:  # only its answer names the conversation
             self._look_up_message()
         succeeded = self.outcome == "success" and not self.ruling.refused
@@ -242,7 +237,6 @@ class _Request(GuardedRequest):
         self.send_event()
 
     def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
-        """Return the event with the members that name the request."""
         return AuditEvent(
             time=time,
             agent=UNKNOWN_AGENT,
@@ -258,7 +252,7 @@ class _Request(GuardedRequest):
 
 
 def _messages_in(result: object) -> Iterator[Any]:
-    """Yield messages and artifacts of an answer, which have parts, but not the history, which the agent has seen."""
+    """Yield messages and artifacts of an answer, but not the history, which the agent has already seen."""
     for task in getattr(result, "tasks", None) or (result,):
         if isinstance(task, (types.Message, types.Artifact)):
             yield task
@@ -271,7 +265,6 @@ def _messages_in(result: object) -> Iterator[Any]:
 
 
 def _parts_of(message: Any) -> dict[str, list[object]]:
-    """Return texts, addresses, file names and data of a message, by kind; files are not read."""
     parts: dict[str, list[object]] = {"text": [], "url": [], "filename": [], "data": []}
     for part in message.parts:
         for name in ("text", "url", "filename"):
@@ -282,7 +275,7 @@ def _parts_of(message: Any) -> dict[str, list[object]]:
 
 
 def _serialized_without_id(params: Any) -> str:
-    """Return a whole request as text, without the id of its message, which changes when it is sent again."""
+    """Return a request as text, without the ID of its message, which changes when it is sent again."""
     request = type(params)()
     request.CopyFrom(params)
     if hasattr(request, "message"):

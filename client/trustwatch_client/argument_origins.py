@@ -38,15 +38,15 @@ PARTS_OF_EXACT_HASH = 3
 """Keyed hashes of 48 bits in one: with the key, two values with the same single hash are found in seconds."""
 ORIGIN_COUNTERS = ("traced", "no_key", "no_session", "cut", "evicted", "forgotten", "failed")
 LONG_TEXT_CHARACTERS = 400
-"""Longer texts are not looked for as a whole: pieces of them are."""
+"""Longer texts are not searched for as a whole, but by pieces."""
 PIECES_OF_TEXT = 5
 PIECE_CHARACTERS = 50
-"""Length of a piece of a long text; the words that it cuts are left out, so that about six are compared."""
+"""Length of a piece of a long text; words cut at its ends are left out, so that about six are compared."""
 WORDS_OF_SHORT_PIECE = 3
 COPIED_SHARE = 0.5
-"""A text is a part of another one if it contains more than this share of its pieces."""
+"""A text counts as copied if another one contains more than this share of its pieces."""
 MAX_INNER_VALUES = 8
-"""Addresses, hosts and numbers that are looked for inside one text."""
+"""Maximum number of addresses, hosts and numbers searched for in one text."""
 MAX_DEPTH = 8
 INNER_MARK = "~"
 OTHER_NAME = "other"
@@ -61,14 +61,14 @@ class OriginLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of memory and work.
 
     Attributes:
-        characters: of the texts of one conversation; a quarter is kept for prompts.
-        made_up: values that the agent made up, by which an echo of them is known; the oldest make room.
-        argument_values: values of one call that are looked at.
-        argument_characters: characters of one call that are looked at.
-        sent: arguments of one event, at most 256; those from results stay longest, those from prompts go first.
-        conversations: that are kept; the one not used longest makes room.
-        total_characters: of the texts of all conversations.
-        key_s: s, a conversation hashes with one key for so long, so that its hashes stay comparable.
+        characters: size of the texts of one conversation; a quarter is reserved for prompts.
+        made_up: number of values that the agent made up, kept to detect their echoes; the oldest are dropped.
+        argument_values: number of values examined per call.
+        argument_characters: number of characters examined per call.
+        sent: number of arguments per event, at most 256; those from prompts are dropped first, from results last.
+        conversations: number of conversations kept; the least recently used is dropped.
+        total_characters: size of the texts of all conversations.
+        key_s: s, for which a conversation keeps its key, so that its hashes stay comparable.
     """
 
     characters: int = 262_144
@@ -93,7 +93,7 @@ class TracedCall(msgspec.Struct, frozen=True):
         index: among the calls of the conversation, from 0.
         action: the tool.
         arguments: for the event; None if there is no key.
-        derived: whether an argument came from an untrusted result, so that others chose what the answer holds.
+        derived: whether an argument came from an untrusted result, so that others chose the content of the answer.
     """
 
     index: int
@@ -110,7 +110,6 @@ class _Traced(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def rank(self) -> int:
-        """Order of sending if not all are sent: untrusted results, other results, values from nowhere, the rest."""
         if self.seen is None:
             return 2
         if self.seen.kind != "tool":
@@ -119,7 +118,7 @@ class _Traced(msgspec.Struct, frozen=True, gc=False):
 
 
 class ArgumentOrigins:
-    """Memory of one conversation, and the origins of what its calls are given. Safe from any thread.
+    """Holds the memory of one conversation, and finds the origins of call arguments. Thread-safe.
 
     Args:
         fingerprint: returns the current keyed hash, or None while there is no key.
@@ -143,16 +142,16 @@ class ArgumentOrigins:
 
     @property
     def characters(self) -> int:
-        """Characters that are kept."""
+        """Number of characters kept."""
         return self._memory.characters
 
     @property
     def most_characters(self) -> int:
-        """Characters of one text that are worth reading; more is cut."""
+        """Maximum number of characters read of one text; more is cut."""
         return self._limits.characters + 1
 
     def add_prompt(self, text: object) -> None:
-        """Add what the user asked for (a text, or values that hold texts)."""
+        """Add the user's request (a text, or values that contain texts)."""
         self._remember("prompt", text)
 
     def add_system(self, text: object) -> None:
@@ -171,7 +170,7 @@ class ArgumentOrigins:
         return TracedCall(index, _label(action), event_arguments, derived)
 
     def hash_arguments(self, arguments: object) -> str | None:
-        """Return the hash of all arguments of a call; None if there is no key."""
+        """Return the hash of all arguments of a call, or None without a key."""
         hashed = self._fingerprint()
         return None if hashed is None else exact_hash(arguments, hashed)
 
@@ -185,7 +184,7 @@ class ArgumentOrigins:
 
         Returns:
             `untrusted_result` for the event; also true if the call used a value from an untrusted result, whose author
-            then chose what this result holds.
+            then chose the content of this result.
         """
         untrusted_result = True if untrusted or call.derived else untrusted
         self._remember("tool", result, call.index, call.action, untrusted=bool(untrusted_result))
@@ -212,7 +211,7 @@ class ArgumentOrigins:
         if too_many or too_long > 0:
             self._counters.increment("cut")
             values = values[: self._limits.argument_values]
-        # A long text must not hide what comes behind it: each gets its share, and targets are short.
+        # A long text must not hide the values after it: each gets its share, and targets are short.
         most = self._limits.argument_characters // len(lengths) if too_long > 0 else self._limits.argument_characters
         traced: list[_Traced] = []
         for name, value in values:
@@ -255,7 +254,7 @@ class ArgumentOrigins:
         return _Traced(name, form, seen)
 
     def _first_holder(self, form: str) -> SeenText | None:
-        """The text that holds a form, unless the agent made the value up and a tool echoed it."""
+        """Return the text that contains a form, unless the agent made the value up and a tool echoed it."""
         seen = self._memory.find(form)
         return None if seen is not None and seen.kind == "tool" and self._is_made_up(form) else seen
 
@@ -273,7 +272,6 @@ class ArgumentOrigins:
 
     @staticmethod
     def _copied_from(holders_by_piece: Sequence[Sequence[SeenText]]) -> SeenText | None:
-        """Return the text that contains most of the pieces, given the texts that contain each piece."""
         counts: dict[SeenText, int] = {}
         for texts in holders_by_piece:
             for seen in texts:
@@ -305,7 +303,7 @@ class ArgumentOrigins:
 
 def _event_argument(value: _Traced, hashed: Fingerprint) -> EventArgument:
     seen, raw = value.seen, value.form.encode("utf-8", "surrogatepass")
-    # Long texts keep their blanks: taking them out costs more than everything else.
+    # Long texts keep their blanks, because removing them costs more than everything else.
     digits = hashed(raw if len(raw) > LONG_TEXT_CHARACTERS or b" " not in raw else raw.translate(None, b" "))
     if seen is None:
         return EventArgument(value.name, "unseen", digits)
@@ -315,7 +313,7 @@ def _event_argument(value: _Traced, hashed: Fingerprint) -> EventArgument:
 
 
 def keyed_fingerprint(key: bytes) -> Fingerprint:
-    """HMAC-SHA-256 under *key*, cut to 12 hexadecimal digits."""
+    """Return the HMAC-SHA-256 under *key*, cut to 12 hexadecimal digits."""
 
     keyed = hmac.new(key, digestmod="sha256")
 
@@ -328,7 +326,7 @@ def keyed_fingerprint(key: bytes) -> Fingerprint:
 
 
 def exact_hash(arguments: object, hashed: Fingerprint) -> str:
-    """Hash of arguments to the letter, 36 digits: an approval is bound to it.
+    """Return a 36-digit hash of the exact arguments, to which an approval is bound.
 
     Values that JSON cannot represent have a new hash each time, so that no approval covers them.
     """
@@ -341,7 +339,7 @@ def exact_hash(arguments: object, hashed: Fingerprint) -> str:
 
 
 def leaves(arguments: object) -> Iterator[tuple[str, str | float]]:
-    """Texts and numbers of a call's arguments, under the names of the parameters that hold them."""
+    """Return the texts and numbers of a call's arguments, under the names of the parameters that hold them."""
     named = arguments.items() if isinstance(arguments, Mapping) else [("", arguments)]
     for name, value in named:
         plain = name if isinstance(name, str) and _NAME_PATTERN.fullmatch(name) else OTHER_NAME
@@ -387,7 +385,7 @@ def text_of(value: object, most: int) -> str:
 
 
 def inner_forms(text: str) -> list[str]:
-    """Values that a text in small letters holds: mail addresses, URLs and their hosts, long numbers, a file's name."""
+    """Return the values in a lowercase text: mail addresses, URLs and their hosts, long numbers, a file's name."""
     forms = mail_addresses(text, MAX_INNER_VALUES)
     for url in urls(text, MAX_INNER_VALUES):
         forms += [url, url_host("x://" + url) or ""]
@@ -398,7 +396,6 @@ def inner_forms(text: str) -> list[str]:
 
 
 def _pieces_of_words(text: str) -> list[str]:
-    """Overlapping pieces of a short text, of three words each."""
     words = text.split()
     count = len(words) - WORDS_OF_SHORT_PIECE + 1
     if count < 2:

@@ -46,7 +46,8 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}"
 
 
 class TrustMiddleware(Guarded):
-    """ASGI middleware that looks up callers' risk. Place it inside the app's authentication, which verifies the claims.
+    """ASGI middleware that looks up the risk of callers. Place it inside the app's authentication, which verifies the
+    claims.
 
     Args:
         app: the ASGI application.
@@ -136,8 +137,6 @@ class TrustMiddleware(Guarded):
 
 @dataclass(eq=False, repr=False)
 class _Request(GuardedRequest):
-    """One request: measured as it passes, and read, if it is traced, before the app reads it."""
-
     middleware: TrustMiddleware
     scope: Scope
     _receive: Receive
@@ -172,7 +171,6 @@ class _Request(GuardedRequest):
                 self._bytes_in = 0.0
 
     def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
-        """Return the event with the members that name and measure the request."""
         action = self._action or self.middleware.action(self.scope)
         return AuditEvent(
             time=time,
@@ -190,13 +188,12 @@ class _Request(GuardedRequest):
         )
 
     async def receive(self) -> Message:
-        """Return the next message for the app; those that were read ahead come first."""
+        """Return the next message for the app. Messages that were read ahead come first."""
         message = self._read_ahead.pop(0) if self._read_ahead else await self._receive()
         self._bytes_in = (self._bytes_in or 0.0) + _size(message)
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message of the app, and remember its answer if the request is traced."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
         else:
@@ -231,7 +228,6 @@ class _Request(GuardedRequest):
         return [scope.get("method"), path, *texts]
 
     async def _read_answer(self, message: Message) -> None:
-        """Collect an answer, and remember it when its last part arrives."""
         if message["type"] == "http.response.start":
             headers = dict(message.get("headers", ()))
             self._answer_type = "" if b"content-encoding" in headers else _media_type(headers.get(b"content-type", b""))
@@ -244,7 +240,7 @@ class _Request(GuardedRequest):
                 await self.finish_trace(_values_of(self._answer, self._answer_type), is_untrusted)
 
     def _values(self) -> dict[str, object]:
-        """Return the values of query and body. The body is read under any type, since the agent chooses it."""
+        """Return the values of query and body. The body is parsed under any media type, since the agent chooses it."""
         headers = dict(self.scope.get("headers", ()))
         values = _form_values(self.scope.get("query_string", b"").decode("latin-1"))
         body = _values_of(self._body, _media_type(headers.get(b"content-type", b"")))
@@ -285,7 +281,7 @@ def default_resource(scope: Mapping[str, Any]) -> EventResource:
 
 
 def _matched_route(app: App, scope: Scope) -> object:
-    """Return the route that the router of a Starlette or FastAPI app will put into the scope; None if unknown."""
+    """Return the route that the router of a Starlette or FastAPI app will put into the scope, or None."""
     for route in getattr(app, "routes", ()):
         match, child_scope = route.matches(scope)
         if getattr(match, "name", "") == "FULL":

@@ -61,7 +61,6 @@ class _Verdicts:
             warnings.warn("evaluate takes a Call; pass event.as_call()", DeprecationWarning, stacklevel=3)
 
     def _verdict_of(self, caller: Caller, reply: httpx2.Response) -> CallVerdict:
-        """Return the verdict of a reply, else that of the fail mode. Raises TrustUnavailable."""
         if reply.status_code != 200:
             return self._apply_fail_mode(caller, *classify_refusal(reply.status_code, reply.content))
         try:
@@ -75,7 +74,6 @@ class _Verdicts:
         return self._apply_fail_mode(caller, _cause_of(error), type(error).__name__)
 
     def _apply_fail_mode(self, caller: Caller, cause: FailureCause, detail: str) -> CallVerdict:
-        """Count a missing answer, and log it once per outage. Raises TrustUnavailable."""
         self._counters.increment(f"cause_{cause}")
         self._counters.increment(f"fail_{self._fail_mode}")
         if cause not in self._logged_causes:
@@ -87,7 +85,7 @@ class _Verdicts:
 
 
 class CallVerdicts(_Verdicts, ThreadClient):
-    """Asks about calls; safe from any thread. Nothing is cached, since each call is different.
+    """Requests verdicts on calls. Thread-safe. Nothing is cached, since each call is different.
 
     Args:
         url, token, http, clock, insecure_http: as for `TrustClient`; scope `trust.score:read`.

@@ -17,16 +17,16 @@ from urllib.parse import unquote
 
 import msgspec
 
-# A text in memory and a value that is looked up in it go through the same functions, so that spelling does not matter.
+# A text in memory and a value looked up in it are normalized by the same functions, so that spelling does not matter.
 
 MIN_TEXT_CHARACTERS = 4
 """Shorter texts occur everywhere."""
 MIN_NUMBER_DIGITS = 3
 MAX_DECODED_CHARACTERS = 4096
 PLACES_PER_ADDRESS = 4
-"""Places with an `@` that are checked for each mail address."""
+"""Maximum number of `@` signs checked per mail address."""
 MAX_DECODED_PARTS = 16
-"""Encoded parts of one text that are decoded."""
+"""Maximum number of encoded parts decoded per text."""
 NUMBER_MARK = "#"
 """Begins the keys of numbers and of grouped digits, which no word holds."""
 
@@ -58,12 +58,12 @@ _WINDOW = 64
 _ENCODED_RUN = b"1" * 16
 _DIGIT_RUN = b"1" * 3
 _MAX_WINDOWS = 64
-"""Digits of a text that are looked at for long numbers."""
+"""Maximum number of digits of a text checked for long numbers."""
 MIN_LONG_NUMBER_DIGITS = 6
 
 
 def _class_table(members: str) -> bytes:
-    """Table for `bytes.translate`: a 1 for *members*. It looks a text over ten times faster than a pattern does."""
+    """Return a table for `bytes.translate` with a 1 for *members*; it scans a text ten times faster than a pattern."""
     return bytes(ord("1" if chr(code) in members else " ") for code in range(256))
 
 
@@ -74,7 +74,7 @@ _ENCODED_TABLE = _class_table(_ALPHANUMERIC + "+/_-")
 
 
 def words_of(text: str) -> list[str]:
-    """Words of a normal text, without separators."""
+    """Return the words of a normalized text, without separators."""
     if text.isascii():
         return text.encode().translate(_WORD_TABLE).decode().split()
     return _WORD_PATTERN.findall(text)
@@ -85,7 +85,7 @@ def _classes(text: str, table: bytes) -> bytes:
 
 
 def normal_text(text: str) -> str:
-    """Small letters, single blanks, nothing invisible; percent signs, entities and escapes are resolved."""
+    """Normalize a text: lowercase, single blanks, nothing invisible; percent signs, entities, escapes resolved."""
     for _ in range(2):  # what was encoded twice
         if "%" in text and _PERCENT_PATTERN.search(text):
             text = unquote(text)
@@ -106,7 +106,7 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def value_forms(value: str) -> Iterator[str]:
-    """Spellings under which a short text is looked for, the plain one first; one by one, as most are found by that."""
+    """Yield the spellings of a short text to search for, the plain one first, since most are found by it."""
     plain = normal_text(value)
     yield plain
     if plain[:1] in _EDGES or plain[-1:] in _EDGES:
@@ -123,13 +123,12 @@ def value_forms(value: str) -> Iterator[str]:
 
 
 def _is_whole_mail(text: str, address: re.Match[str]) -> bool:
-    """True for a text that is a mail address with at most a name or `mailto:`."""
     rest = text[: address.start()] + text[address.end() :]
     return not rest.strip(_EDGES) or rest.strip() == "mailto:" or (text[address.start() - 1 : address.start()] == "<")
 
 
 def number_form(value: float) -> str | None:
-    """Return the key of a number; None if it is too short."""
+    """Return the key of a number, or None if it is too short."""
     if value != value or value in (float("inf"), float("-inf")):
         return None
     text = str(int(value)) if value == int(value) else repr(value)
@@ -138,7 +137,7 @@ def number_form(value: float) -> str | None:
 
 
 def number_keys(text: str) -> list[str]:
-    """Keys of the numbers and of the grouped digits (accounts, telephones, dates) in a normal text."""
+    """Return the keys of numbers and grouped digits (accounts, telephones, dates) in a normalized text."""
     classes = _classes(text, _DIGIT_TABLE)
     keys: list[str] = []
     at = classes.find(b"1")
@@ -152,7 +151,7 @@ def number_keys(text: str) -> list[str]:
 
 
 def long_number_keys(text: str, most: int) -> list[str]:
-    """Keys of the numbers of six and more digits, grouped or not."""
+    """Return the keys of numbers of six or more digits, grouped or not."""
     if not _has_digits(text, MIN_LONG_NUMBER_DIGITS):
         return []
     classes = _classes(text, _DIGIT_TABLE)
@@ -172,7 +171,7 @@ def long_number_keys(text: str, most: int) -> list[str]:
 
 
 def _has_digits(text: str, least: int) -> bool:
-    """True if a text has so many digits; searching each digit is faster than a table if there are few."""
+    """Return whether a text has so many digits; searching each digit is faster than a table if there are few."""
     for digit in string.digits:
         at = text.find(digit)
         while at >= 0:
@@ -200,7 +199,7 @@ def _group_keys(group: str) -> Iterator[str]:
 
 
 def _whole_number_keys(text: str) -> Iterator[str]:
-    """Keys of a text that is nothing but a number or grouped digits."""
+    """Return the keys of a text that consists only of a number or grouped digits."""
     amount = _AMOUNT_PATTERN.fullmatch(text)
     if amount is not None:
         yield from _amount_keys(amount.group(1).replace(" ", ""))
@@ -210,7 +209,7 @@ def _whole_number_keys(text: str) -> Iterator[str]:
 
 
 def _amount_keys(number: str) -> Iterator[str]:
-    """Readings of a number whose separators may be those of thousands or of decimals."""
+    """Return the readings of a number whose separators may be those of thousands or of decimals."""
     number = number.rstrip(".,'").replace("'", "")
     head, mark, tail = number, "", ""
     at = max(number.rfind("."), number.rfind(","))
@@ -228,7 +227,7 @@ def _amount_keys(number: str) -> Iterator[str]:
 
 
 def url_without_scheme(text: str) -> str:
-    """A URL without scheme, user, `www.`, usual port and closing slash; another text as it is."""
+    """Return a URL without scheme, user, `www.`, default port and closing slash. Other texts are unchanged."""
     match = _URL_PATTERN.fullmatch(text)
     if match is None:
         return text
@@ -236,13 +235,13 @@ def url_without_scheme(text: str) -> str:
 
 
 def url_host(text: str) -> str | None:
-    """The host of a normal URL; None for another text."""
+    """Return the host of a normalized URL, or None for another text."""
     match = _URL_PATTERN.fullmatch(text) if "://" in text or text.startswith("www.") else None
     return None if match is None else _DEFAULT_PORT_PATTERN.sub("", match.group(1))
 
 
 def decoded_parts(text: str) -> Iterator[str]:
-    """Texts that are hidden in a text as base64 or hexadecimal digits."""
+    """Return texts that are encoded in a text as base64 or hexadecimal digits."""
     classes, parts = _classes(text, _ENCODED_TABLE), 0
     at = classes.find(_ENCODED_RUN)
     while at >= 0 and parts < MAX_DECODED_PARTS:
@@ -277,7 +276,7 @@ def _printable(raw: bytes) -> Iterator[str]:
 
 
 def mail_addresses(text: str, most: int) -> list[str]:
-    """Mail addresses in a text in small letters; only what is around an `@` is looked at."""
+    """Return the mail addresses in a lowercase text. Only the text around an `@` is scanned."""
     addresses: list[str] = []
     at = text.find("@")
     for _ in range(PLACES_PER_ADDRESS * most):
@@ -293,7 +292,7 @@ def mail_addresses(text: str, most: int) -> list[str]:
 
 
 def urls(text: str, most: int) -> list[str]:
-    """URLs in a text in small letters, without scheme; only what is around a `://` is looked at."""
+    """Return the URLs in a lowercase text, without scheme. Only the text around a `://` is scanned."""
     addresses: list[str] = []
     at = text.find("://") if ":" in text else -1
     while at >= 0 and len(addresses) < most:
@@ -309,19 +308,19 @@ def urls(text: str, most: int) -> list[str]:
 SeenKind = Literal["prompt", "system", "tool"]
 _RANK: dict[SeenKind, int] = {"prompt": 0, "system": 1, "tool": 2}
 MAX_TEXTS = 256
-"""Texts that are kept; a word knows its texts as the bits of one number."""
+"""Maximum number of texts kept. The index has the texts of a word as bits of one number."""
 TOOL_SHARE = 0.75
-"""Share of the characters that results of tools may take: they must not push the prompt out."""
+"""Maximum share of characters for tool results, which must not push the prompt out."""
 MAX_OCCURRENCES = 100
-"""Places in one text that are looked at for one value: a text may be made to hold it in thousands of longer words."""
+"""Maximum number of matches checked per value and text, which may repeat it in thousands of longer words."""
 MIN_WORDS_OF_MIDDLE = 2
 EDGE_CHARACTERS = 4
 CHARACTERS_PER_WORD = 8
-"""Characters that are allowed for each different word, so that short words cannot fill the memory with an index."""
+"""Characters per distinct word, so that an index of short words cannot fill the memory."""
 
 
 class SeenText(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """One text that was seen.
+    """A text that the agent has seen.
 
     Attributes:
         kind: where it came from.
@@ -346,7 +345,7 @@ _ORDER = attrgetter("order")
 
 
 class ConversationMemory:
-    """Texts in normal form, and an index from words to texts."""
+    """Keeps texts in normal form, and an index from words to texts."""
 
     def __init__(self, characters: int) -> None:
         self._most = {"tool": int(characters * TOOL_SHARE), "told": characters - int(characters * TOOL_SHARE)}
@@ -364,12 +363,12 @@ class ConversationMemory:
 
     @property
     def characters(self) -> int:
-        """Characters that are kept."""
+        """Number of characters kept."""
         return sum(self._used.values())
 
     @property
     def words(self) -> int:
-        """Entries of the index."""
+        """Number of entries in the index."""
         return len(self._masks)
 
     def add(self, kind: SeenKind, text: str, call: int = -1, action: str = "", *, untrusted: bool = False) -> None:
@@ -394,7 +393,7 @@ class ConversationMemory:
         return normal[:most]
 
     def _bounded_keys(self, normal: str) -> set[str]:
-        """Keys of a text; one text takes at most half of the index."""
+        """Return the keys of a text, which takes at most half of the index."""
         keys = set(self._keys(normal))
         if len(keys) > self._most_words // 2:
             self.cut += 1
@@ -409,7 +408,7 @@ class ConversationMemory:
             self._forget("tool" if self._texts["tool"] else "told")
 
     def find(self, form: str) -> SeenText | None:
-        """The text that holds a form of a value: a prompt before the system's text before the earliest result."""
+        """Return the text that contains a form: prompts before the system's text, then the earliest result."""
         if form.startswith(NUMBER_MARK):
             return self._first(self._masks.get(form, 0))
         words = words_of(form)
@@ -419,12 +418,12 @@ class ConversationMemory:
         return next((seen for seen in self._ordered(mask) if holds(seen.text, form)), None)
 
     def holders(self, piece: str) -> list[SeenText]:
-        """All texts that hold a piece of a text."""
+        """Return all texts that contain a piece of a text."""
         mask = self._texts_with(words_of(piece))
         return [seen for seen in self._ordered(mask) if piece in seen.text] if mask else []
 
     def holders_of_middle(self, piece: str) -> list[SeenText]:
-        """All texts that hold a piece cut out of a longer text, without the words that the cut may have hit."""
+        """Return all texts that contain a piece cut out of a longer text, except for the words at its ends."""
         words = words_of(piece)[1:-1]
         if len(words) < MIN_WORDS_OF_MIDDLE:  # a script without spaces has no words to look up
             middle = " ".join(piece.split())[EDGE_CHARACTERS:-EDGE_CHARACTERS]
@@ -473,7 +472,7 @@ class ConversationMemory:
 
 
 def holds(text: str, form: str) -> bool:
-    """Return whether *text* contains *form* as a whole, not as a part of a longer word or number."""
+    """Return whether *text* contains *form* as a whole, not as part of a longer word or number."""
     at = text.find(form)
     for _ in range(MAX_OCCURRENCES):
         if at < 0:

@@ -8,7 +8,7 @@ import msgspec
 
 
 def member(description: str, example: Any = None, **wire: Any) -> msgspec.Meta:
-    """Describe a member. One of a record with a description is shown in answers.
+    """Describe a member. Answers show the members of a record that have a description.
 
     Args:
         description: what it means.

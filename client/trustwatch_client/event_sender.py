@@ -88,18 +88,14 @@ def _read_receipt(body: bytes) -> _IngestReceipt:
 
 
 class _ThreadSignal:
-    """Wakes threads that wait for a condition."""
-
     def __init__(self) -> None:
         self._changed = threading.Condition()
 
     async def wait_for(self, holds: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Wait until *holds* is true; returns False if *timeout_s* ended first."""
         with self._changed:
             return self._changed.wait_for(holds, timeout_s)
 
     def notify(self) -> None:
-        """Have all conditions checked again."""
         with self._changed:
             self._changed.notify_all()
 
@@ -111,7 +107,6 @@ class _LoopSignal:
         self._changed = asyncio.Event()
 
     async def wait_for(self, holds: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Wait until *holds* is true; returns False if *timeout_s* ended first."""
         try:
             async with asyncio.timeout(timeout_s):
                 while not holds():
@@ -122,7 +117,6 @@ class _LoopSignal:
         return True
 
     def notify(self) -> None:
-        """Have all conditions checked again."""
         self._changed.set()
 
 
@@ -143,7 +137,7 @@ class _Sender:
         self._logged: set[str] = set()
 
     def send(self, event: AuditEvent) -> str:
-        """Queue *event*, and return its id; never waits. If the queue is full, the oldest event is dropped and counted.
+        """Queue *event* and return its ID without waiting. A full queue drops its oldest event and counts it.
 
         Raises:
             ContentRefused, ValueError: the event is invalid, or has content that no event may have.
@@ -176,7 +170,6 @@ class _Sender:
         return await self._signal.wait_for(self._is_idle, timeout_s)
 
     async def _send_remaining(self, timeout_s: float) -> None:
-        """Refuse further events, and send those that are left, for at most *timeout_s*."""
         with self._lock:
             self._closing = True
         self._signal.notify()
@@ -206,7 +199,6 @@ class _Sender:
         return bool(self._split_batches) or len(self._queued) >= self._settings.batch_events
 
     def _take_batch(self) -> EventBatch:
-        """Return the next batch, or none; it is in flight until its reply was handled."""
         with self._lock:
             if self._split_batches:
                 self._in_flight = self._split_batches.popleft()
@@ -232,7 +224,6 @@ class _Sender:
                 await self._signal.wait_for(lambda: self._stopped, min(wait, self._settings.backoff_s))
 
     async def _post(self, batch: EventBatch) -> tuple[int | None, Mapping[str, str], bytes]:
-        """Return status, headers and body of the reply; the status is None if there was no reply."""
         try:
             timeout_s, url = self._settings.request_timeout_s, self._url + EVENTS_PATH
             reply = await self._requests.send("POST", url, timeout_s, content=b"\n".join(batch), headers=NDJSON_HEADERS)
@@ -255,7 +246,7 @@ class _Sender:
         return wait
 
     def _count_results(self, batch: EventBatch, status: int, body: bytes) -> None:
-        """Count the results of *batch*; one whose body was too large is split into two."""
+        """Count the results of *batch*. A batch whose body was too large is split in two."""
         middle = len(batch) // 2 if status == 413 else 0
         with self._lock:
             self._in_flight = ()
@@ -279,7 +270,7 @@ class _Sender:
 
 
 class EventSender(_Sender, ThreadClient):
-    """Queues events and sends them in batches; `send` never waits for the network. Safe from any thread.
+    """Queues events and sends them in batches. `send` never waits for the network. Thread-safe.
 
     An event gets its id when it is queued, so a repeated attempt makes duplicates, which the service drops.
 
@@ -309,11 +300,11 @@ class EventSender(_Sender, ThreadClient):
         self._thread.start()
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until all queued events are done; returns False if *timeout_s* ended first."""
+        """Wait until all queued events are done. Return False if *timeout_s* ended first."""
         return completed(self._flush(timeout_s))
 
     def close(self, timeout_s: float = 5.0) -> bool:
-        """Send remaining events for at most *timeout_s*, and count the others as lost. Returns True if none was."""
+        """Send remaining events for at most *timeout_s*, and count the rest as lost. Return whether none was lost."""
         completed(self._send_remaining(timeout_s))
         left = self._discard_remaining()
         self._signal.notify()

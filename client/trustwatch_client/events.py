@@ -42,7 +42,7 @@ _SECRET_NAME_PATTERN = re.compile(
 
 
 def check_content(event: Mapping[str, object]) -> None:
-    """Refuse *event* (JSON values) if it seems to hold a secret or content.
+    """Raise an error if *event* (JSON values) seems to contain a secret or content.
 
     Raises:
         ContentRefused: with the path of the member.
@@ -58,7 +58,7 @@ def check_content(event: Mapping[str, object]) -> None:
 
 
 def _check_arguments(value: object) -> None:
-    """Check names and actions; the schema allows only a keyed hash in addition."""
+    """Check names and actions. The schema allows only a keyed hash in addition."""
     for at, argument in enumerate(value if isinstance(value, list) else ()):
         for name in ("name", "from_action"):
             _check_texts(argument.get(name), f"$.arguments[{at}].{name}")
@@ -281,7 +281,7 @@ class AuditEvent(CallDetails, kw_only=True):
     attributes: Annotated[dict[str, Any] | None, member("other members, not judged", {"region": "eu-1"})] = None
 
     def as_call(self) -> Call:
-        """The call that this event reports."""
+        """Return the call that this event reports."""
         details = {name: getattr(self, name) for name in CallDetails.__struct_fields__}
         return Call(action=self.action, type=_CALL_TYPES.get(self.type, "tool.call"), **details)
 
@@ -298,7 +298,7 @@ _event_decoder = msgspec.json.Decoder(AuditEvent)
 
 
 def encode_event(event: AuditEvent, source: str | None = None) -> tuple[str, bytes]:
-    """Id and JSON of *event*; a missing id is generated, so that sending it twice is one event.
+    """Return ID and JSON of *event*. A missing ID is generated, so that an event sent twice counts once.
 
     Args:
         source: of an event that names none.
@@ -322,16 +322,16 @@ def encode_event(event: AuditEvent, source: str | None = None) -> tuple[str, byt
 
 
 def fingerprint(text: str) -> str:
-    """Name of a token (best its `jti`) for `credential.token_id`, not disclosing it: `sha256:` and 32 hex digits."""
+    """Return a name for a token (preferably for its `jti`) that does not disclose it: `sha256:` and 32 hex digits."""
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 MAX_DELEGATION_ACTORS = 16
-"""Actors of a delegation chain that are read."""
+"""Maximum number of actors read of a delegation chain."""
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Calling agent; the code that makes this has verified its token.
+    """The calling agent. The code that creates it must have verified the agent's token.
 
     Attributes:
         agent_id, issuer, tenant: together the agent's key at the service.
@@ -381,7 +381,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def add_to_call(self, call: Call) -> Call:
-        """Return *call* with the caller's members that it does not name itself."""
+        """Return *call* with the caller's values for the members that it does not set."""
         missing = {name: value for name, value in self._details().items() if getattr(call, name) is None}
         return msgspec.structs.replace(call, **missing)
 
@@ -397,7 +397,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 def caller_from_claims(
     claims: Mapping[str, Any], *, tenant: str | None = None, tenant_claim: str = "organization_id"
 ) -> Caller | None:
-    """Return the caller that verified claims of a JWT or of introspection name, or None.
+    """Return the caller that verified claims of a JWT or an introspection response name, or None.
 
     The agent is the current actor: the outermost `act` (RFC 8693), else `client_id`, `azp` or `cid`, else `sub`.
     Earlier actors decide nothing.
@@ -432,7 +432,6 @@ def caller_from_claims(
 
 
 def _delegation_actors(claims: Mapping[str, Any]) -> list[str]:
-    """Subjects of the nested `act`, the current actor first."""
     actors: list[str] = []
     inner = claims.get("act")
     while isinstance(inner, Mapping) and len(actors) < MAX_DELEGATION_ACTORS:

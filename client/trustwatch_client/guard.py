@@ -130,7 +130,7 @@ def shown_by_token(challenge: Challenge, clock: Clock | None = None) -> Approval
 
 
 async def read_approved_scopes(approved: ApprovalSource, caller: Caller) -> Collection[str]:
-    """Return the scopes of *approved*; none if it fails."""
+    """Return the scopes from *approved*, or none if it fails."""
     try:
         scopes = approved(caller)
         return await scopes if inspect.isawaitable(scopes) else scopes
@@ -140,31 +140,31 @@ async def read_approved_scopes(approved: ApprovalSource, caller: Caller) -> Coll
 
 
 class RiskLookup(Protocol):
-    """Risk look-up, such as `AsyncTrustClient`."""
+    """Looks up risk, such as `AsyncTrustClient`."""
 
     async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer: ...
 
 
 class CallJudge(Protocol):
-    """Verdicts on calls, such as `AsyncCallVerdicts`."""
+    """Returns verdicts on calls, such as `AsyncCallVerdicts`."""
 
     async def evaluate(self, caller: Caller, call: Call, *, arguments_hash: str | None = None) -> CallVerdict: ...
 
 
 class EventSink(Protocol):
-    """An `EventSender` or `AsyncEventSender`."""
+    """Accepts events, such as `EventSender` or `AsyncEventSender`."""
 
     def send(self, event: AuditEvent) -> str: ...
 
 
 class Ruling(NamedTuple):
-    """Decision about one request.
+    """Decision on one request.
 
     Attributes:
         action: to take now.
         would: action by the policy; differs from `action` in shadow mode.
         answer: the risk, if there is one.
-        approved: a person approved what the level holds back.
+        approved: whether a person approved the held request.
     """
 
     action: GuardAction
@@ -178,11 +178,11 @@ class Ruling(NamedTuple):
 
     @property
     def cause(self) -> CausedBy | None:
-        """Mark of the event: we caused the outcome of a refused request."""
+        """Mark of the event of a refused request: the refusal caused its outcome."""
         return CAUSED_BY_TRUST if self.refused else None
 
     def event_outcome(self) -> tuple[Outcome, str]:
-        """Outcome and error of the event of a refused request: neither counts as behavior of the agent."""
+        """Outcome and error of the event of a refused request. Neither counts as behavior of the agent."""
         return ("error", TRUST_UNAVAILABLE) if self.action == "unavailable" else ("denied", DENIED_BY_TRUST)
 
 
@@ -228,12 +228,11 @@ def _needs_approval(
 
 
 def _matches_any(scope: str, patterns: Collection[str]) -> bool:
-    """Match scopes without regard to case, as the service does."""
     return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)
 
 
 class _TracingFailures:
-    """Context that counts errors of tracing instead of raising them; a generator would cost each request 2 µs."""
+    """Context that counts errors of tracing instead of raising them. A generator would cost each request 2 µs."""
 
     def __init__(self, origins: OriginTracker | None) -> None:
         self._origins = origins
@@ -242,11 +241,11 @@ class _TracingFailures:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        """Log only the kind of the error, since its text may hold content."""
         if kind is None or not isinstance(error, Exception):
             return False
         if self._origins is not None:
             self._origins.count_failure()
+        # Only the kind, since the error's text may hold content.
         log.warning("arguments of a call not traced: %s", kind.__name__)
         return True
 
@@ -281,7 +280,7 @@ class Guard(Counted):
         self.clock = clock or SystemClock()
 
     async def evaluate(self, caller: Caller, effect: Effect | None, needed: Collection[str] | None = None) -> Ruling:
-        """Decide about a request of *caller*; without a risk client every request is allowed."""
+        """Decide on a request of *caller*. Without a risk client every request is allowed."""
         if self._client is None:
             return ALLOWED
         try:
@@ -299,11 +298,11 @@ class Guard(Counted):
 
     @property
     def judges_calls(self) -> bool:
-        """True if calls are judged one by one."""
+        """Whether calls are judged one by one."""
         return self._calls is not None
 
     async def judge_call(self, ruling: Ruling, caller: Caller, event: AuditEvent, arguments_hash: str | None) -> Ruling:
-        """Return the ruling on the call that *event* is going to report; a refused one stays refused.
+        """Return the ruling on the call that *event* will report. A refused call stays refused.
 
         A call that a person approved is not judged: the level stays, and the service would require a person again.
         """
@@ -320,7 +319,7 @@ class Guard(Counted):
         return ruling._replace(action="allow" if verdict.allow else verdict.decision, would=verdict.decision)
 
     def send_event(self, event: AuditEvent) -> None:
-        """Queue *event*; one that the sender refuses is counted and left out."""
+        """Queue *event*. An event that the sender refuses is counted and dropped."""
         if self._sender is None:
             return
         try:
@@ -330,7 +329,7 @@ class Guard(Counted):
             log.warning("event not sent: %s", error)
 
     def count_unidentified(self) -> None:
-        """Count a request that names no agent: the app's own authentication decides, and no event is sent."""
+        """Count a request that names no agent. The app's authentication decides on it, and no event is sent."""
         self._counters.increment("unnamed")
 
 
@@ -346,7 +345,7 @@ class GuardOptions(TypedDict, total=False):
 
 
 class Guarded:
-    """Base of the middlewares."""
+    """Base class of the middlewares."""
 
     _guard: Guard
 
@@ -400,13 +399,12 @@ class GuardedRequest:
         self.ruling = await self.guard.evaluate(self.caller, effect, needed)
 
     async def judge_call(self, arguments: object) -> None:
-        """Judge the call itself, if calls are judged; *arguments* is everything that an approval is bound to."""
+        """Judge the call itself, if calls are judged. An approval is bound to all of *arguments*."""
         if self.guard.judges_calls:
             hashed = self.hash_arguments(arguments)
             self.ruling = await self.guard.judge_call(self.ruling, self.caller, self.event(), hashed)
 
     def send_event(self) -> None:
-        """Send the event."""
         self.guard.send_event(self.event())
 
     def start_trace(self, session: str | None, action: str, arguments: object) -> None:
@@ -434,7 +432,7 @@ class GuardedRequest:
                 self._untrusted = conversation.finish_call(call, text, untrusted=untrusted)
 
     def hash_arguments(self, arguments: object) -> str | None:
-        """Return the hash of all arguments of the call; None if calls are not traced."""
+        """Return the hash of all arguments of the call, or None if calls are not traced."""
         origins = self.guard.origins
         if origins is None:
             return None

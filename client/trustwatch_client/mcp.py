@@ -68,7 +68,7 @@ _NAME_PARAMETERS: Mapping[str, str] = {TOOL_CALL: "name", "prompts/get": "name",
 
 
 class TrustMcpMiddleware(Guarded):
-    """A server middleware: `MCPServer("tools", middleware=[TrustMcpMiddleware(...)])`.
+    """Server middleware for MCP: `MCPServer("tools", middleware=[TrustMcpMiddleware(...)])`.
 
     Tool calls are events of type `tool.call` whose action is the tool; every other request is an `api.call` with the
     method as its action, even if the server does not know the method. Handshakes (`initialize`, `server/discover`),
@@ -173,14 +173,12 @@ class _Request(GuardedRequest):
             self.outcome, self.error = "error", "cancelled"
 
     def look_up_arguments(self) -> None:
-        """Trace the arguments of a tool or resource."""
         if self.ctx.method in TRACED_METHODS:
             params = self.ctx.params or {}
             arguments = params.get("arguments") if self._is_tool else {"uri": params.get("uri")}
             self.start_trace(_session_id(self.ctx), self._action, arguments or {})
 
     async def read_answer(self, result: HandlerResult) -> None:
-        """Remember the answer that the agent receives."""
         if not self.is_traced:
             return
         if self.ctx.method in TRACED_METHODS:
@@ -195,7 +193,6 @@ class _Request(GuardedRequest):
         return self.name if self._is_tool and self.name else self.ctx.method
 
     def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
-        """Return the event with the members that name the request."""
         server = self.middleware.server
         return AuditEvent(
             time=time,
@@ -240,12 +237,12 @@ def refusal_error(ruling: Ruling) -> MCPError:
 
 
 def _is_ungated(ctx: Context) -> bool:
-    """Names are compared exactly, as the SDK does; a request is not a notification, regardless of its name."""
+    """Return whether a method is not guarded. Names are compared exactly, as the SDK does."""
     return ctx.method in UNGATED_METHODS or (ctx.request_id is None and ctx.method.startswith("notifications/"))
 
 
 def _arguments(ctx: Context) -> Mapping[str, Any]:
-    """Return arguments of a tool, or parameters of another method without those of the transport."""
+    """Return the arguments of a tool, or the parameters of another method without those of the transport."""
     params = ctx.params or {}
     if ctx.method == TOOL_CALL:
         return params.get("arguments") or {}
@@ -264,7 +261,7 @@ def _is_tool_error(result: HandlerResult) -> bool:
 
 
 def _values_of(result: HandlerResult) -> Iterator[object]:
-    """Yield texts and values of an answer, but no names of members, pictures or sounds."""
+    """Yield texts and values of an answer, but no member names, pictures or sounds."""
     answer = result.model_dump(mode="json", by_alias=True) if isinstance(result, BaseModel) else result
     if answer is None:
         return
@@ -289,7 +286,7 @@ def _default_resource(ctx: Context, server: str, name: str | None) -> EventResou
 
 
 def _session_id(ctx: Context) -> str | None:
-    """Return `Mcp-Session-Id`, which protocol versions until 2025-11-25 have."""
+    """Return `Mcp-Session-Id`, which protocol versions up to 2025-11-25 have."""
     headers = getattr(ctx.request, "headers", None)
     session_id = headers.get("mcp-session-id") if headers is not None else None
     return session_id[:MAX_NAME_CHARACTERS] if isinstance(session_id, str) and session_id else None

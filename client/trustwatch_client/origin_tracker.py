@@ -1,4 +1,4 @@
-"""Conversations whose arguments are traced, and the keys that hash their values: one key for each tenant."""
+"""Conversations whose arguments are traced, and the keys that hash their values, one per tenant."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MAX_TENANTS = 1_000
 
 
 class OriginKey(msgspec.Struct, frozen=True):
-    """A tenant's key, which is never shown, and when to renew it (by the steady clock)."""
+    """Key of a tenant, which is never shown, and when to renew it (by the steady clock)."""
 
     key: bytes
     renew_at: float
@@ -53,12 +53,12 @@ class _IssuedKey(msgspec.Struct, frozen=True):
 
 
 def _log_text(error: Exception) -> str:
-    """Return our own text, or only the kind of another error, whose text may hold what was sent."""
+    """Return the text of our own errors. Of others return only the kind, since their text may hold what was sent."""
     return str(error) if isinstance(error, OriginKeyUnavailable) else type(error).__name__
 
 
 class OriginKeys(ThreadClient):
-    """Fetches keys in a separate thread: `current` never waits. Safe from any thread and from asyncio.
+    """Fetches keys in a separate thread. `current` never waits. Safe for threads and asyncio.
 
     Args:
         url: of the service; https, or http to this machine.
@@ -94,7 +94,7 @@ class OriginKeys(ThreadClient):
         return None if key is None else key.key
 
     def fetch(self, tenant: str | None = None, timeout_s: float = 10.0) -> None:
-        """Wait for the key of a tenant (None: the caller's only one): a wrong token or URL raises at start.
+        """Wait for the key of a tenant (None: the caller's only one), so that a wrong token or URL raises at startup.
 
         Raises:
             OriginKeyUnavailable: with the cause.
@@ -112,12 +112,12 @@ class OriginKeys(ThreadClient):
             raise OriginKeyUnavailable(f"the service does not answer: {type(error).__name__}") from None
 
     def close(self) -> None:
-        """End the thread and the connection."""
+        """Stop the thread and close the connection."""
         self._pool.shutdown(cancel_futures=True)
         super().close()
 
     def _ask(self, tenant: str | None) -> Future[OriginKey] | None:
-        """Start a request for a key, unless one is running or failed a moment ago."""
+        """Start a request for a key, unless one is running or has just failed."""
         with self._lock:
             flight = self._asked.get(tenant)
             if flight is None and self._clock.steady() >= self._paused_until.get(tenant, 0.0):
@@ -138,7 +138,7 @@ class OriginKeys(ThreadClient):
         return key
 
     def _end_request(self, tenant: str | None, *, paused: bool) -> None:
-        """Let later callers start another request, at once or after a pause."""
+        """Allow another request, immediately or after a pause."""
         with self._lock:
             if paused:
                 if len(self._paused_until) >= MAX_TENANTS:
@@ -172,13 +172,13 @@ ConversationKey = tuple[str | None, str | None, str | None, str]
 
 
 class KeySource(Protocol):
-    """Keys by tenant, such as `OriginKeys`."""
+    """Supplies keys by tenant, such as `OriginKeys`."""
 
     def current(self, tenant: str | None) -> bytes | None: ...
 
 
 class OriginTracker(Counted):
-    """Memories of conversations; the least recently used one makes room. Safe from any thread.
+    """Keeps memories of conversations, and drops the least recently used. Thread-safe.
 
     Args:
         keys: supplies the keys; without a key for a tenant, its events have no arguments.
@@ -203,7 +203,7 @@ class OriginTracker(Counted):
     def conversation(
         self, session: str, *, tenant: str | None = None, issuer: str | None = None, agent_id: str | None = None
     ) -> ArgumentOrigins:
-        """Return the memory of a conversation, a new one if it is unknown.
+        """Return the memory of a conversation. A new one is created if it is unknown.
 
         Args:
             session: `session` of its events.
@@ -221,8 +221,7 @@ class OriginTracker(Counted):
             return conversation
 
     def conversation_of(self, caller: Caller, session: str | None) -> ArgumentOrigins | None:
-        """Return the memory of a caller's conversation. Without a session it is None, and counted, since values of
-        different conversations must not be mixed."""
+        """Return the memory of a caller's conversation. Without a session return None, and count that."""
         session = session or caller.session
         if not session:
             self._counters.increment("no_session")
@@ -230,7 +229,7 @@ class OriginTracker(Counted):
         return self.conversation(session, tenant=caller.tenant, issuer=caller.issuer, agent_id=caller.agent_id)
 
     def hash_arguments(self, caller: Caller, arguments: object) -> str | None:
-        """Return the hash of all arguments of a call, independent of its session; None without a key."""
+        """Return the hash of all arguments of a call, independent of its session, or None without a key."""
         key = self._keys.current(caller.tenant)
         return None if key is None else exact_hash(arguments, keyed_fingerprint(key))
 
@@ -257,7 +256,7 @@ class OriginTracker(Counted):
             self._counters.increment("forgotten")
 
     def _fingerprints(self, tenant: str | None) -> Callable[[], Fingerprint | None]:
-        """Return the hash function of one conversation. It keeps a key for `key_s`, so that hashes stay comparable."""
+        """Return the hash function of a conversation. It keeps a key for `key_s`, so that hashes stay comparable."""
         fingerprint: Fingerprint | None = None
         expires_at = 0.0
 

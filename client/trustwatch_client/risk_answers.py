@@ -215,7 +215,7 @@ _problem_decoder = msgspec.json.Decoder(ServiceProblem)
 
 
 def read_answers(body: bytes) -> list[Answer | ServiceProblem]:
-    """Answers of `POST /v1/risk/query`, in the order of the queries.
+    """Return the answers of `POST /v1/risk/query`, in the order of the queries.
 
     Raises:
         msgspec.MsgspecError: the reply is invalid.
@@ -227,7 +227,7 @@ def read_answers(body: bytes) -> list[Answer | ServiceProblem]:
 
 
 def read_problem(body: bytes) -> ServiceProblem:
-    """Problem document of a refusal; an empty one if it has none."""
+    """Return the problem document of a refusal, or an empty one if it has none."""
     try:
         return _problem_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -235,7 +235,7 @@ def read_problem(body: bytes) -> ServiceProblem:
 
 
 def fail_open_answer(question: Question, policy: TokenPolicy) -> Answer:
-    """Answer of a client whose fail mode is open: *unknown*, marked `fail_open`."""
+    """Return the answer of a client with fail mode `open`: *unknown*, marked `fail_open`."""
     return Answer(
         agent_id=question.agent_id,
         tenant=question.tenant,
@@ -250,7 +250,7 @@ def fail_open_answer(question: Question, policy: TokenPolicy) -> Answer:
 
 
 def classify_refusal(status: int, body: bytes) -> tuple[FailureCause, str]:
-    """Return the cause and a text for a reply that is not an answer; the text quotes only its code."""
+    """Return the cause and a text for a reply that is not an answer. The text quotes only the reply's code."""
     problem = read_problem(body)
     said = f"HTTP {status} {problem.code}".strip()
     if status == 429:

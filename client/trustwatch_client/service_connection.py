@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 SendRequest = Callable[..., Awaitable[httpx2.Response]]
 
 RETRYABLE_ERRORS = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
-"""The connection ended during a request: a query is sent again, once, within the same budget."""
+"""Errors of a connection that ended during a request: a query is retried once, within the same budget."""
 _TOKEN_REFUSED = (401, 421)
 """421: the service does not know the host name, and accepts it only with a valid token."""
 _JSON_HEADERS = {"content-type": "application/json"}
@@ -75,7 +75,7 @@ class ClientAuthentication(Protocol):
 
 
 class ClientSecret:
-    """A shared secret (RFC 6749 section 2.3.1).
+    """Authenticates with a shared secret (RFC 6749 section 2.3.1).
 
     Args:
         secret: the shared secret; it is never shown.
@@ -103,7 +103,7 @@ class ClientSecret:
 
 
 class ClientCredentials:
-    """The client credentials grant.
+    """Requests tokens with the client credentials grant.
 
     Args:
         token_url: the token endpoint; https, or http to this machine.
@@ -147,8 +147,6 @@ class _TokenResponse(msgspec.Struct, frozen=True):
 
 
 class _CachedAccessToken(msgspec.Struct, frozen=True):
-    """A token, and when to renew it and when it expires, by the steady clock."""
-
     token: str
     renew_at: float
     expires_at: float
@@ -183,7 +181,7 @@ AsyncTokenSource = Callable[[], str | Awaitable[str]] | ClientCredentials
 
 @dataclass(eq=False, repr=False)
 class AccessTokens:
-    """Tokens for the requests of one client. One task or thread fetches a token, and the others wait for it."""
+    """Supplies tokens for the requests of one client. One task or thread fetches a token while the others wait."""
 
     source: AsyncTokenSource
     clock: Clock
@@ -229,7 +227,7 @@ class AccessTokens:
 
 
 async def _supplied_in_time(token: Any) -> object:
-    """Await the token of a callable. Raises TokenFailed if it takes too long: callers would queue behind it."""
+    """Await the token of a callable. Raise TokenFailed if it takes too long, since callers would queue behind it."""
     try:
         async with asyncio.timeout(TOKEN_TIMEOUT_S):
             return await token
@@ -244,7 +242,7 @@ def _require_token(token: object) -> str:
 
 
 class Counters:
-    """Counts by name, from any thread; they start at 0 and never fall."""
+    """Counts by name, which start at 0 and never fall. Thread-safe."""
 
     def __init__(self, *names: str) -> None:
         self._lock = threading.Lock()
@@ -258,7 +256,6 @@ class Counters:
         return self._counts[name]
 
     def as_dict(self) -> Mapping[str, int]:
-        """Return a copy."""
         with self._lock:
             return dict(self._counts)
 
@@ -274,7 +271,7 @@ class Counted:
 
 
 class BoundedCache(Generic[Key, Value]):
-    """Keeps at most *size* entries; the least recently used one makes room. Safe from any thread."""
+    """Keeps at most *size* entries and drops the least recently used. Thread-safe."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -285,7 +282,7 @@ class BoundedCache(Generic[Key, Value]):
         return len(self._entries)
 
     def get(self, key: Key) -> Value | None:
-        """Return the value of *key*, which counts as a use; None if there is none."""
+        """Return the value of *key*, or None. This counts as a use."""
         with self._lock:
             if key not in self._entries:
                 return None
@@ -293,7 +290,6 @@ class BoundedCache(Generic[Key, Value]):
             return self._entries[key]
 
     def put(self, key: Key, value: Value) -> None:
-        """Store *value* under *key*."""
         with self._lock:
             self._entries[key] = value
             self._entries.move_to_end(key)
@@ -303,7 +299,7 @@ class BoundedCache(Generic[Key, Value]):
 
 @dataclass(eq=False, repr=False)
 class Requests:
-    """Requests to the service, for threads and for asyncio."""
+    """Sends requests to the service, for threads and for asyncio."""
 
     request: SendRequest
     tokens: AccessTokens
@@ -311,7 +307,7 @@ class Requests:
     async def send(
         self, method: str, url: str, timeout_s: float, *, on_attempt: Callable[[], None] = lambda: None, **given: Any
     ) -> httpx2.Response:
-        """Make one attempt; a token that the service refuses is forgotten. Raises TokenFailed, httpx2.HTTPError."""
+        """Make one attempt. A token that the service refuses is forgotten. Raises TokenFailed, httpx2.HTTPError."""
         token = await self.tokens.get()
         on_attempt()
         headers = {**given.pop("headers", {}), "authorization": f"Bearer {token}"}
@@ -323,7 +319,7 @@ class Requests:
     async def ask(
         self, url: str, question: bytes, timeout_s: float, on_attempt: Callable[[], None] = lambda: None
     ) -> httpx2.Response:
-        """POST JSON; retried once if the token is refused, or if the service closed a kept connection.
+        """POST JSON, and retry once if the token is refused or the service closed a kept connection.
 
         Raises TokenFailed, httpx2.HTTPError.
         """
@@ -349,7 +345,7 @@ class _ThreadLock:
 
 
 class ThreadClient(Counted):
-    """Base of the clients for threads. A `with` block closes them. Their coroutines are run by `completed`."""
+    """Base class of the clients for threads. A `with` block closes them. `completed` runs their coroutines."""
 
     def __init__(
         self, url: str, token: TokenSource, http: httpx2.Client | None, clock: Clock | None, *, insecure_http: bool
@@ -380,7 +376,7 @@ class ThreadClient(Counted):
 
 
 class LoopClient(Counted):
-    """Base of the clients for asyncio. An `async with` block closes them."""
+    """Base class of the clients for asyncio. An `async with` block closes them."""
 
     def __init__(
         self,
@@ -401,7 +397,6 @@ class LoopClient(Counted):
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a task, which `close` cancels."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -429,7 +424,7 @@ class LoopClient(Counted):
 
 
 def completed(work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine that never suspends, since its HTTP client blocks."""
+    """Return the result of a coroutine that never suspends, because its HTTP client blocks."""
     try:
         work.send(None)
     except StopIteration as done:
@@ -439,7 +434,7 @@ def completed(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _check_type(http: object, kind: type) -> None:
-    """Raise TypeError for a client of another library: its errors would be taken for those of the token callable."""
+    """Raise TypeError for a client of another library, whose errors would be taken for those of the token callable."""
     if not isinstance(http, kind | None):
         given = f"{type(http).__module__}.{type(http).__qualname__}".replace("httpx._client.", "httpx.")
         raise TypeError(f"http is {given}; it must be an httpx2.{kind.__name__}")

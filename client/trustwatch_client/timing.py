@@ -1,4 +1,4 @@
-"""The only place of the client that reads clocks; tests pass another one."""
+"""Clocks, pauses and backoff. Only this module of the client reads clocks, so that tests can replace them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Seconds since 1970 (`wall`), and seconds that never go back (`steady`)."""
+    """Clock with seconds since 1970 (`wall`), and seconds that never go back (`steady`)."""
 
     def wall(self) -> float: ...
 
@@ -18,7 +18,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clocks of this machine."""
+    """Clock of this machine."""
 
     def wall(self) -> float:
         return time.time()
@@ -32,11 +32,11 @@ MAX_BACKOFF_EXPONENT = 20
 
 
 _MAX_DIGITS = 9
-"""Most digits of a pause that are read: so long a one is bounded by the caller anyhow."""
+"""Maximum number of digits read; the caller bounds longer pauses anyway."""
 
 
 def parse_retry_after(header: str | None, now_s: float) -> float | None:
-    """Seconds that `Retry-After` (RFC 9110), a number or a date, asks for; None if it is missing or not readable.
+    """Return the seconds in `Retry-After` (RFC 9110), a number or a date, or None if it is missing or invalid.
 
     >>> parse_retry_after("120", 0), parse_retry_after("soon", 0)
     (120.0, None)
@@ -56,5 +56,5 @@ def parse_retry_after(header: str | None, now_s: float) -> float | None:
 
 
 def backoff(attempt: int, first_s: float, most_s: float) -> float:
-    """Seconds to wait before the next attempt: at random up to a bound that doubles, so that many senders spread."""
+    """Return the seconds until the next attempt: random up to a bound that doubles, so that senders spread out."""
     return _system_random.uniform(0.0, min(most_s, first_s * 2.0 ** min(attempt - 1, MAX_BACKOFF_EXPONENT)))

@@ -70,15 +70,15 @@ class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
             `last_known_s`, else as in `without_last_known`.
         last_known_s: s, from 0.
         without_last_known: `open` or `closed`.
-        budget_s: s, a look-up takes no longer than this; a late answer still reaches the cache.
-        request_timeout_s: s, a request may take so long, although its callers have left.
+        budget_s: s, maximum duration of a look-up; a late answer still reaches the cache.
+        request_timeout_s: s, maximum duration of a request, even if its callers no longer wait.
         cache_s: s, for which an answer is cached, never past its `expires_at`; stale answers are not cached. 0 queries
-            each time. Changes of risk are seen as much later.
-        cache_size: answers kept; the least recently used one makes room.
+            each time. Changes of risk are delayed by as much.
+        cache_size: number of answers kept; the least recently used is dropped.
         accept_stale: false treats a `stale` answer as a missing one.
         unknown_policy: the policy of *unknown* in open answers.
         pause_s: s, for which no request is made after a failure, or as in `Retry-After`.
-        max_in_flight: agents queried at one time; more are `busy`.
+        max_in_flight: maximum number of agents queried at one time; more are `busy`.
         workers: threads that send requests (`TrustClient`).
     """
 
@@ -103,8 +103,6 @@ class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LookupFailure(NamedTuple):
-    """Failure of a look-up, with its cause."""
-
     cause: FailureCause
     detail: str
 
@@ -126,7 +124,7 @@ class _CachedAnswer(NamedTuple):
 
 
 class _Lookups:
-    """Parts that both clients share: remembered answers, replies, and the fail mode. Safe from any thread."""
+    """Shared part of both clients: remembered answers, replies, and the fail mode. Thread-safe."""
 
     _url: str
     _clock: Clock
@@ -174,7 +172,6 @@ class _Lookups:
         return results, flights, new
 
     def _pause_failure(self) -> LookupFailure | None:
-        """Return the failure that applies during the pause after an error; None outside of it."""
         if self._clock.steady() < self._paused_until:
             return LookupFailure("paused", "a request failed a moment ago")
         return None
@@ -206,7 +203,6 @@ class _Lookups:
     def _record_failure(
         self, questions: Sequence[Question], cause: FailureCause, detail: str, pause_s: float | None = None
     ) -> dict[Question, LookupResult]:
-        """Record the failure of a whole request, and pause."""
         wait = self._settings.pause_s if pause_s is None else min(pause_s, MAX_PAUSE_S)
         self._paused_until = self._clock.steady() + wait
         if cause not in self._logged_causes:  # once per outage: it must not flood the log
@@ -291,7 +287,6 @@ class _Lookups:
     def _start_requests(
         self, questions: Sequence[Question], start: Callable[[Sequence[Question]], FlightT]
     ) -> tuple[dict[Question, LookupResult], dict[Question, FlightT]]:
-        """Start the requests that are needed; see `_plan` for the returned values."""
         with self._lock:
             results, flights, new = self._plan(questions, self._flights)
             for at in range(0, len(new), MAX_QUESTIONS):
@@ -302,7 +297,7 @@ class _Lookups:
         return results, flights
 
     async def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
-        """Request answers for *chunk*; raises nothing except when it is canceled."""
+        """Request answers for *chunk*. Raises nothing unless it is canceled."""
         try:
             if chunk and (failure := self._pause_failure()) is not None:  # it failed in the meantime
                 return dict.fromkeys(chunk, failure)
@@ -318,7 +313,7 @@ class _Lookups:
 
 
 def _is_valid_question(question: Question) -> bool:
-    """Return whether the service accepts the query: one bad id must not make a whole request fail."""
+    """Return whether the service accepts the query, because one bad ID must not fail a whole request."""
     texts = [text for text in (question.agent_id, question.tenant, question.issuer) if text is not None]
     try:
         return bool(question.agent_id) and all(
@@ -329,7 +324,7 @@ def _is_valid_question(question: Question) -> bool:
 
 
 class TrustClient(_Lookups, ThreadClient):
-    """Looks up risk within a time budget; safe from any thread.
+    """Looks up risk within a time budget. Thread-safe.
 
     Args:
         url: of the service; https, or http to this machine.
@@ -384,7 +379,8 @@ class TrustClient(_Lookups, ThreadClient):
         return self._apply_fail_mode(questions, results)
 
     def check(self, timeout_s: float = 10.0) -> None:
-        """Query once without budget and fail mode: a wrong token, URL or scope raises at start. Opens a connection.
+        """Query once without budget and fail mode, so that a wrong token, URL or scope raises at startup. Opens a
+        connection.
 
         Raises:
             TrustUnavailable: with the cause.
@@ -392,7 +388,7 @@ class TrustClient(_Lookups, ThreadClient):
         self._raise_if_check_failed(self._submit((), timeout_s).result())
 
     def close(self) -> None:
-        """End threads and connections after running requests, which take up to `request_timeout_s`."""
+        """Stop threads and close connections after running requests, which take up to `request_timeout_s`."""
         self._pool.shutdown(cancel_futures=True)
         super().close()
 

@@ -26,11 +26,11 @@ date, and not accepted.
 
 
 class TrustError(Exception):
-    """Base of the client's errors."""
+    """Base class of the client's errors."""
 
 
 class TrustUnavailable(TrustError):
-    """There is no answer, and the fail mode is closed.
+    """Raised if there is no answer and the fail mode is closed.
 
     Attributes:
         cause: of the failure.
@@ -45,15 +45,15 @@ class TrustUnavailable(TrustError):
 
 
 class TokenFailed(TrustError):
-    """No access token could be fetched. The text never holds a secret."""
+    """Raised if no access token could be fetched. The text never contains a secret."""
 
 
 class OriginKeyUnavailable(TrustError):
-    """The service issued no key for the origins of arguments; events are sent without them. The text has no secret."""
+    """Raised if the service issued no key for argument origins. Events are sent without them."""
 
 
 class ContentRefused(TrustError, ValueError):
-    """An event has a token, a credential or a body, which no audit event may have. The text names only its place."""
+    """Raised if an event contains a token, a credential or a body. The text names only the place."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"event refused: {path} {reason}; audit events hold no tokens, credentials or bodies")
