@@ -61,7 +61,7 @@ _CLAIMED = (_TENANT, _ISSUER, _SOURCE, _AGENT_ID, _AGENT_TYPE)
 
 
 class BatchSender(NamedTuple):
-    """Sender of a batch. Records with the same claim from a sender with another number share no entry."""
+    """The sender of a batch. Senders with different numbers share no entries for the same claim."""
 
     number: int
     caller: str
@@ -80,7 +80,7 @@ class BatchClaims(NamedTuple):
 
 
 def unread_claims(n: int) -> BatchClaims:
-    """Claims of *n* records that were not read."""
+    """Return the claims of *n* records that were not read."""
     return BatchClaims(
         np.full(n, CLAIM_UNREADABLE, np.uint8),
         np.empty(n, np.int64),
@@ -90,7 +90,7 @@ def unread_claims(n: int) -> BatchClaims:
 
 
 class ClaimLimits(NamedTuple):
-    """Limits from outside the record."""
+    """Limits that do not come from the record."""
 
     number: int
     latest_ms: int  # of the event's time, exclusive
@@ -99,7 +99,7 @@ class ClaimLimits(NamedTuple):
 
 
 class ClaimWorkspace(NamedTuple):
-    """Room and constants of the kernel."""
+    """Workspace and constants of the kernel."""
 
     room: Bytes  # (TEXT_BUFFER_BYTES + MAX_CALLER_BYTES + 2 * BLAKE2B_BLOCK_BYTES,)
     state: BlakeWords  # (8,)
@@ -123,7 +123,7 @@ class ClaimReader:
         """Partition keys of the remembered claims, by number."""
 
     def read(self, payloads: Sequence[bytes], sender: BatchSender, latest_ms: int, *, aliased: bool) -> BatchClaims:
-        """Look at a batch."""
+        """Read the claims of a batch."""
         out = unread_claims(len(payloads))
         caller = sender.caller.encode()
         if len(caller) > MAX_CALLER_BYTES:
@@ -143,14 +143,14 @@ class ClaimReader:
         self.partition_keys.append(partition_key)
 
     def clear(self) -> None:
-        """Empty the memory. Key numbers returned before are no longer valid."""
+        """Clear the memory. Key numbers returned before are no longer valid."""
         self._memory.fingerprints[:] = 0
         self.partition_keys = []
 
 
 @allocation_free
 def store_claim(memory: FingerprintTable, claim_fingerprint: BlakeWords, value: int) -> None:
-    """Enter a value under a fingerprint."""
+    """Store a value under a fingerprint."""
     slot = slot_of(memory, claim_fingerprint)
     memory.fingerprints[slot, 0], memory.fingerprints[slot, 1] = claim_fingerprint[0], claim_fingerprint[1]
     memory.values[slot, 0] = value
@@ -168,7 +168,7 @@ def read_claims(
     bounds: ClaimLimits,
     out: BatchClaims,
 ) -> None:
-    """Look at the records at *starts*, each followed by a zero byte; behind the last the caller's *caller* bytes."""
+    """Read the records at *starts*, each followed by a zero byte; the caller's *caller* bytes follow the last."""
     for row in range(len(starts) - 1):
         start, end = starts[row], starts[row + 1] - 1
         out.state[row] = CLAIM_UNREADABLE
@@ -188,7 +188,7 @@ def read_claims(
 
 @inlined
 def _is_for_admission(data: Bytes, spans: MemberSpans) -> bool:
-    """True if a record has what `Admission` alone may write, or says that we caused it: few do."""
+    """Return whether a record has members that only `Admission` may write, or states that we caused it. Few do."""
     if spans.lengths[_CAUSED_BY] != ABSENT or spans.lengths[_UNAUTHORIZED] != ABSENT:
         return True
     return word_index(data, spans.begins[_ERROR], spans.lengths[_ERROR], _MARK_TEXTS, _MARK_LENGTHS) >= 0
@@ -196,7 +196,7 @@ def _is_for_admission(data: Bytes, spans: MemberSpans) -> bool:
 
 @inlined
 def _append_claim(room: Bytes, data: Bytes, spans: MemberSpans, bounds: ClaimLimits) -> int:
-    """Append all members that decide about a claim, so that no two claims give the same bytes."""
+    """Append all members of a claim, so that no two claims give the same bytes."""
     at = append_number(room, 0, bounds.number)
     asserted = spans.begins[_SELF_ASSERTED] if spans.lengths[_SELF_ASSERTED] != ABSENT else 0
     at = append_number(room, at, asserted)
@@ -214,7 +214,7 @@ def _append_claim(room: Bytes, data: Bytes, spans: MemberSpans, bounds: ClaimLim
 def _event_id_hash(
     data: Bytes, start: int, end: int, caller_at: int, caller: int, spans: MemberSpans, work: ClaimWorkspace
 ) -> np.uint64:
-    """Hash as `IdentityHasher.event_id_hash` of the record data[start:end]."""
+    """Hash the record data[start:end] as `IdentityHasher.event_id_hash` does."""
     room = work.room
     if spans.lengths[_ID] <= 0:
         digest = blake2b_digest(room, append_text(room, 0, data, start, end - start), work.of_raw, work.state)

@@ -32,7 +32,7 @@ MAX_EXACT_DIGITS = 15
 
 @inlined
 def skip_blanks(data: Bytes, at: int) -> int:
-    """The next position that is not a blank."""
+    """Return the next position that is not a blank."""
     while data[at] == _SPACE_BYTE or data[at] == _NEWLINE or data[at] == _RETURN or data[at] == _TAB:
         at += 1
     return at
@@ -40,20 +40,20 @@ def skip_blanks(data: Bytes, at: int) -> int:
 
 @inlined
 def is_digit(byte: int) -> bool:
-    """True for the bytes of the digits 0 to 9."""
     return ZERO <= byte <= NINE
 
 
 @inlined
 def _any_equal(word: np.uint64, byte: int) -> np.uint64:
-    """The high bit of each byte of a word that equals *byte*; of those above the lowest such byte it may be wrong."""
+    """Set the high bit of each byte of a word that equals *byte*. Bits above the lowest such byte may be wrong."""
     other = word ^ (_ONES * np.uint64(byte))
     return (other - _ONES) & ~other & _HIGH
 
 
 @inlined
 def string_end(data: Bytes, start: int) -> int:
-    """Position of the quote that ends the string whose first character is at *start*; -1 for one with an escape."""
+    """Return the position of the quote that ends the string whose first character is at *start*; -1 if it has an
+    escape."""
     at, above = start, np.uint64(0)
     while True:
         word = load_word(data, at)
@@ -73,7 +73,7 @@ def string_end(data: Bytes, start: int) -> int:
 
 @allocation_free
 def count_characters(data: Bytes, at: int, end: int) -> int:
-    """Characters of a text in UTF-8; -1 if it is invalid (RFC 3629: shortest form, no surrogates)."""
+    """Count the characters of UTF-8 text; -1 if it is invalid (RFC 3629: shortest form, no surrogates)."""
     count = 0
     while at < end:
         more = _continuation(data[at], data[at + 1])
@@ -89,7 +89,7 @@ def count_characters(data: Bytes, at: int, end: int) -> int:
 
 @allocation_free
 def _continuation(first: int, second: int) -> int:
-    """Number of bytes that follow the first one of a UTF-8 character; -1 if the first two are not valid."""
+    """Return the number of bytes that follow the first one of a UTF-8 character; -1 if the first two are invalid."""
     if first < 0x80:
         return 0
     if 0xC2 <= first <= 0xDF:
@@ -105,7 +105,7 @@ def _continuation(first: int, second: int) -> int:
 
 @inlined
 def integer_end(data: Bytes, at: int) -> int:
-    """End of an integer of at most 15 digits without sign; -1 for any other text."""
+    """Return the end of an unsigned integer of at most 15 digits; -1 for other text."""
     start = at
     while is_digit(data[at]):
         at += 1
@@ -117,7 +117,7 @@ def integer_end(data: Bytes, at: int) -> int:
 
 @inlined
 def number_end(data: Bytes, at: int) -> int:
-    """End of a number of at most 15 digits without sign and exponent; -1 for any other text."""
+    """Return the end of an unsigned number of at most 15 digits without exponent; -1 for other text."""
     start, at = at, integer_end(data, at)
     if at < 0 or data[at] != DOT:
         return at
@@ -130,7 +130,7 @@ def number_end(data: Bytes, at: int) -> int:
 
 @inlined
 def number_at(data: Bytes, at: int, end: int) -> float:
-    """Value of what `number_end` accepts: correctly rounded, as both sides of the division are exact."""
+    """Return the value of what `number_end` accepts, correctly rounded, since both sides of the division are exact."""
     digits, scale, fraction = 0, 1.0, False
     while at < end:
         if data[at] == DOT:
@@ -145,20 +145,20 @@ def number_at(data: Bytes, at: int, end: int) -> float:
 
 @inlined
 def _literal_end(data: Bytes, at: int, letters: int, length: int) -> int:
-    """End of a word given by its bytes as a number; -1 where another text stands."""
+    """Return the end of a word whose bytes are given as a number; -1 for other text."""
     mask = (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1)
     return at + length if load_word(data, at) & mask == np.uint64(letters) else -1
 
 
 @inlined
 def null_end(data: Bytes, at: int) -> int:
-    """End of `null`; -1 where another text stands."""
+    """Return the end of `null`; -1 for other text."""
     return _literal_end(data, at, _NULL, 4)
 
 
 @inlined
 def boolean_end(data: Bytes, at: int) -> int:
-    """End of `true` or `false`; -1 where another text stands."""
+    """Return the end of `true` or `false`; -1 for other text."""
     if data[at] == TRUE_BEGINS:
         return _literal_end(data, at, _TRUE, 4)
     return _literal_end(data, at, _FALSE, 5)
@@ -166,7 +166,7 @@ def boolean_end(data: Bytes, at: int) -> int:
 
 @allocation_free
 def _scalar_end(data: Bytes, at: int) -> int:
-    """End of a string, number or word whose value is not needed."""
+    """Return the end of a string, number or word whose value is not needed."""
     first = data[at]
     if first == QUOTE:
         return _skipped_string_end(data, at + 1)
@@ -179,7 +179,7 @@ def _scalar_end(data: Bytes, at: int) -> int:
 
 @allocation_free
 def _skipped_string_end(data: Bytes, start: int) -> int:
-    """Position after a string whose value is not needed; it may hold the simple escapes."""
+    """Return the position after a string whose value is not needed. It may have simple escapes."""
     at, above = start, 0
     while data[at] != QUOTE:
         if data[at] < _SPACE_BYTE:
@@ -195,7 +195,7 @@ def _skipped_string_end(data: Bytes, start: int) -> int:
 
 @inlined
 def value_after_name(data: Bytes, at: int) -> int:
-    """Start of the value of a member whose name's opening quote is at *at*; -1 if there is no name."""
+    """Return the start of a member's value; the opening quote of its name is at *at*. -1 if there is no name."""
     if data[at] != QUOTE:
         return -1
     at = _skipped_string_end(data, at + 1)
@@ -204,14 +204,14 @@ def value_after_name(data: Bytes, at: int) -> int:
 
 @inlined
 def value_after_colon(data: Bytes, at: int) -> int:
-    """Start of the value after a colon; *at* is just after the name."""
+    """Return the start of the value after a colon; *at* is just after the name."""
     at = skip_blanks(data, at)
     return skip_blanks(data, at + 1) if data[at] == COLON else -1
 
 
 @allocation_free
 def value_end(data: Bytes, at: int) -> int:
-    """End of a value that is not needed, of at most 60 levels; it must be strict JSON all the same."""
+    """Return the end of a value that is not needed, of at most 60 levels. It must be strict JSON nevertheless."""
     kinds, depth = 0, 0  # of `kinds`, the lowest bit is 1 inside an object, the next one shows what is around it
     while at >= 0:
         first = data[at]
@@ -245,7 +245,7 @@ def _close_containers(data: Bytes, at: int, kinds: int, depth: int) -> tuple[int
 
 @allocation_free
 def _next_value(data: Bytes, at: int, kinds: int) -> int:
-    """Start of the next value of the same object or list; -1 after the last."""
+    """Return the start of the next value of the same object or list; -1 after the last."""
     if at < 0 or data[at] != COMMA:
         return -1
     at = skip_blanks(data, at + 1)
@@ -268,7 +268,7 @@ _EPOCH_DAY = 719_162
 
 @inlined
 def _two_digits(data: Bytes, at: int) -> int:
-    """Two digits as a number; negative if they are not digits."""
+    """Return two digits as a number; negative if they are not digits."""
     if not (is_digit(data[at]) and is_digit(data[at + 1])):
         return -10_000
     return as_int(data[at] - ZERO) * 10 + as_int(data[at + 1] - ZERO)
@@ -276,7 +276,7 @@ def _two_digits(data: Bytes, at: int) -> int:
 
 @allocation_free
 def _days_since_epoch(year: int, month: int, day: int) -> int:
-    """Days from 1970-01-01 to a date; -1 if the calendar has no such date in our years."""
+    """Return the days from 1970-01-01 to a date; -1 if the date does not exist or is out of range."""
     if not (FIRST_YEAR <= year <= LAST_YEAR and 1 <= month <= 12):
         return -1
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
@@ -289,7 +289,7 @@ def _days_since_epoch(year: int, month: int, day: int) -> int:
 
 @allocation_free
 def _offset_s(data: Bytes, at: int, end: int) -> int:
-    """UTC offset in seconds of `Z` or `+hh:mm` that fills the rest of the text; 100,000 for any other."""
+    """Return the UTC offset in seconds of `Z` or `+hh:mm` that fills the rest of the text; 100,000 for other text."""
     if at + 1 == end and data[at] == _ZULU:
         return 0
     if at + 6 != end or data[at + 3] != COLON or not (data[at] == MINUS or data[at] == PLUS):
@@ -303,7 +303,7 @@ def _offset_s(data: Bytes, at: int, end: int) -> int:
 
 @allocation_free
 def _seconds_since_epoch(data: Bytes, at: int) -> int:
-    """Seconds from 1970 to `yyyy-mm-ddThh:mm:ss`, without an offset; -1 for any other text."""
+    """Return the seconds from 1970 to `yyyy-mm-ddThh:mm:ss`, without an offset; -1 for other text."""
     marks = data[at + 4] == MINUS and data[at + 7] == MINUS and data[at + 10] == _DATE_TIME_MARK
     if not (marks and data[at + 13] == COLON and data[at + 16] == COLON):
         return -1
@@ -318,7 +318,8 @@ def _seconds_since_epoch(data: Bytes, at: int) -> int:
 
 @allocation_free
 def rfc3339_ms(data: Bytes, at: int, end: int) -> int:
-    """UTC milliseconds of the time in data[at:end]; -1 if it is unusual, more than six decimals included."""
+    """Return the UTC milliseconds of the time in data[at:end]; -1 if it is unusual, such as with more than six
+    decimals."""
     if end - at < _SHORTEST:
         return -1
     seconds, micros = _seconds_since_epoch(data, at), 0

@@ -37,7 +37,7 @@ class EncodedBatch(NamedTuple):
 
 
 class RawEncoder:
-    """Gives the columns of `encoder.encode([decode(payload) ...])`, bit for bit, mostly without decoding anything."""
+    """Returns the columns of `encoder.encode([decode(payload) ...])`, bit for bit, mostly without decoding."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class RawEncoder:
 
     @staticmethod
     def slots_for(agents: int) -> int:
-        """Places that hold the keys of so many agents: 2 to 4 for each, that is 112 to 224 bytes."""
+        """Return the number of places for the keys of so many agents: 2 to 4 each, that is 112 to 224 bytes."""
         return max(_TABLE_SLOTS, 1 << (2 * agents - 1).bit_length())
 
     def encode(self, payloads: Sequence[bytes]) -> EncodedBatch:
-        """Columns of the payloads that are events, in their order."""
+        """Return the columns of the payloads that are events, in order."""
         n = len(payloads)
         data, starts = joined_records(payloads)
         out = allocate_rows(n, len(data))
@@ -94,7 +94,7 @@ class RawEncoder:
     def _read_attributes(
         self, out: ColumnRows, payloads: Sequence[bytes], decoded: dict[int, NativeEvent]
     ) -> dict[int, Sequence[Argument]]:
-        """Arguments of the scanned records whose attributes report origins; their codes are written."""
+        """Return the arguments of scanned records whose attributes report origins. Writes their codes."""
         given_arguments: dict[int, Sequence[Argument]] = {}
         spans = out.attributes.tolist()
         for position in np.flatnonzero((out.attributes[:, 1] > 0) & (out.state == 0)).tolist():
@@ -107,7 +107,7 @@ class RawEncoder:
         return given_arguments
 
     def _fill(self, out: ColumnRows, decoded: dict[int, NativeEvent]) -> None:
-        """Write the rows of decoded events, and remember the entries that the kernel lacked for them."""
+        """Write the rows of decoded events, and remember the entries that the kernel lacked."""
         at, encoded = np.fromiter(decoded, np.int64, len(decoded)), self._encoder.encode(list(decoded.values()))
         out.names[at], out.numbers[at], out.codes[at], out.time_ms[at] = encoded[1:5]
         state = np.where(out.state[at] == NEEDS_DECODING, np.uint8(0), out.state[at])
@@ -128,7 +128,7 @@ def scan_records(
     tools: WriterTools,
     out: ColumnRows,
 ) -> None:
-    """Read the records at *starts* (the last one is the end) and write their rows; each is followed by a zero byte."""
+    """Read the records at *starts* (the last is the end) and write their rows. A zero byte follows each."""
     arguments = 0
     for row in range(len(starts) - 1):
         start, end = starts[row], starts[row + 1] - 1

@@ -57,7 +57,7 @@ Integers = npt.NDArray[np.int64]
 
 
 class MemberSpans(NamedTuple):
-    """Positions of one record's members, by field number. A member that is missing or null has the length ABSENT."""
+    """Positions of one record's members by field number. A missing or null member has the length ABSENT."""
 
     begins: Integers  # of texts, lists and integers: first byte; of words their code, of flags 0 or 1, of times ms
     lengths: Integers  # of texts and integers: bytes; of lists: items; of all others 0 if they are present
@@ -68,7 +68,7 @@ class MemberSpans(NamedTuple):
 
 
 def allocate_member_spans() -> MemberSpans:
-    """Room for one record."""
+    """Allocate room for one record."""
     return MemberSpans(
         np.zeros(scan_schema.FIELD_COUNT, np.int64),
         np.zeros(scan_schema.FIELD_COUNT, np.int64),
@@ -79,7 +79,7 @@ def allocate_member_spans() -> MemberSpans:
 
 
 def joined_records(payloads: Sequence[bytes], behind: bytes = b"") -> tuple[Bytes, Integers]:
-    """The bytes of all records and of what is *behind* them, and where each begins, (n + 1,).
+    """Join the bytes of all records, followed by those *behind* them; return them with the start of each, (n + 1,).
 
     Each record is followed by a zero byte, the last text by more: words are read past the end of a text.
     """
@@ -90,7 +90,7 @@ def joined_records(payloads: Sequence[bytes], behind: bytes = b"") -> tuple[Byte
 
 @allocation_free
 def read_plain_record(data: Bytes, start: int, end: int, schema: ScanSchema, spans: MemberSpans) -> bool:
-    """Read the record data[start:end] into *spans*; returns whether it is plain and has all required members."""
+    """Read the record data[start:end] into *spans*; return whether it is plain and has all required members."""
     if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, spans) != end:
         return False
     for number in _REQUIRED:  # noqa: SIM110
@@ -133,7 +133,7 @@ def read_record(data: Bytes, at: int, schema: ScanSchema, spans: MemberSpans) ->
 
 @inlined
 def _next_member(data: Bytes, at: int) -> int:
-    """Skip from the end of a value to the next member's quote or the object's end."""
+    """Skip from the end of a value to the next member's quote or the end of the object."""
     if at < 0:
         return -1
     at = skip_blanks(data, at)
@@ -147,7 +147,8 @@ def _next_member(data: Bytes, at: int) -> int:
 
 @inlined
 def _read_name(data: Bytes, at: int, level: int, schema: ScanSchema) -> tuple[int, int]:
-    """Field number (-1 = not in the schema) of the name at *at*, and where its value begins (-1 = unusual)."""
+    """Return the field number of the name at *at* (-1 if it is not in the schema), and the start of its value (-1 if
+    unusual)."""
     if data[at] != QUOTE:
         return -1, -1
     end = string_end(data, at + 1)
@@ -158,7 +159,7 @@ def _read_name(data: Bytes, at: int, level: int, schema: ScanSchema) -> tuple[in
 
 @inlined
 def find_word(data: Bytes, at: int, end: int, level: int, schema: ScanSchema) -> int:
-    """Meaning of a member name of a level, or of a word of a vocabulary; -1 for one that the schema does not have."""
+    """Return the meaning of a member name of a level, or of a word of a vocabulary; -1 if the schema lacks it."""
     length = end - at
     if length > scan_schema.MAX_WORD_BYTES:
         return -1
@@ -175,7 +176,6 @@ def find_word(data: Bytes, at: int, end: int, level: int, schema: ScanSchema) ->
 
 @inlined
 def _first_bytes(word: np.uint64, length: int) -> np.uint64:
-    """The first bytes of a word."""
     if length == 8:
         return word
     return word & ((np.uint64(1) << np.uint64(8 * length)) - np.uint64(1))
@@ -183,7 +183,7 @@ def _first_bytes(word: np.uint64, length: int) -> np.uint64:
 
 @inlined
 def _read_value(data: Bytes, at: int, field: int, schema: ScanSchema, spans: MemberSpans) -> int:
-    """Reads a value that is not an object of the schema; returns its end."""
+    """Read a value that is not an object of the schema; return its end."""
     first, kind = data[at], schema.kinds[field]
     if first == NULL_BEGINS:
         return null_end(data, at) if schema.nullable[field] else -1
@@ -208,7 +208,7 @@ def _read_value(data: Bytes, at: int, field: int, schema: ScanSchema, spans: Mem
 
 @inlined
 def _read_number(data: Bytes, at: int, field: int, kind: int, spans: MemberSpans) -> int:
-    """Read an amount or an integer that is not negative."""
+    """Read an amount or a non-negative integer."""
     end = integer_end(data, at) if kind == scan_schema.INTEGER else number_end(data, at)
     if end < 0:
         return -1
@@ -220,7 +220,7 @@ def _read_number(data: Bytes, at: int, field: int, kind: int, spans: MemberSpans
 
 @inlined
 def _read_string(data: Bytes, at: int, field: int, kind: int, schema: ScanSchema, spans: MemberSpans) -> int:
-    """Read a text, a word or a time, whose first character is at *at*."""
+    """Read a text, a word or a time whose first character is at *at*."""
     end = string_end(data, at)
     if end < 0:
         return -1
@@ -244,13 +244,13 @@ def _read_string(data: Bytes, at: int, field: int, kind: int, schema: ScanSchema
 
 @inlined
 def _within_limit(data: Bytes, at: int, end: int, most: int) -> bool:
-    """True if a text has at most so many characters."""
+    """Return whether a text has at most this many characters."""
     return end - at <= most or count_characters(data, at, end) <= most
 
 
 @allocation_free
 def _is_hex_hash(data: Bytes, at: int, end: int) -> bool:
-    """True for 8 to 64 hexadecimal digits in small letters."""
+    """Return whether a text is 8 to 64 lowercase hexadecimal digits."""
     if not MIN_HASH_DIGITS <= end - at <= MAX_HASH_DIGITS:
         return False
     for place in range(at, end):  # noqa: SIM110
@@ -285,7 +285,7 @@ def _read_objects(data: Bytes, at: int, field: int, schema: ScanSchema, spans: M
 
 @inlined
 def _keep_argument(data: Bytes, spans: MemberSpans, argument: int) -> None:
-    """Keep value, source and texts of the route of the argument that was read last."""
+    """Keep value, source and route texts of the last read argument."""
     value, begin = np.uint64(0), spans.begins[_HASH]
     for at in range(begin, begin + min(spans.lengths[_HASH], VALUE_DIGITS)):
         digit = data[at] - _DIGIT_0 if is_digit(data[at]) else data[at] - _LETTER_A + 10
@@ -307,7 +307,7 @@ def _keep_argument(data: Bytes, spans: MemberSpans, argument: int) -> None:
 
 @allocation_free
 def _read_object(data: Bytes, at: int, level: int, schema: ScanSchema, spans: MemberSpans) -> int:
-    """Read one object of a list, none of whose members is an object of the schema; all required members are present."""
+    """Read one object of a list. None of its members is an object of the schema; all required ones must be present."""
     seen = np.uint64(0)
     at = skip_blanks(data, at + 1)
     while at >= 0 and data[at] != CLOSE_OBJECT:

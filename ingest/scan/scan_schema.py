@@ -56,7 +56,7 @@ _VOCABULARIES = {
 
 
 class SchemaMember(NamedTuple):
-    """One member of the schema; `inner` is the level of its own members, its items' members or words, -1 for none."""
+    """One member of the schema. `inner` is the level of its members, items' members or words; -1 if it has none."""
 
     path: str
     level: int
@@ -79,7 +79,7 @@ class ScanSchema(NamedTuple):
 
 
 def _schema_members() -> Iterator[SchemaMember]:
-    """All members; those of nested objects come after those of the record."""
+    """Return all members. Those of nested objects follow those of the record."""
     objects: list[tuple[str, int, mi.StructType]] = [("", TOP_LEVEL, mi.type_info(NativeEvent))]  # type: ignore[list-item]
     levels = 1
     for prefix, level, struct in objects:
@@ -96,7 +96,7 @@ def _schema_members() -> Iterator[SchemaMember]:
 
 
 def _without_none(field_type: mi.Type) -> tuple[mi.Type, bool]:
-    """A type without its description and `None`, and whether it had one."""
+    """Return a type without its description and `None`, and whether it had `None`."""
     if isinstance(field_type, mi.Metadata):
         return _without_none(field_type.type)
     if not isinstance(field_type, mi.UnionType):
@@ -130,7 +130,7 @@ _NUMBER = {member.path: number for number, member in enumerate(SCHEMA_MEMBERS)}
 
 
 def field_number(path: str) -> int:
-    """Number of a field. Raises KeyError for a path that is not in the schema."""
+    """Return the number of a field. Raises KeyError for a path that is not in the schema."""
     return _NUMBER[path]
 
 
