@@ -39,7 +39,7 @@ _LETTER_W, _LOWER_CASE_BIT = ord("w"), 0x20
 
 @allocation_free
 def ipv4_prefix(data: Bytes, at: int, end: int) -> int:
-    """Return the bytes of the first three numbers of a dotted IPv4 address, without the trailing dot; 0 for other text."""
+    """Return the bytes of the first three numbers of a dotted IPv4 address, without the last dot; 0 otherwise."""
     begin, kept = at, 0
     for part in range(4):
         start, value = at, 0
