@@ -1,9 +1,9 @@
-"""Facts that event intake needs of a record before it is logged: its plainness, its claim, its identity, its key.
+"""Read what event intake needs of a record before it is logged: its plainness, its claim, its identity, its key.
 
-The kernel reads records as `raw_encoder.scan_records` does and leaves alone what is not plain; callers read those by
-the reference path. The result of that path for a claim (a sender, and the event's tenant, issuer, source and agent; of
-a bounded sender also the other agents that it names) is remembered under a fingerprint, and holds for every plain
-record with the same claim.
+The kernel reads records as `raw_encoder.scan_records` does and skips those that are not plain; callers read them by the
+reference path. The result of that path for a claim (a sender, and the event's tenant, issuer, source and agent; for a
+bounded sender also the other agents that it names) is remembered under a fingerprint, and applies to every plain record
+with the same claim.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from .text_buffer import (
 )
 
 CLAIM_SLOTS = 1 << 18
-"""Places of the memory: 24 bytes each, of which half are used at most. When they are used up it is emptied."""
+"""Slots of the memory: 24 bytes each. At most half are used; when they are used up, the memory is emptied."""
 
 MAX_KEY_BYTES = 500
-"""Bytes of a partition key worth remembering: long ids, which senders choose, must not make the memory large."""
+"""Maximum size of a remembered partition key: senders choose long ids, which must not make the memory large."""
 
 MAX_CALLER_BYTES = 4096
 """Bytes reserved for a caller's name next to the largest record."""
 
 CLAIM_UNREADABLE, CLAIM_NEW, CLAIM_KNOWN = range(3)
-"""A record that is not plain; a plain one whose claim is not remembered; one whose claim is."""
+"""States of a record: not plain; plain, but its claim is not remembered; plain, and its claim is remembered."""
 
 _TENANT, _SOURCE, _ID, _TIME, _ERROR, _CAUSED_BY, _UNAUTHORIZED, _CHAIN, _PEER = (
     field_number(name)
@@ -61,17 +61,17 @@ _CLAIMED = (_TENANT, _ISSUER, _SOURCE, _AGENT_ID, _AGENT_TYPE)
 
 
 class BatchSender(NamedTuple):
-    """Sender of a batch. Records with the same claim from a sender with another number share no entry."""
+    """The sender of a batch. Records with the same claim share no entry if their senders have different numbers."""
 
     number: int
     caller: str
-    """Replaces the source of events that name none."""
+    """Replaces a missing source."""
     is_bounded: bool = False
-    """True if it is authorized for some agents only."""
+    """True if the sender is authorized for some agents only."""
 
 
 class BatchClaims(NamedTuple):
-    """Result of reading a batch, one row per record."""
+    """The result of reading a batch, one row per record."""
 
     state: npt.NDArray[np.uint8]  # (n,): CLAIM_UNREADABLE, CLAIM_NEW or CLAIM_KNOWN
     key_numbers: npt.NDArray[np.int64]  # (n,): of CLAIM_KNOWN records, which of the remembered partition keys
@@ -80,7 +80,7 @@ class BatchClaims(NamedTuple):
 
 
 def unread_claims(n: int) -> BatchClaims:
-    """Claims of *n* records that were not read."""
+    """Return the claims of *n* records that were not read."""
     return BatchClaims(
         np.full(n, CLAIM_UNREADABLE, np.uint8),
         np.empty(n, np.int64),
@@ -90,7 +90,7 @@ def unread_claims(n: int) -> BatchClaims:
 
 
 class ClaimLimits(NamedTuple):
-    """Limits from outside the record."""
+    """Limits that do not depend on the record."""
 
     number: int
     latest_ms: int  # of the event's time, exclusive
@@ -99,7 +99,7 @@ class ClaimLimits(NamedTuple):
 
 
 class ClaimWorkspace(NamedTuple):
-    """Room and constants of the kernel."""
+    """Buffers and constants of the kernel."""
 
     room: Bytes  # (TEXT_BUFFER_BYTES + MAX_CALLER_BYTES + 2 * BLAKE2B_BLOCK_BYTES,)
     state: BlakeWords  # (8,)
@@ -123,7 +123,7 @@ class ClaimReader:
         """Partition keys of the remembered claims, by number."""
 
     def read(self, payloads: Sequence[bytes], sender: BatchSender, latest_ms: int, *, aliased: bool) -> BatchClaims:
-        """Look at a batch."""
+        """Read the claims of a batch."""
         out = unread_claims(len(payloads))
         caller = sender.caller.encode()
         if len(caller) > MAX_CALLER_BYTES:
@@ -150,7 +150,7 @@ class ClaimReader:
 
 @allocation_free
 def store_claim(memory: FingerprintTable, claim_fingerprint: BlakeWords, value: int) -> None:
-    """Enter a value under a fingerprint."""
+    """Store a value under a fingerprint."""
     slot = slot_of(memory, claim_fingerprint)
     memory.fingerprints[slot, 0], memory.fingerprints[slot, 1] = claim_fingerprint[0], claim_fingerprint[1]
     memory.values[slot, 0] = value
@@ -168,7 +168,9 @@ def read_claims(
     bounds: ClaimLimits,
     out: BatchClaims,
 ) -> None:
-    """Look at the records at *starts*, each followed by a zero byte; behind the last the caller's *caller* bytes."""
+    """Read the claims of the records at *starts*, each followed by a zero byte; the caller's *caller* bytes follow the
+    last.
+    """
     for row in range(len(starts) - 1):
         start, end = starts[row], starts[row + 1] - 1
         out.state[row] = CLAIM_UNREADABLE
@@ -188,7 +190,7 @@ def read_claims(
 
 @inlined
 def _is_for_admission(data: Bytes, spans: MemberSpans) -> bool:
-    """True if a record has what `Admission` alone may write, or says that we caused it: few do."""
+    """Return whether a record has what only `Admission` may write, or states that we caused it: few do."""
     if spans.lengths[_CAUSED_BY] != ABSENT or spans.lengths[_UNAUTHORIZED] != ABSENT:
         return True
     return word_index(data, spans.begins[_ERROR], spans.lengths[_ERROR], _MARK_TEXTS, _MARK_LENGTHS) >= 0
@@ -214,7 +216,7 @@ def _append_claim(room: Bytes, data: Bytes, spans: MemberSpans, bounds: ClaimLim
 def _event_id_hash(
     data: Bytes, start: int, end: int, caller_at: int, caller: int, spans: MemberSpans, work: ClaimWorkspace
 ) -> np.uint64:
-    """Hash as `IdentityHasher.event_id_hash` of the record data[start:end]."""
+    """Hash record data[start:end] as `IdentityHasher.event_id_hash` does."""
     room = work.room
     if spans.lengths[_ID] <= 0:
         digest = blake2b_digest(room, append_text(room, 0, data, start, end - start), work.of_raw, work.state)
@@ -234,7 +236,6 @@ def _event_id_hash(
 
 @inlined
 def _append_decimal(room: Bytes, at: int, number: int) -> int:
-    """Append a whole number of at most six digits as text."""
     scale = 1
     while scale * 10 <= number:
         scale *= 10

@@ -1,4 +1,4 @@
-"""Columns of a batch, written straight from the bytes of records."""
+"""Write the columns of a batch directly from the bytes of records."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _LETTER_W, _LOWER_CASE_BIT = ord("w"), 0x20
 
 @allocation_free
 def ipv4_prefix(data: Bytes, at: int, end: int) -> int:
-    """Bytes of the first three numbers of a dotted IPv4 address, without the dot behind; 0 for any other text."""
+    """Return the bytes of the first three numbers of a dotted IPv4 address, without the last dot; 0 for other texts."""
     begin, kept = at, 0
     for part in range(4):
         start, value = at, 0
@@ -60,7 +60,7 @@ def ipv4_prefix(data: Bytes, at: int, end: int) -> int:
 
 @allocation_free
 def plain_host_span(data: Bytes, begin: int, end: int) -> tuple[int, int]:
-    """Position of the host in a plain URL or mail address; the compiled twin of `targets.host_of`.
+    """Return the position of the host in a plain URL or mail address: the compiled twin of `targets.host_of`.
 
     Returns:
         Its first byte and its end. Both are NO_HOST for a name that is neither URL nor mail address, and UNDECIDED_HOST
@@ -105,7 +105,9 @@ def _has_dot(data: Bytes, begin: int, end: int) -> bool:
 
 @allocation_free
 def _host_of_url(data: Bytes, begin: int, mark: int, end: int) -> tuple[int, int]:
-    """Host as `host_of` for a name with `://` at *mark*: small letters before it, after it a host and maybe a port."""
+    """Return the host as `host_of` does for a name with `://` at *mark*: lowercase letters before it, a host and
+    perhaps a port after it.
+    """
     for at in range(begin, mark):
         if not _FIRST_LETTER <= data[at] <= _LAST_LETTER:
             return UNDECIDED_HOST, UNDECIDED_HOST
@@ -178,11 +180,11 @@ _SIZES = (
     (columns.COUNT, field_number("count"), 1.0),
     (columns.LIFETIME, field_number("credential.token_lifetime_s"), -1.0),
 )
-"""Columns that are one number of the record, and what they are without it."""
+"""Columns that are one number of the record, and their values if it is missing."""
 
 
 class WriterTools(NamedTuple):
-    """Workspace of the kernels."""
+    """The workspace of the kernels."""
 
     key: npt.NDArray[np.uint64]  # (2,): of the name hashes
     room: Bytes  # (TEXT_BUFFER_BYTES,)
@@ -190,7 +192,7 @@ class WriterTools(NamedTuple):
 
 
 class ColumnRows(NamedTuple):
-    """Output of the kernels, one row per record."""
+    """The output of the kernels, one row per record."""
 
     names: columns.UInt64s
     numbers: columns.Floats
@@ -210,7 +212,7 @@ _SHORTEST_ARGUMENT = len('{"name":"a","origin":"tool"}')
 
 
 def allocate_rows(n: int, size: int) -> ColumnRows:
-    """Room for *n* records of *size* bytes together."""
+    """Allocate rows for *n* records of *size* bytes together."""
     return ColumnRows(
         np.empty((n, columns.NAMES), np.uint64),
         np.empty((n, columns.NUMBERS)),
@@ -228,7 +230,7 @@ def allocate_rows(n: int, size: int) -> ColumnRows:
 def write_arguments(
     data: Bytes, data_begin: int, spans: MemberSpans, tools: WriterTools, out: ColumnRows, row: int, total: int
 ) -> int:
-    """Writes a record's arguments after *total* others, and the position of its attributes; returns the new total.
+    """Write a record's arguments after *total* others, and the position of its attributes; return the new total.
 
     Args:
         data_begin: first byte of the record.
@@ -251,7 +253,7 @@ def write_arguments(
 
 @inlined
 def _route(data: Bytes, texts: npt.NDArray[np.int64], tools: WriterTools) -> np.uint64:
-    """The compiled twin of `route_name`, hashed."""
+    """Hash a route as `route_name` names it."""
     if texts[1] == ABSENT:
         return np.uint64(0)
     end = append_byte(tools.room, append_text(tools.room, 0, data, texts[0], texts[1]), _UNIT_SEPARATOR)
@@ -261,7 +263,7 @@ def _route(data: Bytes, texts: npt.NDArray[np.int64], tools: WriterTools) -> np.
 
 @allocation_free
 def write_row(data: Bytes, spans: MemberSpans, tools: WriterTools, out: ColumnRows, row: int) -> int:
-    """Write a complete record into a row; returns the bits of what the memory lacks for it."""
+    """Write a complete record into a row; return the bits of the entries that the memory lacks for it."""
     names, numbers, codes = out.names[row], out.numbers[row], out.codes[row]
     k0, k1 = tools.key[0], tools.key[1]
     for column, number in _NAMES:
@@ -281,7 +283,6 @@ def write_row(data: Bytes, spans: MemberSpans, tools: WriterTools, out: ColumnRo
 
 @inlined
 def _hashed(tools: WriterTools, length: int) -> np.uint64:
-    """Hash of the text in the buffer."""
     return name_hash(tools.room, 0, length, tools.key[0], tools.key[1])
 
 
@@ -356,7 +357,7 @@ def _write_codes(data: Bytes, spans: MemberSpans, codes: columns.Codes) -> None:
 
 @allocation_free
 def _look_up(tools: WriterTools, length: int, prints: columns.UInt64s) -> int:
-    """Slot in the memory of the text in the buffer; -1 if it is missing."""
+    """Return the slot of the buffer's text in the memory; -1 if it is missing."""
     fingerprint(tools.room, length, tools.memory, prints)
     slot = slot_of(tools.memory, prints)
     return slot if tools.memory.fingerprints[slot, 0] != 0 else -1
@@ -387,7 +388,7 @@ def _find_agent(
 def _find_network(
     data: Bytes, spans: MemberSpans, tools: WriterTools, names: columns.UInt64s, prints: columns.UInt64s
 ) -> int:
-    """Networks of IPv4 are cut from the text; other addresses are looked up."""
+    """Find the network: IPv4 networks are cut from the text, other addresses are looked up."""
     room, begin, length = tools.room, spans.begins[_IP], spans.lengths[_IP]
     if spans.lengths[_ASN] != ABSENT:
         end = _append_member(room, append_byte(room, append_byte(room, 0, _LETTER_A), _LETTER_S), data, spans, _ASN)
@@ -439,7 +440,7 @@ def _find_scopes(
 def _find_coverage(
     data: Bytes, spans: MemberSpans, tools: WriterTools, codes: columns.Codes, prints: columns.UInt64s
 ) -> int:
-    """An action that is listed is covered; about globs the reference path decides (`capabilities.covers`)."""
+    """Find the coverage: a listed action is covered; the reference path decides about globs (`capabilities.covers`)."""
     begins, lengths = spans.begins, spans.lengths
     codes[columns.CAPABILITY] = columns.UNDECLARED
     if lengths[_CAPABILITIES] == ABSENT or not _IS_WORK[begins[_TYPE]]:
@@ -465,7 +466,7 @@ def _find_target(
     codes: columns.Codes,
     prints: columns.UInt64s,
 ) -> int:
-    """Finds the target: most names are used as they are, URLs as their host; others are looked up as a whole."""
+    """Find the target: most names are used as they are, URLs as their host; others are looked up as a whole."""
     number = _TARGET if spans.lengths[_TARGET] > 0 else _RESOURCE_ID
     begin, length = spans.begins[number], spans.lengths[number]
     host, stop = plain_host_span(data, begin, begin + length)

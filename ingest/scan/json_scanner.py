@@ -1,7 +1,7 @@
-"""The JSON text of a record, byte by byte: blanks, strings, numbers, values that are passed over.
+"""Read the JSON text of a record byte by byte: blanks, strings, numbers, and values that are skipped.
 
 Every record ends in a zero byte that is not part of it. JSON has no such byte, so all loops end there without counting.
-Positions are indices into the batch's bytes; -1 says that the text is unusual: wrong, or merely not plain enough.
+Positions are indices into the batch's bytes; -1 means that the text is unusual: invalid, or not plain enough.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ _SIMPLE_ESCAPES = tuple(b'"\\/bfnrt')
 _NULL, _TRUE, _FALSE = (int.from_bytes(word, "little") for word in (b"null", b"true", b"false"))
 _ONES, _HIGH = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _INDEX = np.uint64(0x0001020304050607)
-"""Times a number with one bit, in the lowest place of a byte: the highest byte is then that byte's position."""
+"""Factor for a number with one bit, the lowest of a byte: the product's highest byte is that byte's position."""
 MAX_NESTING = 60
-"""Levels of nesting in a value that is passed over; they are kept as the bits of one number."""
+"""Maximum nesting of a skipped value; the levels are kept as the bits of one number."""
 MAX_EXACT_DIGITS = 15
-"""A number with at most this many digits, and its power of ten, are exact as float64; so is their quotient rounded."""
+"""A number with at most this many digits and its power of ten are exact as float64, so their quotient is correctly
+rounded."""
 
 
 @inlined
 def skip_blanks(data: Bytes, at: int) -> int:
-    """The next position that is not a blank."""
+    """Return the next position that is not a blank."""
     while data[at] == _SPACE_BYTE or data[at] == _NEWLINE or data[at] == _RETURN or data[at] == _TAB:
         at += 1
     return at
@@ -40,20 +41,21 @@ def skip_blanks(data: Bytes, at: int) -> int:
 
 @inlined
 def is_digit(byte: int) -> bool:
-    """True for the bytes of the digits 0 to 9."""
     return ZERO <= byte <= NINE
 
 
 @inlined
 def _any_equal(word: np.uint64, byte: int) -> np.uint64:
-    """The high bit of each byte of a word that equals *byte*; of those above the lowest such byte it may be wrong."""
+    """Return the high bit of each byte of a word that equals *byte*; those above the lowest such byte may be wrong."""
     other = word ^ (_ONES * np.uint64(byte))
     return (other - _ONES) & ~other & _HIGH
 
 
 @inlined
 def string_end(data: Bytes, start: int) -> int:
-    """Position of the quote that ends the string whose first character is at *start*; -1 for one with an escape."""
+    """Return the position of the quote that ends the string whose first character is at *start*; -1 if it has an
+    escape.
+    """
     at, above = start, np.uint64(0)
     while True:
         word = load_word(data, at)
@@ -73,7 +75,7 @@ def string_end(data: Bytes, start: int) -> int:
 
 @allocation_free
 def count_characters(data: Bytes, at: int, end: int) -> int:
-    """Characters of a text in UTF-8; -1 if it is invalid (RFC 3629: shortest form, no surrogates)."""
+    """Count the characters of a text in UTF-8; -1 if it is invalid (RFC 3629: shortest form, no surrogates)."""
     count = 0
     while at < end:
         more = _continuation(data[at], data[at + 1])
@@ -89,7 +91,7 @@ def count_characters(data: Bytes, at: int, end: int) -> int:
 
 @allocation_free
 def _continuation(first: int, second: int) -> int:
-    """Number of bytes that follow the first one of a UTF-8 character; -1 if the first two are not valid."""
+    """Return the number of bytes that follow the first one of a UTF-8 character; -1 if the first two are not valid."""
     if first < 0x80:
         return 0
     if 0xC2 <= first <= 0xDF:
@@ -105,7 +107,7 @@ def _continuation(first: int, second: int) -> int:
 
 @inlined
 def integer_end(data: Bytes, at: int) -> int:
-    """End of an integer of at most 15 digits without sign; -1 for any other text."""
+    """Return the end of an integer of at most 15 digits without a sign; -1 for any other text."""
     start = at
     while is_digit(data[at]):
         at += 1
@@ -117,7 +119,7 @@ def integer_end(data: Bytes, at: int) -> int:
 
 @inlined
 def number_end(data: Bytes, at: int) -> int:
-    """End of a number of at most 15 digits without sign and exponent; -1 for any other text."""
+    """Return the end of a number of at most 15 digits without sign and exponent; -1 for any other text."""
     start, at = at, integer_end(data, at)
     if at < 0 or data[at] != DOT:
         return at
@@ -130,7 +132,9 @@ def number_end(data: Bytes, at: int) -> int:
 
 @inlined
 def number_at(data: Bytes, at: int, end: int) -> float:
-    """Value of what `number_end` accepts: correctly rounded, as both sides of the division are exact."""
+    """Return the value of a number that `number_end` accepts. It is correctly rounded, because both sides of the
+    division are exact.
+    """
     digits, scale, fraction = 0, 1.0, False
     while at < end:
         if data[at] == DOT:
@@ -145,20 +149,20 @@ def number_at(data: Bytes, at: int, end: int) -> float:
 
 @inlined
 def _literal_end(data: Bytes, at: int, letters: int, length: int) -> int:
-    """End of a word given by its bytes as a number; -1 where another text stands."""
+    """Return the end of a word given by its bytes as a number; -1 if the text differs."""
     mask = (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1)
     return at + length if load_word(data, at) & mask == np.uint64(letters) else -1
 
 
 @inlined
 def null_end(data: Bytes, at: int) -> int:
-    """End of `null`; -1 where another text stands."""
+    """Return the end of `null`; -1 if the text differs."""
     return _literal_end(data, at, _NULL, 4)
 
 
 @inlined
 def boolean_end(data: Bytes, at: int) -> int:
-    """End of `true` or `false`; -1 where another text stands."""
+    """Return the end of `true` or `false`; -1 if the text differs."""
     if data[at] == TRUE_BEGINS:
         return _literal_end(data, at, _TRUE, 4)
     return _literal_end(data, at, _FALSE, 5)
@@ -166,7 +170,6 @@ def boolean_end(data: Bytes, at: int) -> int:
 
 @allocation_free
 def _scalar_end(data: Bytes, at: int) -> int:
-    """End of a string, number or word whose value is not needed."""
     first = data[at]
     if first == QUOTE:
         return _skipped_string_end(data, at + 1)
@@ -179,7 +182,7 @@ def _scalar_end(data: Bytes, at: int) -> int:
 
 @allocation_free
 def _skipped_string_end(data: Bytes, start: int) -> int:
-    """Position after a string whose value is not needed; it may hold the simple escapes."""
+    """Return the position after a string whose value is not needed; it may hold the simple escapes."""
     at, above = start, 0
     while data[at] != QUOTE:
         if data[at] < _SPACE_BYTE:
@@ -195,7 +198,7 @@ def _skipped_string_end(data: Bytes, start: int) -> int:
 
 @inlined
 def value_after_name(data: Bytes, at: int) -> int:
-    """Start of the value of a member whose name's opening quote is at *at*; -1 if there is no name."""
+    """Return the start of the value of a member whose name's opening quote is at *at*; -1 if there is no name."""
     if data[at] != QUOTE:
         return -1
     at = _skipped_string_end(data, at + 1)
@@ -204,14 +207,14 @@ def value_after_name(data: Bytes, at: int) -> int:
 
 @inlined
 def value_after_colon(data: Bytes, at: int) -> int:
-    """Start of the value after a colon; *at* is just after the name."""
+    """Return the start of the value after a colon; *at* is just after the name."""
     at = skip_blanks(data, at)
     return skip_blanks(data, at + 1) if data[at] == COLON else -1
 
 
 @allocation_free
 def value_end(data: Bytes, at: int) -> int:
-    """End of a value that is not needed, of at most 60 levels; it must be strict JSON all the same."""
+    """Return the end of a value that is not needed, of at most 60 levels; it must still be strict JSON."""
     kinds, depth = 0, 0  # of `kinds`, the lowest bit is 1 inside an object, the next one shows what is around it
     while at >= 0:
         first = data[at]
@@ -234,7 +237,6 @@ def value_end(data: Bytes, at: int) -> int:
 
 @allocation_free
 def _close_containers(data: Bytes, at: int, kinds: int, depth: int) -> tuple[int, int, int]:
-    """Step out of all objects and lists that end at *at*."""
     while at >= 0 and depth > 0:
         at = skip_blanks(data, at)
         if data[at] != (CLOSE_OBJECT if kinds & 1 else CLOSE_LIST):
@@ -245,7 +247,7 @@ def _close_containers(data: Bytes, at: int, kinds: int, depth: int) -> tuple[int
 
 @allocation_free
 def _next_value(data: Bytes, at: int, kinds: int) -> int:
-    """Start of the next value of the same object or list; -1 after the last."""
+    """Return the start of the next value of the same object or list; -1 after the last."""
     if at < 0 or data[at] != COMMA:
         return -1
     at = skip_blanks(data, at + 1)
@@ -256,7 +258,7 @@ def _next_value(data: Bytes, at: int, kinds: int) -> int:
 
 
 FIRST_YEAR, LAST_YEAR = 1970, 2250
-"""Until then microseconds since 1970 are exact as float64."""
+"""Supported years, in which microseconds since 1970 are exact as float64."""
 
 _DATE_TIME_MARK, _ZULU = b"TZ"
 _SHORTEST = len("2026-01-01T00:00:00Z")
@@ -268,7 +270,7 @@ _EPOCH_DAY = 719_162
 
 @inlined
 def _two_digits(data: Bytes, at: int) -> int:
-    """Two digits as a number; negative if they are not digits."""
+    """Return two digits as a number; negative if they are not digits."""
     if not (is_digit(data[at]) and is_digit(data[at + 1])):
         return -10_000
     return as_int(data[at] - ZERO) * 10 + as_int(data[at + 1] - ZERO)
@@ -276,7 +278,7 @@ def _two_digits(data: Bytes, at: int) -> int:
 
 @allocation_free
 def _days_since_epoch(year: int, month: int, day: int) -> int:
-    """Days from 1970-01-01 to a date; -1 if the calendar has no such date in our years."""
+    """Return the days from 1970-01-01 to a date; -1 if the calendar has no such date in the supported years."""
     if not (FIRST_YEAR <= year <= LAST_YEAR and 1 <= month <= 12):
         return -1
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
@@ -289,7 +291,7 @@ def _days_since_epoch(year: int, month: int, day: int) -> int:
 
 @allocation_free
 def _offset_s(data: Bytes, at: int, end: int) -> int:
-    """UTC offset in seconds of `Z` or `+hh:mm` that fills the rest of the text; 100,000 for any other."""
+    """Return the UTC offset in seconds of `Z` or `+hh:mm` that fills the rest of the text; 100,000 for other texts."""
     if at + 1 == end and data[at] == _ZULU:
         return 0
     if at + 6 != end or data[at + 3] != COLON or not (data[at] == MINUS or data[at] == PLUS):
@@ -303,7 +305,7 @@ def _offset_s(data: Bytes, at: int, end: int) -> int:
 
 @allocation_free
 def _seconds_since_epoch(data: Bytes, at: int) -> int:
-    """Seconds from 1970 to `yyyy-mm-ddThh:mm:ss`, without an offset; -1 for any other text."""
+    """Return the seconds from 1970 to `yyyy-mm-ddThh:mm:ss`, without an offset; -1 for any other text."""
     marks = data[at + 4] == MINUS and data[at + 7] == MINUS and data[at + 10] == _DATE_TIME_MARK
     if not (marks and data[at + 13] == COLON and data[at + 16] == COLON):
         return -1
@@ -318,7 +320,7 @@ def _seconds_since_epoch(data: Bytes, at: int) -> int:
 
 @allocation_free
 def rfc3339_ms(data: Bytes, at: int, end: int) -> int:
-    """UTC milliseconds of the time in data[at:end]; -1 if it is unusual, more than six decimals included."""
+    """Return the UTC milliseconds of the time in data[at:end]; -1 if it is unusual, as with more than six decimals."""
     if end - at < _SHORTEST:
         return -1
     seconds, micros = _seconds_since_epoch(data, at), 0

@@ -1,4 +1,4 @@
-"""Conversion of payloads to columns: kernels for plain records, the reference path for all others."""
+"""Convert payloads to columns: kernels for plain records, the reference path for all others."""
 
 from __future__ import annotations
 
@@ -23,21 +23,19 @@ from .scan_schema import SCAN_SCHEMA, ScanSchema
 from .text_buffer import TEXT_BUFFER_BYTES
 
 _TABLE_SLOTS = 1 << 17
-"""Places of the memory: 40 bytes each, of which half are used at most. When they are used up it is emptied."""
+"""Slots of the memory: 40 bytes each. At most half are used; when they are used up, the memory is emptied."""
 
 EventDecoder = Callable[[bytes], NativeEvent]
 
 
 class EncodedBatch(NamedTuple):
-    """A batch of payloads as columns."""
-
     columns: EventColumns
     positions: npt.NDArray[np.int64]  # of the rows of `columns` among the payloads
     refused: list[tuple[int, MalformedEvent]]  # positions of all other payloads, and why
 
 
 class RawEncoder:
-    """Gives the columns of `encoder.encode([decode(payload) ...])`, bit for bit, mostly without decoding anything."""
+    """Returns the columns of `encoder.encode([decode(payload) ...])`, bit for bit, mostly without decoding anything."""
 
     def __init__(
         self,
@@ -60,11 +58,11 @@ class RawEncoder:
 
     @staticmethod
     def slots_for(agents: int) -> int:
-        """Places that hold the keys of so many agents: 2 to 4 for each, that is 112 to 224 bytes."""
+        """Return the number of slots for the keys of this many agents: 2 to 4 for each, that is 112 to 224 bytes."""
         return max(_TABLE_SLOTS, 1 << (2 * agents - 1).bit_length())
 
     def encode(self, payloads: Sequence[bytes]) -> EncodedBatch:
-        """Columns of the payloads that are events, in their order."""
+        """Return the columns of the payloads that are events, in their order."""
         n = len(payloads)
         data, starts = joined_records(payloads)
         out = allocate_rows(n, len(data))
@@ -94,7 +92,7 @@ class RawEncoder:
     def _read_attributes(
         self, out: ColumnRows, payloads: Sequence[bytes], decoded: dict[int, NativeEvent]
     ) -> dict[int, Sequence[Argument]]:
-        """Arguments of the scanned records whose attributes report origins; their codes are written."""
+        """Read the arguments of the scanned records whose attributes report origins, and write their codes."""
         given_arguments: dict[int, Sequence[Argument]] = {}
         spans = out.attributes.tolist()
         for position in np.flatnonzero((out.attributes[:, 1] > 0) & (out.state == 0)).tolist():

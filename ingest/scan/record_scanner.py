@@ -1,4 +1,4 @@
-"""Scanner for the members of one record: positions of texts, values of numbers, words and times."""
+"""Scan the members of one record: positions of texts, values of numbers, words and times."""
 
 from __future__ import annotations
 
@@ -68,7 +68,6 @@ class MemberSpans(NamedTuple):
 
 
 def allocate_member_spans() -> MemberSpans:
-    """Room for one record."""
     return MemberSpans(
         np.zeros(scan_schema.FIELD_COUNT, np.int64),
         np.zeros(scan_schema.FIELD_COUNT, np.int64),
@@ -79,7 +78,7 @@ def allocate_member_spans() -> MemberSpans:
 
 
 def joined_records(payloads: Sequence[bytes], behind: bytes = b"") -> tuple[Bytes, Integers]:
-    """The bytes of all records and of what is *behind* them, and where each begins, (n + 1,).
+    """Return the bytes of all records followed by *behind*, and where each record begins, (n + 1,).
 
     Each record is followed by a zero byte, the last text by more: words are read past the end of a text.
     """
@@ -90,7 +89,7 @@ def joined_records(payloads: Sequence[bytes], behind: bytes = b"") -> tuple[Byte
 
 @allocation_free
 def read_plain_record(data: Bytes, start: int, end: int, schema: ScanSchema, spans: MemberSpans) -> bool:
-    """Read the record data[start:end] into *spans*; returns whether it is plain and has all required members."""
+    """Read the record data[start:end] into *spans*; return whether it is plain and has all required members."""
     if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, spans) != end:
         return False
     for number in _REQUIRED:  # noqa: SIM110
@@ -101,7 +100,6 @@ def read_plain_record(data: Bytes, start: int, end: int, schema: ScanSchema, spa
 
 @allocation_free
 def read_record(data: Bytes, at: int, schema: ScanSchema, spans: MemberSpans) -> int:
-    """Read a record into *spans*."""
     spans.lengths[:] = ABSENT
     at, level, seen = skip_blanks(data, at), scan_schema.TOP_LEVEL, np.uint64(0)
     if data[at] != OPEN_OBJECT:
@@ -147,7 +145,9 @@ def _next_member(data: Bytes, at: int) -> int:
 
 @inlined
 def _read_name(data: Bytes, at: int, level: int, schema: ScanSchema) -> tuple[int, int]:
-    """Field number (-1 = not in the schema) of the name at *at*, and where its value begins (-1 = unusual)."""
+    """Return the field number (-1 if not in the schema) of the name at *at*, and where its value begins (-1 if
+    unusual).
+    """
     if data[at] != QUOTE:
         return -1, -1
     end = string_end(data, at + 1)
@@ -158,7 +158,7 @@ def _read_name(data: Bytes, at: int, level: int, schema: ScanSchema) -> tuple[in
 
 @inlined
 def find_word(data: Bytes, at: int, end: int, level: int, schema: ScanSchema) -> int:
-    """Meaning of a member name of a level, or of a word of a vocabulary; -1 for one that the schema does not have."""
+    """Return the meaning of a member name of a level, or of a word of a vocabulary; -1 if it is unknown."""
     length = end - at
     if length > scan_schema.MAX_WORD_BYTES:
         return -1
@@ -175,7 +175,6 @@ def find_word(data: Bytes, at: int, end: int, level: int, schema: ScanSchema) ->
 
 @inlined
 def _first_bytes(word: np.uint64, length: int) -> np.uint64:
-    """The first bytes of a word."""
     if length == 8:
         return word
     return word & ((np.uint64(1) << np.uint64(8 * length)) - np.uint64(1))
@@ -183,7 +182,7 @@ def _first_bytes(word: np.uint64, length: int) -> np.uint64:
 
 @inlined
 def _read_value(data: Bytes, at: int, field: int, schema: ScanSchema, spans: MemberSpans) -> int:
-    """Reads a value that is not an object of the schema; returns its end."""
+    """Read a value that is not an object of the schema; return its end."""
     first, kind = data[at], schema.kinds[field]
     if first == NULL_BEGINS:
         return null_end(data, at) if schema.nullable[field] else -1
@@ -244,13 +243,12 @@ def _read_string(data: Bytes, at: int, field: int, kind: int, schema: ScanSchema
 
 @inlined
 def _within_limit(data: Bytes, at: int, end: int, most: int) -> bool:
-    """True if a text has at most so many characters."""
     return end - at <= most or count_characters(data, at, end) <= most
 
 
 @allocation_free
 def _is_hex_hash(data: Bytes, at: int, end: int) -> bool:
-    """True for 8 to 64 hexadecimal digits in small letters."""
+    """Return whether a text is 8 to 64 lowercase hexadecimal digits."""
     if not MIN_HASH_DIGITS <= end - at <= MAX_HASH_DIGITS:
         return False
     for place in range(at, end):  # noqa: SIM110
@@ -261,7 +259,6 @@ def _is_hex_hash(data: Bytes, at: int, end: int) -> bool:
 
 @allocation_free
 def _read_objects(data: Bytes, at: int, field: int, schema: ScanSchema, spans: MemberSpans) -> int:
-    """Read a list of objects of the schema."""
     spans.begins[field], count = at, 0
     at = skip_blanks(data, at + 1)
     while data[at] == OPEN_OBJECT:
@@ -307,7 +304,9 @@ def _keep_argument(data: Bytes, spans: MemberSpans, argument: int) -> None:
 
 @allocation_free
 def _read_object(data: Bytes, at: int, level: int, schema: ScanSchema, spans: MemberSpans) -> int:
-    """Read one object of a list, none of whose members is an object of the schema; all required members are present."""
+    """Read one object of a list, none of whose members is an object of the schema. All required members must be
+    present.
+    """
     seen = np.uint64(0)
     at = skip_blanks(data, at + 1)
     while at >= 0 and data[at] != CLOSE_OBJECT:
@@ -327,7 +326,6 @@ def _read_object(data: Bytes, at: int, level: int, schema: ScanSchema, spans: Me
 
 @allocation_free
 def _read_list(data: Bytes, at: int, field: int, spans: MemberSpans) -> int:
-    """Read a list of texts."""
     if data[at] != OPEN_LIST:
         return -1
     spans.begins[field], count = at, 0

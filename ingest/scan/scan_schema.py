@@ -1,4 +1,4 @@
-"""Native schema in the scanner's form: made from the types of `NativeEvent`, so that there is one schema.
+"""The native schema in the scanner's form, derived from the types of `NativeEvent` so that there is one schema.
 
 Every member that the schema names gets a field number. Names of members and words of closed vocabularies have at most
 16 bytes; the kernels compare them as two 64-bit words.
@@ -19,14 +19,14 @@ from ..events import CAUSES, EFFECTS, EVENT_TYPES, ORIGINS, OUTCOMES, PROVENANCE
 
 UNKNOWN, TEXT, IDENTIFIER, NAMES, WORD, TIME, SIZE, COUNT, INTEGER, FLAG, OBJECT, FREE_OBJECT = range(12)
 LABEL, HEX_HASH, CALL_INDEX, OBJECTS = range(12, 16)
-"""Kinds of members: what the schema does not name, then its types."""
+"""Kinds of members: first a member that the schema does not name, then the types."""
 
 TOP_LEVEL = 0
-"""Level of the record's own members; each object in it is a level, and so is each vocabulary."""
+"""Level of the record's members; each object and each vocabulary in it is a separate level."""
 
 MAX_WORD_BYTES = 16
 WORD_SLOTS = 256
-"""Places of the table of words; a power of two, at least twice as many as words."""
+"""Slots of the table of words: a power of two, at least twice the number of words."""
 
 _TYPES: tuple[tuple[mi.Type, int], ...] = (
     (mi.StrType(max_length=MAX_ID_LENGTH), TEXT),
@@ -43,7 +43,7 @@ _TYPES: tuple[tuple[mi.Type, int], ...] = (
     (mi.IntType(ge=0, le=MAX_CALL_INDEX), CALL_INDEX),
 )
 MAX_FIELDS = 64
-"""Fields are bits of one number while a record is read."""
+"""Maximum number of fields: while a record is read, they are bits of one number."""
 _VOCABULARIES = {
     "type": EVENT_TYPES,
     "effect": EFFECTS,
@@ -56,7 +56,7 @@ _VOCABULARIES = {
 
 
 class SchemaMember(NamedTuple):
-    """One member of the schema; `inner` is the level of its own members, its items' members or words, -1 for none."""
+    """One member of the schema. `inner` is the level of its members, its items' members or words; -1 if it has none."""
 
     path: str
     level: int
@@ -79,7 +79,7 @@ class ScanSchema(NamedTuple):
 
 
 def _schema_members() -> Iterator[SchemaMember]:
-    """All members; those of nested objects come after those of the record."""
+    """Return all members; those of nested objects follow those of the record."""
     objects: list[tuple[str, int, mi.StructType]] = [("", TOP_LEVEL, mi.type_info(NativeEvent))]  # type: ignore[list-item]
     levels = 1
     for prefix, level, struct in objects:
@@ -96,7 +96,7 @@ def _schema_members() -> Iterator[SchemaMember]:
 
 
 def _without_none(field_type: mi.Type) -> tuple[mi.Type, bool]:
-    """A type without its description and `None`, and whether it had one."""
+    """Return a type without its description and `None`, and whether it had `None`."""
     if isinstance(field_type, mi.Metadata):
         return _without_none(field_type.type)
     if not isinstance(field_type, mi.UnionType):
@@ -130,7 +130,7 @@ _NUMBER = {member.path: number for number, member in enumerate(SCHEMA_MEMBERS)}
 
 
 def field_number(path: str) -> int:
-    """Number of a field. Raises KeyError for a path that is not in the schema."""
+    """Return the number of a field. Raises KeyError for a path that is not in the schema."""
     return _NUMBER[path]
 
 

@@ -1,4 +1,4 @@
-"""Texts put together in a buffer, and texts compared, without strings."""
+"""Build texts in a buffer and compare texts, without Python strings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from ..hashing import salted_key, siphash
 from .json_scanner import QUOTE, Bytes
 
 TEXT_BUFFER_BYTES = MAX_EVENT_BYTES + 8192
-"""Bytes of the buffer: all texts of the largest record, eight more for each of 512 names, and eight to read past."""
+"""Size of the buffer: all texts of the largest record, eight bytes for each of 512 names, and eight to read past the
+end."""
 
 
 class WordList:
@@ -31,7 +32,7 @@ class WordList:
 
 @inlined
 def append_byte(room: Bytes, at: int, byte: int) -> int:
-    """Append one byte; returns the end, as all of these do."""
+    """Append one byte; return the new end, as all append functions do."""
     room[at] = byte
     return at + 1
 
@@ -46,7 +47,7 @@ def append_number(room: Bytes, at: int, number: int) -> int:
 
 @inlined
 def append_text(room: Bytes, at: int, data: Bytes, begin: int, length: int) -> int:
-    """Append data[begin : begin + length]; nothing for an absent text, whose length is -1."""
+    """Append data[begin : begin + length]; nothing if the text is absent (length -1)."""
     for k in range(length):
         room[at + k] = data[begin + k]
     return at + max(length, 0)
@@ -54,7 +55,7 @@ def append_text(room: Bytes, at: int, data: Bytes, begin: int, length: int) -> i
 
 @inlined
 def next_list_item(data: Bytes, at: int) -> tuple[int, int]:
-    """First byte and end of the next text of a list that was read; *at* is its beginning or the end of the last one."""
+    """Return the start and end of the next text of a list; *at* is the list's beginning or the end of the last text."""
     at += 1
     while data[at] != QUOTE:
         at += 1
@@ -89,7 +90,6 @@ def append_joined(room: Bytes, at: int, data: Bytes, begin: int, count: int, sep
 
 @inlined
 def texts_equal(data: Bytes, at: int, other: Bytes, begin: int, length: int) -> bool:
-    """True if two texts of the same length are equal."""
     for k in range(length):  # noqa: SIM110
         if data[at + k] != other[begin + k]:
             return False
@@ -98,7 +98,7 @@ def texts_equal(data: Bytes, at: int, other: Bytes, begin: int, length: int) -> 
 
 @allocation_free
 def list_contains(data: Bytes, begin: int, count: int, text: int, length: int) -> bool:
-    """True if a list holds the text data[text : text + length]."""
+    """Return whether a list holds the text data[text : text + length]."""
     for _ in range(count):
         start, begin = next_list_item(data, begin)
         if begin - start == length and texts_equal(data, start, data, text, length):
@@ -108,7 +108,7 @@ def list_contains(data: Bytes, begin: int, count: int, text: int, length: int) -
 
 @allocation_free
 def word_index(data: Bytes, at: int, length: int, texts: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64]) -> int:
-    """Position of a text in a lexicon; -1 if it is not in it."""
+    """Return the position of a text in a lexicon; -1 if it is missing."""
     for word in range(len(lengths)):
         if lengths[word] == length and texts_equal(data, at, texts[word], 0, length):
             return word
@@ -125,13 +125,13 @@ AGENT, NETWORK, SCOPES, TARGET, CAPABILITY = range(5)
 """Kinds of entries; bit k of a row's state says that its entry of kind k is missing."""
 ENTRY_KINDS = 5
 TARGET_SIDE = 5
-"""Replaces TARGET in fingerprints of a host alone, of which only the side is looked up."""
+"""Replaces TARGET in fingerprints of a host for which only the side is looked up."""
 
 UInt64s = npt.NDArray[np.uint64]
 
 
 class FingerprintTable(NamedTuple):
-    """Open addressing; an entry with the fingerprint (0, 0) is empty."""
+    """An open-addressing table; an entry with the fingerprint (0, 0) is empty."""
 
     keys: UInt64s  # (4,): of both halves of the fingerprint
     fingerprints: UInt64s  # (places, 2)
@@ -140,7 +140,7 @@ class FingerprintTable(NamedTuple):
 
 
 def allocate_fingerprint_table(salt: bytes, purpose: bytes, places: int, width: int) -> FingerprintTable:
-    """An empty memory with *width* values in an entry; *places* is a power of two."""
+    """Return an empty memory with *width* values per entry; *places* is a power of two."""
     keys = np.concatenate([salted_key(salt, b"tw-" + purpose + half) for half in (b"-1", b"-2")])
     prints, values = np.zeros((places, 2), np.uint64), np.zeros((places, width), np.uint64)
     return FingerprintTable(keys, prints, values, np.zeros((places, 2)))
@@ -148,14 +148,14 @@ def allocate_fingerprint_table(salt: bytes, purpose: bytes, places: int, width: 
 
 @allocation_free
 def fingerprint(text: Bytes, length: int, memory: FingerprintTable, out: UInt64s) -> None:
-    """Fingerprint of text[:length], never (0, 0); eight more bytes must be readable."""
+    """Write the fingerprint of text[:length], never (0, 0), into *out*; eight more bytes must be readable."""
     out[0] = siphash(text, 0, length, memory.keys[0], memory.keys[1]) | np.uint64(1)
     out[1] = siphash(text, 0, length, memory.keys[2], memory.keys[3])
 
 
 @inlined
 def slot_of(memory: FingerprintTable, prints: UInt64s) -> int:
-    """Slot of an entry; if there is none, the empty slot in which it belongs."""
+    """Return the slot of an entry; if it is missing, the empty slot in which it belongs."""
     mask = len(memory.values) - 1
     slot = as_int(prints[0] >> np.uint64(1)) & mask
     while memory.fingerprints[slot, 0] != 0 and (
@@ -174,7 +174,7 @@ def store_missing(
     numbers: npt.NDArray[np.float64],
     codes: npt.NDArray[np.int8],
 ) -> int:
-    """Keep the entries that rows lack, from the rows' columns; returns how many are new.
+    """Store the entries that rows lack, from the rows' columns; return how many are new.
 
     Args:
         state: (n,): bit k = the entry of kind k is to be kept.
