@@ -1,4 +1,4 @@
-"""Kernels of the features of arguments: where the values of a call came from, and by which way.
+"""Kernels of the features of arguments: where the values of a call came from, and by which route.
 
 `argument_origin` says whether a call acts on a value that others may have written and that its task never used.
 
@@ -46,7 +46,7 @@ def _may_be_foreign(untrusted: np.uint64, session: Array, source: np.int64) -> b
 
 @inlined
 def acts(codes: Array) -> bool:
-    """Return whether a call may change something or leads outside. An unknown effect counts."""
+    """Return whether a call may change something or leads outside. An unknown effect counts as such."""
     return bool(codes[columns.EFFECT] != _READ or codes[columns.EXTERNAL] == columns.OUTSIDE)
 
 
@@ -87,8 +87,9 @@ def _remembers(baseline: Baseline, scope: np.uint64, at_ms: int) -> bool:
 
 @inlined
 def novelty_to_peers(baseline: Baseline, scope: np.uint64, peers: np.uint64, value: np.uint64, new: float) -> float:
-    """Return the novelty of a value that a scope does not know: *new*, or more if the peers of its task do not
-    know it."""
+    """Return the novelty of a value that a scope does not know: *new*, or more if the peers of its task do not know it
+    either.
+    """
     return NEW_TO_ALL if scope != peers and shared_count(baseline, peers, value) == 0.0 else new
 
 
@@ -103,7 +104,7 @@ def argument_origin(
     baseline: Baseline,
     table: Array,
 ) -> float:
-    """Return the value of the feature for an event that reports origins, whose values are already items."""
+    """Return the feature's value for an event that reports origins, whose values are already items."""
     declared = scopes[layout.TASK] != 0
     scope, peers, new = scopes[layout.TASK] if declared else scopes[layout.PEERS], scopes[layout.PEERS], NEW_TO_TASK
     if not _remembers(baseline, scope, now_ms):
@@ -154,9 +155,9 @@ def end_call(state: AgentState, slot: int, k: int, code: int, sensitive: bool) -
 
 
 SENSITIVE_TYPES = np.uint64(0x5E2517173)
-"""Scope under which a baseline keeps the types of resources that are sensitive, by their names' hashes."""
+"""Scope under which a baseline keeps the hashed names of sensitive resource types."""
 ANY_TYPE = np.uint64(0)
-"""Mark of a table that takes every type; no name has this hash."""
+"""Marks a table in which every type is sensitive; no name has this hash."""
 
 
 @inlined
@@ -184,7 +185,7 @@ def _was_sensitive(sensitive: np.uint32, session: Array, call: np.int64) -> bool
 
 @inlined
 def _sends(codes: Array) -> bool:
-    """Return whether a call leads outside or may write where others do: its answer may contain what they wrote."""
+    """Return whether a call leads outside or may write to a place that others write to, too."""
     if codes[columns.EXTERNAL] == columns.OUTSIDE:
         return True
     shared = codes[columns.UNTRUSTED_RESULT] == 1 and codes[columns.EXTERNAL] != columns.INSIDE
@@ -195,7 +196,7 @@ def _sends(codes: Array) -> bool:
 def write_routes(
     observations: RowObservations, row: int, names: Array, codes: Array, sensitive: np.uint32, session: Array
 ) -> None:
-    """Write the routes of an event whose values are already items, and those that its agent learns."""
+    """Write the routes of an event whose values are already items, and the routes that its agent learns."""
     arguments, learned = observations.arguments, 0
     does_act, sends = acts(codes), _sends(codes)
     for argument in range(arguments.start[row], arguments.start[row + 1]):
