@@ -112,7 +112,8 @@ def _fill_heap(
 
 def _expected_paths(tree: Any, beyond: Floats) -> Floats:
     """Return the mean path length of the samples of each node. In scikit-learn, children have higher numbers than their
-    parent."""
+    parent.
+    """
     expected = tree.compute_node_depths() - 1.0 + beyond
     count = tree.n_node_samples
     for node in range(tree.node_count - 1, -1, -1):
@@ -144,12 +145,12 @@ def average_path_length(samples: NDArray[np.integer[Any]]) -> Floats:
 
 
 MIN_ROWS = 50
-"""Fewest rows of history to learn from; below, a p-value could not even say one in fifty."""
+"""Minimum rows of history to learn from; with fewer, a p-value could not even show one in fifty."""
 _LARGEST_FOLD = 2 / 3  # share of the rows; a larger fold would leave too little to train its detector on
 
 
 class HeldOutScores(NamedTuple):
-    """Scores of n training rows, over all evidence and by concern, from a detector that had not seen them."""
+    """Scores of n training rows, over all evidence and by concern, from a detector that had not seen the rows."""
 
     scores: Scores
     concerns: ConcernScores
@@ -189,8 +190,8 @@ def fit_detector(
         version: version of the model.
 
     Returns:
-        the detector, and the scores that each training row got from a detector that had not seen it; anyone who derives
-        a threshold from the history should use these.
+        the detector, and the scores that each training row got from a detector that had not seen it. Callers that
+        derive a threshold from the history should use these.
 
     Raises:
         NotFinite: a value is NaN, infinite or beyond float32.
@@ -274,7 +275,7 @@ def assign_folds(sessions: Ids, folds: int, seed: int) -> Ints:
     numbers of rows.
 
     With fewer than two sessions, or one that holds more than two thirds of the rows, folds are blocks of
-    consecutive rows: neighbours then share a session, and the p-values are a little too bold.
+    consecutive rows: neighbors then share a session, and the p-values are a little too bold.
     """
     rows = len(sessions)
     ids, position, counts = np.unique(np.asarray(sessions, np.uint64), return_inverse=True, return_counts=True)
