@@ -163,7 +163,6 @@ _DETECTOR_SIZES: Final[Mapping[str, int]] = {
 
 
 def _scale_rules(name: str, groups: str) -> dict[str, ArrayRule]:
-    """Return the rules for scales of peer groups; *groups* is the letter of their number."""
     return {
         f"{name}_groups": ArrayRule(np.uint64, (groups,)),
         f"{name}_location": ArrayRule(np.float64, (groups,), -_DECADES, _DECADES),
@@ -172,7 +171,6 @@ def _scale_rules(name: str, groups: str) -> dict[str, ArrayRule]:
 
 
 def _calibration_rules(name: str, groups: str, values: str) -> dict[str, ArrayRule]:
-    """Return the rules for a calibration; *groups* and *values* are the letters of its sizes."""
     return {
         f"{name}_groups": ArrayRule(np.uint64, (groups,)),
         f"{name}_start": ArrayRule(np.int64, (f"{groups}1",)),

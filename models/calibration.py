@@ -63,8 +63,8 @@ class Calibration(NamedTuple):
             scores: float64 (n,), held-out, higher is more anomalous.
             groups: uint64 (n,), peer group of each; `FLEET_GROUP` for none.
             minimum: held-out scores that a group needs for a separate calibration.
-            before_adding: scores without added evidence, if evidence is added to some. They judge rows to which none can
-                be added; other rows are judged among themselves if there are enough. None = none is added.
+            before_adding: scores without added evidence, if evidence is added to some. They judge rows to which
+                none can be added; other rows are judged among themselves if there are enough. None = none is added.
 
         Raises:
             NotEnoughHistory: there are no scores.
@@ -206,8 +206,8 @@ class PackedCalibrations(NamedTuple):
     entries: Ints
     start: Ints  # int64 (E + 1,), where an entry's values begin
     values: Floats  # float64 (m,), ascending within an entry
-    # float64 (m,), p-value of a score that is greater than the value and not than the next one; of one that is greater
-    # than none it is 1
+    # float64 (m,), p-value of a score that is greater than the value and not than the next one; 1 for a score that is
+    # greater than none
     p_values: Floats
 
     @staticmethod

@@ -82,7 +82,7 @@ class ChallengeThreshold(msgspec.Struct, frozen=True):
     """The score above which a call waits for a person."""
 
     anomaly_score: float  # of compromise
-    effect: str  # of the held-out calls that it was read from; `all` where the effect's own were too few
+    effect: str  # of the held-out calls that it was read from; `all` if the effect had too few
 
 
 class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -145,8 +145,7 @@ class RatesOfNovelty(msgspec.Struct, frozen=True):
 
     def of_call(self, key: int, *, reads: bool) -> float:
         """Return the rate for calls of an action, at least that of all acting calls, because a single action has too
-        few.
-        """
+        few."""
         return max(self.by_action.get(f"{key:016x}", self.reading if reads else self.acting), self.acting)
 
 
@@ -174,8 +173,7 @@ class ForeignValueRates(RatesOfNovelty, frozen=True):
 
 def fit_foreign_rates(keys: Ids, effects: NDArray[np.int8], foreign: Floats) -> ForeignValueRates:
     """Fit the rates on held-out calls; arguments as for `ForeignValueRates.evidence`. A few calls of one action are
-    weak evidence.
-    """
+    weak evidence."""
     tells_values = foreign >= KNOWN_VALUES
     keys, reads, foreign = keys[tells_values], effects[tells_values] == _READ, foreign[tells_values]
     of_task, to_all = (_fit_rates(keys, reads, foreign >= degree) for degree in (NEW_TO_TASK, NEW_TO_ALL))
@@ -277,8 +275,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
     @staticmethod
     def from_settings(settings: Mapping[str, Any]) -> CallChallenges | None:
         """Read the challenges from a manifest's settings; None if the model was trained without them. Raises
-        ModelError.
-        """
+        ModelError."""
         if "challenges" not in settings:
             return None
         try:
@@ -296,8 +293,7 @@ def _calls_for(
     tenant: str, effect: str, of_all: Mapping[str, HeldOutCalls], bounded: BoundedCalls
 ) -> HeldOutCalls | None:
     """Return the calls of an effect as they count for a tenant: its calls, those of all tenants without separate calls,
-    or all.
-    """
+    or all."""
     grounds = (bounded.get(key, {}).get(effect) for key in (tenant, ""))
     return next((calls for calls in grounds if calls is not None), of_all.get(effect))
 
@@ -368,8 +364,7 @@ def score_asked(
 
 def held_out_by_effect(columns: EventColumns, scores: Floats) -> dict[str, HeldOutCalls]:
     """Return the scores (n,) of calls among events, by effect and for all effects, without events that are never
-    evaluated.
-    """
+    evaluated."""
     return {name: HeldOutCalls.of(scores[rows]) for name, rows in _calls_by_effect(columns).items()}
 
 
@@ -380,8 +375,7 @@ def has_neighbours(columns: EventColumns) -> bool:
 
 def bounded_by_tenant(columns: EventColumns, scores: Floats) -> BoundedCalls:
     """Return the held-out scores as they count for each tenant with separate calls, and for all others, whose calls may
-    all come from one neighbor.
-    """
+    all come from one neighbor."""
     tenants, by_tenant = columns.names[:, event_columns.TENANT], BoundedCalls()
     for name, rows in _calls_by_effect(columns).items():
         calls = rank_calls(tenants[rows], scores[rows])

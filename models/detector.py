@@ -117,7 +117,6 @@ def assessment_tables(
 
 @inlined
 def _picked_norm(evidence: Floats, features: Ints, norm: int, room: Floats) -> float:
-    """Return the norm of the evidence of some *features* of a row (F,); *room* (F,) is overwritten."""
     count = 0  # of those that bring any: the others, half of them, would add 0
     for feature in features:
         room[count] = evidence[feature]
@@ -309,8 +308,7 @@ class ForestDetector:
     @property
     def budget_shares(self) -> tuple[float, float, float]:
         """The share of the alert budget of each concern, in the order of `CONCERNS`. A concern without a share changes
-        no level.
-        """
+        no level."""
         return self.settings.budget_shares
 
     @property

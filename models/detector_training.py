@@ -112,8 +112,7 @@ def _fill_heap(
 
 def _expected_paths(tree: Any, beyond: Floats) -> Floats:
     """Return the mean path length of the samples of each node. In scikit-learn, children have higher numbers than their
-    parent.
-    """
+    parent."""
     expected = tree.compute_node_depths() - 1.0 + beyond
     count = tree.n_node_samples
     for node in range(tree.node_count - 1, -1, -1):
@@ -255,7 +254,6 @@ def _fit_parts(
     added: Flags,
     rate_between: Floats,
 ) -> EvidenceCombination:
-    """Fit the tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
     tails = fit_tails(X, settings.knots, resolution, decades)
     in_bits = np.broadcast_to(np.asarray(0.0 if decades is None else decades), added.shape) > 0.0
     for feature in np.flatnonzero(added & ~in_bits).tolist():

@@ -172,7 +172,7 @@ def _knots_of_feature(ordered: Floats, knots: int, step: float) -> tuple[Floats,
     chosen = np.union1d(_select_knots(at, counts, places), np.flatnonzero(jumps))
     gaps = np.append(np.diff(values), np.inf)
     after = values + np.minimum(step, gaps / 2)
-    # between two neighbouring floats there is no room for a second knot; the next value carries the same evidence
+    # between two neighboring floats there is no room for a second knot; the next value carries the same evidence
     # anyway
     jumps &= (after > values) & (after < np.append(values[1:], np.inf))
     x = np.concatenate([values[chosen], after[jumps]])
@@ -199,8 +199,7 @@ def _select_knots(at: Floats, counts: Ints, places: int) -> Ints:
 
 def _tail_rate(ordered: Floats, step: float) -> float:
     """Return the decades per unit beyond the maximum, from the exponential through the mean excess of the largest
-    values.
-    """
+    values."""
     n = len(ordered)
     largest = min(max(int(np.ceil(n * _TAIL_SHARE)), _TAIL_LEAST), n - 1)
     excess = ordered[n - largest :] - ordered[n - largest - 1]
@@ -286,8 +285,7 @@ class EvidenceCombination(NamedTuple):
 
 class CombinedEvidence(NamedTuple):
     """T and its parts, all in decades: statistic (n,), forest (n,), tails (n,), u (n, F), weighed, and the sum of the
-    features that are added to it (n,); and whether any of those could bring evidence, bool (n,).
-    """
+    features that are added to it (n,); and whether any of those could bring evidence, bool (n,)."""
 
     statistic: Floats
     forest: Floats
@@ -320,8 +318,7 @@ def is_seen_by_forest(importance: Floats) -> Flags:
 
 def forest_input(u: Floats, importance: Floats) -> Floats:
     """Return the evidence (n, F) that the forest uses. Features of little importance are constant, so no tree splits on
-    them.
-    """
+    them."""
     return np.asarray(u * is_seen_by_forest(importance))
 
 

@@ -27,7 +27,7 @@ class ForestArrays(NamedTuple):
     """An isolation forest of T trees with S = 2**depth slots each, over F features."""
 
     features: NDArray[np.uint16]  # uint16 (T, S), the feature that a node compares
-    # float32 (T, S), right if the float32 value is greater; +inf where the tree ended earlier
+    # float32 (T, S), right if the float32 value is greater; +inf if the tree ended earlier
     thresholds: NDArray[np.float32]
     leaves: Floats  # float64 (T, S), path length of a leaf: its depth plus c(samples in it)
     expected: Floats  # float64 (T, S), mean path length of the training samples that reached an inner node
@@ -220,7 +220,7 @@ def path_shortenings(forest: ForestArrays, X: Floats) -> Floats:
 
     Returns:
         float64 (n, F), in units of `-log2(score)`: `log2(score) = sum over features - expected`, with the
-        forest's expectation before any feature is looked at. Positive where the feature made the row more anomalous.
+        forest's expectation before any feature is looked at. Positive if the feature made the row more anomalous.
 
     Raises:
         WrongShape: X is not (n, F).

@@ -451,12 +451,12 @@ def _previous_directory(path: Path) -> Path:
 
 
 def _current_directory(path: Path) -> Path:
-    """Return the directory to read: *path*, or the previous model if a replacement was interrupted."""
+    """Return *path*, or the previous model if a replacement was interrupted."""
     return _previous_directory(path) if not path.exists() and _holds_model(_previous_directory(path)) else path
 
 
 def _refuse_foreign_directory(path: Path) -> None:
-    """Refuse to replace a directory that is not a model, so that a wrong `--model` destroys nothing."""
+    """Raise ModelError for a directory that is not a model, so that a wrong `--model` destroys nothing."""
     if not os.path.lexists(path) or is_model(path):
         return
     if path.is_symlink() or not path.is_dir() or any(path.iterdir()):

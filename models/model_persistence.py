@@ -1,6 +1,4 @@
-"""Models as named arrays, and back. The arrays are checked: a detector that loads is one that
-scores.
-"""
+"""Convert models to named arrays and back. The arrays are checked, so a detector that loads can score."""
 
 from __future__ import annotations
 
@@ -270,7 +268,7 @@ def _setting(settings: Mapping[str, Any], name: str, kind: Any, default: Any) ->
 
 
 def _seed_columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """Split the seeds' rows into plain arrays: a model holds no structured types."""
+    """Split the seeds' rows into plain arrays, because a model contains no structured types."""
     return {name: np.ascontiguousarray(rows[name]) for name in layout.STATE_ROW.names or ()}
 
 
@@ -384,7 +382,6 @@ class ModelRegistry:
 
     @staticmethod
     def _contains(directory: Path, digest: str) -> bool:
-        """Return whether the directory holds that model, undamaged."""
         try:
             return is_model(directory) and read_manifest(directory)[1] == digest
         except ModelError:

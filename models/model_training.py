@@ -159,8 +159,7 @@ def rate_of_told_targets(columns: EventColumns) -> float:
 
 def _rate_of_lonely(columns: EventColumns, start: Ints, remembered: Ids, used: Ids, asked: Flags) -> float:
     """Return the rate of events with an argument that is *used* (m,) and that no other task of the peer group
-    *remembered* (m,).
-    """
+    *remembered* (m,)."""
     groups, tasks = columns.names[:, event_columns.GROUP], columns.names[:, event_columns.TASK]
     _, first = np.unique(mix_pairs(groups, tasks)[tasks != 0], return_index=True)
     group_of, tasks_of = np.unique(groups[tasks != 0][first], return_counts=True)

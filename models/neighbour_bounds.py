@@ -89,8 +89,7 @@ def bounded_scores(calls: RankedCalls, ranks: Ints, own: int | None = None) -> B
 
 def _index_at(calls: RankedCalls, rank: int, most: Floats, own: int | None, reserved: int) -> int:
     """Return the index of the last call above which fewer than *rank* calls count, if each tenant counts at most so
-    often (T,) and all but *own* together leave *reserved*.
-    """
+    often (T,) and all but *own* together leave *reserved*."""
     n, looked_at = len(calls.scores), 2 * rank
     while True:
         tenants = calls.tenants[:looked_at]

@@ -73,11 +73,11 @@ class TrainedModel:
 
     detector: ForestDetector  # feature vectors in, scores and p-values out
     baseline: Baseline  # what is normal in each scope
-    seeds: AgentSeeds  # where known agents go on
+    seeds: AgentSeeds  # states from which known agents continue
     salt: bytes  # key of the name hashes that baseline and seeds are written in
     groups: Ids  # uint64 (g,), known peer groups; entry 0 is the fleet (0), the others ascend
     group_rates: Floats  # float64 (g,), mean events of an active agent per day
-    group_events: Ints  # int64 (g,), held-out events behind the group's calibration
+    group_events: Ints  # int64 (g,), held-out events of the group's calibration
     version: str  # written into every decision
     baseline_version: str  # digest of the baseline
     # in (0, 1], how far the evidence of each concern falls short of independence (`model_training.dependence_exponent`)
@@ -126,7 +126,6 @@ class TrainedModel:
 
 @allocation_free
 def _look_up_groups(groups: Ids, ids: Ids, held_out: Ints, rows: Ints, coverage: Floats) -> None:
-    """Write the row and coverage of each of *groups* among ascending *ids* with their numbers of *held_out* events."""
     for at in range(len(groups)):
         rows[at] = group_index(ids, groups[at])
         events = np.float64(held_out[rows[at]]) if rows[at] > 0 else 0.0

@@ -173,8 +173,7 @@ def session_slot(state: AgentState, slot: int, session: np.uint64, at_ms: int) -
 @inlined
 def count_action_use(table: Array, action: np.uint64) -> np.int64:
     """Return the uses of an action in a session after this one. If a session has very many actions, the rarest are
-    counted together.
-    """
+    counted together."""
     fingerprint = np.uint32((action & np.uint64((1 << 22) - 1)) | np.uint64(1)) << np.uint32(10)
     least = 0
     for k in range(layout.SESSION_TABLE):

@@ -81,15 +81,13 @@ def write_values(
 
 @inlined
 def _remembers(baseline: Baseline, scope: np.uint64, at_ms: int) -> bool:
-    """Return whether a scope has seen enough values of a period for another one to be new."""
     return bool(scope != 0 and shared_count(baseline, scope, period_item(at_ms)) >= layout.LEAST_VALUES)
 
 
 @inlined
 def novelty_to_peers(baseline: Baseline, scope: np.uint64, peers: np.uint64, value: np.uint64, new: float) -> float:
     """Return the novelty of a value that a scope does not know: *new*, or more if the peers of its task do not know it
-    either.
-    """
+    either."""
     return NEW_TO_ALL if scope != peers and shared_count(baseline, peers, value) == 0.0 else new
 
 
@@ -219,7 +217,6 @@ def write_routes(
 
 @inlined
 def _remembers_arguments(baseline: Baseline, scopes: Array, scope_rows: Array, level: int) -> bool:
-    """Return whether a scope has seen enough arguments for a route to be new."""
     at = scope_rows[level]
     return bool(scopes[level] != 0 and at >= 0 and baseline.totals[at, layout.K_ARGUMENT, 0] >= layout.LEAST_VALUES)
 
@@ -246,8 +243,8 @@ def route_novelty(
     """Return the value of `argument_route` (rule UNHASHED) or `sensitive_route` (rule SENSITIVE) of an event whose
     routes are written. New routes are added to the item of the event's arguments.
 
-    The first covers events with a value that has no hash; of these, one that others may have written says more than one
-    that the sender does not call so. The second is measured if any type of resources is sensitive.
+    The first covers events with a value that has no hash; a value that others may have written is stronger evidence
+    than other values. The second is measured if any type of resources is sensitive.
     """
     if rule == UNHASHED and not _lacks_a_hash(observations, row):
         return NOTHING_KNOWN

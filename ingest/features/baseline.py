@@ -73,7 +73,6 @@ def _allocate_baseline(items: int, scopes: int) -> Baseline:
 
 
 def _table_capacity(entries: int) -> int:
-    """Return the power of two that keeps an open-addressing table at most half full."""
     return 1 << max(4, (2 * entries - 1).bit_length() if entries else 0)
 
 
@@ -136,8 +135,7 @@ def _count_items(
     baseline: Baseline, rows: Array, scopes: Array, items: Array, contexts: Array, used: int, room: int
 ) -> int:
     """Count every item in each scope of its event; return the number of used places including *used*, or -1 if the
-    table is full.
-    """
+    table is full."""
     for row in rows:
         for level in range(layout.SCOPES):
             scope = scopes[row, level]

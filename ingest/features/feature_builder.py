@@ -51,8 +51,7 @@ class AgentSlotTable:
 
     def least_recent(self, count: int, keep: npt.NDArray[np.bool_]) -> SlotIndices:
         """Return the *count* least recently used slots, with those where *keep* is true last; never a slot that the
-        latest `find` used.
-        """
+        latest `find` used."""
         occupied = np.nonzero((self.keys != 0) & (self._last_use < self._clock))[0]
         order = np.lexsort((self._last_use[occupied], keep[occupied]))
         return occupied[order[:count]].astype(np.int32)
@@ -231,8 +230,7 @@ class FeatureBuilder:
 
     def set_shared_counts(self, keys: AgentKeys) -> None:
         """Set whose events the baseline counts, one key per event, so that an agent's own events are not counted as
-        others'.
-        """
+        others'."""
         agents, counts = np.unique(keys, return_counts=True)
         self.state.numbers[self.admit(agents), layout.N_SHARED] = counts
 

@@ -28,7 +28,7 @@ class Item(NamedTuple):
     """The feature is the surprise of an item.
 
     *first*, *forgotten* and *unusual* begin its sentence, with `{noun}` and `{name}`: of an item that the agent never
-    learned; of one that it may have learned and forgotten; and of one that it knows.
+    learned; of an item that it may have learned and forgotten; and of an item that it knows.
     """
 
     kind: int  # layout.K_…; each has one such feature
@@ -113,7 +113,7 @@ class Feature(NamedTuple):
     family: str
     unit: str = BITS
     importance: float = 1.0  # how much it says about trust, 0 to 1: see `FEATURE_IMPORTANCE`
-    label: str = ""  # what a list of features calls it, where another one has the same noun
+    label: str = ""  # name in lists of features, if another feature has the same noun
     counts: str = EACH_TIME
     new_with: tuple[int, ...] = ()  # kinds: if the item is new to the agent, the feature is necessarily anomalous
     restates: tuple[int, ...] = ()  # kinds: the feature measures the item as its own feature does, compared with others

@@ -168,7 +168,6 @@ def _write_quantities(
 
 @inlined
 def _advance_counts(agent_numbers: Array, event_numbers: Array, codes: Array, elapsed_s: float, late_s: float) -> None:
-    """Decay the short-term counts to the agent's latest time, and add what is left of the event by then."""
     _decay_counts(agent_numbers, elapsed_s)
     count = np.float32(min(event_numbers[columns.COUNT], _MAX_EVENT_COUNT))
     for k in range(3):
@@ -237,7 +236,6 @@ def _change_habits(times: Array, agent_numbers: Array, table: Array, at_ms: int)
 
 @inlined
 def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Baseline) -> None:
-    """Write the keys of one event's scopes and their rows in the baseline; -1 for a missing row."""
     scope_keys(scopes, names)
     for level in range(layout.SCOPES):
         scope_rows[level] = -1 if scopes[level] == 0 else scope_row(baseline, scopes[level])
@@ -245,7 +243,6 @@ def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Basel
 
 @inlined
 def _share_of_group(baseline: Baseline, agent_numbers: Array, names: Array, scopes: Array) -> float:
-    """Return the share of an agent's counts that the peer group of its event counts, too."""
     shared = np.float64(agent_numbers[layout.N_SHARED])
     if shared <= 0.0:
         return 0.0
@@ -256,8 +253,7 @@ def _share_of_group(baseline: Baseline, agent_numbers: Array, names: Array, scop
 @inlined
 def _is_no_behavior(observations: RowObservations, row: int, revoked: Array, names: Array, codes: Array) -> bool:
     """Return whether an event is not behavior: our denials, reports by others, and a revoked token that was refused,
-    which any caller may have presented. Also write whether a revoked token was used.
-    """
+    which any caller may have presented. Also write whether a revoked token was used."""
     if codes[columns.OWN_DENIAL] != 0:
         return True
     observations.token_reuse[row] = _check_revoked_token(revoked, names, codes)

@@ -46,7 +46,6 @@ def _witten_bell_step(backoff: float, count: float, total: float, distinct: floa
 def _scope_total(
     baseline: Baseline, rows: Array, scopes: Array, level: int, kind: int, context_kind: int, context: np.uint64
 ) -> float:
-    """Return the count of all items of a kind (after a context) in one scope."""
     row = rows[level]
     if row < 0:
         return 0.0
@@ -89,7 +88,6 @@ def _item_counts(
     total: float,
     needed: bool,
 ) -> tuple[float, float]:
-    """Return the count of one item in a scope and the number of different items there; both 0 if not needed."""
     if not needed or total <= 0.0:
         return 0.0, 0.0
     if context == 0:

@@ -99,14 +99,12 @@ def route_item(route: np.uint64, rule: int) -> np.uint64:
 @inlined
 def period_item(at_ms: int) -> np.uint64:
     """Return the key that marks in a shared baseline that it has values of a period, because clients change their keys
-    each period.
-    """
+    each period."""
     return _numbered_hash(VALUE_NUMBER + _CONTEXTS, np.uint64(at_ms // VALUE_PERIOD_MS))
 
 
 @inlined
 def _fingerprint_of(hashed: np.uint64) -> np.uint32:
-    """Return the fingerprint of an item, never 0, shifted so that the count fits next to it."""
     return np.uint32(((hashed & _FINGERPRINT_MASK) | np.uint64(1)) << _COUNT_BITS)
 
 
@@ -160,8 +158,7 @@ def own_add(table: Array, numbers: Array, known: Array, kind: int, hashed: np.ui
 @inlined
 def _rarest_place(table: Array, kind: int, turn: np.uint64) -> np.int64:
     """Return the position of a region's rarest entry, a free one first; among equal ones, the next after a position
-    that moves with *turn*.
-    """
+    that moves with *turn*."""
     start, last = np.uint64(REGION[kind] * REGION_SIZE), np.uint32(REGION_SIZE - 1)
     hand, best = np.uint32(turn & np.uint64(last)), np.uint32(0xFFFFFFFF)
     for offset in range(np.uint32(0), np.uint32(REGION_SIZE)):

@@ -56,7 +56,6 @@ group."""
 
 @inlined
 def _scope_in_group(own: np.uint64, group: np.uint64) -> np.uint64:
-    """Return the key under which a shared baseline counts one agent's events in a peer group, both given as scopes."""
     return hash_pair(own, group)
 
 
@@ -191,8 +190,7 @@ def telling_habit(
     baseline: Baseline, rows: Array, scopes: Array, agent: np.uint64, items: Array
 ) -> CountedHabit | None:
     """Return the item of an event that most supports the peers, or None if nothing is compared. Arguments are as for
-    the feature.
-    """
+    the feature."""
     scope, habits = np.uint64(own_scope(agent)), []  # called from Python, a kernel gives an int
     for kind in COMPARED_KINDS.tolist():
         counts = _compared_counts(baseline, rows, scopes, scope, kind, items[kind])
@@ -241,7 +239,6 @@ def _count_own_items(
 
 @inlined
 def _count_compared(baseline: Baseline, scope: np.uint64, items: Array) -> int:
-    """Count the items of an event that are compared in a scope; return how many places that takes."""
     used = 0
     for kind in COMPARED_KINDS:
         if items[kind] == 0:
@@ -278,8 +275,7 @@ def _add_item_bits(
     bits: Array, compared: Array, rows: Array, items: Array, agents: Array, groups: Array, sessions: Array
 ) -> None:
     """Add the bits of one kind's items to those of their *rows*; all arguments but *bits* and *compared* are of these
-    rows.
-    """
+    rows."""
     new = (_occurrences_before(mix_pairs(agents, items)) == 0).astype(np.int64)
     own = _occurrences_before(mix_pairs(agents, items)) - _occurrences_before(mix_pairs(sessions, items))
     total = _occurrences_before(agents) - _occurrences_before(sessions)

@@ -169,8 +169,7 @@ def read_claims(
     out: BatchClaims,
 ) -> None:
     """Read the claims of the records at *starts*, each followed by a zero byte; the caller's *caller* bytes follow the
-    last.
-    """
+    last."""
     for row in range(len(starts) - 1):
         start, end = starts[row], starts[row + 1] - 1
         out.state[row] = CLAIM_UNREADABLE

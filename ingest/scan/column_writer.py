@@ -106,8 +106,7 @@ def _has_dot(data: Bytes, begin: int, end: int) -> bool:
 @allocation_free
 def _host_of_url(data: Bytes, begin: int, mark: int, end: int) -> tuple[int, int]:
     """Return the host as `host_of` does for a name with `://` at *mark*: lowercase letters before it, a host and
-    perhaps a port after it.
-    """
+    perhaps a port after it."""
     for at in range(begin, mark):
         if not _FIRST_LETTER <= data[at] <= _LAST_LETTER:
             return UNDECIDED_HOST, UNDECIDED_HOST
@@ -202,7 +201,7 @@ class ColumnRows(NamedTuple):
     state: npt.NDArray[np.uint8]  # (n,): 0 = written; else bits of missing entries, or NEEDS_DECODING
     attributes: npt.NDArray[np.int64]  # (n, 2): begin and length of the attributes, 0 = none
     argument_counts: npt.NDArray[np.int64]  # (n,)
-    arguments: ArgumentEntries  # of all rows, one behind the other
+    arguments: ArgumentEntries  # of all rows in sequence
 
 
 NEEDS_DECODING = 128
@@ -293,7 +292,6 @@ def _append_member(room: Bytes, at: int, data: Bytes, spans: MemberSpans, number
 
 @inlined
 def _write_composed(data: Bytes, spans: MemberSpans, tools: WriterTools, names: columns.UInt64s) -> None:
-    """Write names that are made of several texts."""
     room = tools.room
     end = append_byte(room, _append_member(room, 0, data, spans, _TENANT), _UNIT_SEPARATOR)
     names[columns.GROUP] = _hashed(tools, _append_member(room, end, data, spans, _AGENT_TYPE))
@@ -319,7 +317,7 @@ def _write_composed(data: Bytes, spans: MemberSpans, tools: WriterTools, names: 
 
 @inlined
 def _append_or_none(room: Bytes, at: int, data: Bytes, spans: MemberSpans, number: int) -> int:
-    """Append a text as an f-string does: an absent one is `None`."""
+    """Append a text, or `None` if it is absent, as an f-string does."""
     if spans.lengths[number] == ABSENT:
         return append_text(room, at, _NONE_TEXT, 0, 4)
     return _append_member(room, at, data, spans, number)

@@ -54,8 +54,7 @@ def _any_equal(word: np.uint64, byte: int) -> np.uint64:
 @inlined
 def string_end(data: Bytes, start: int) -> int:
     """Return the position of the quote that ends the string whose first character is at *start*; -1 if it has an
-    escape.
-    """
+    escape."""
     at, above = start, np.uint64(0)
     while True:
         word = load_word(data, at)
@@ -133,8 +132,7 @@ def number_end(data: Bytes, at: int) -> int:
 @inlined
 def number_at(data: Bytes, at: int, end: int) -> float:
     """Return the value of a number that `number_end` accepts. It is correctly rounded, because both sides of the
-    division are exact.
-    """
+    division are exact."""
     digits, scale, fraction = 0, 1.0, False
     while at < end:
         if data[at] == DOT:
@@ -149,7 +147,6 @@ def number_at(data: Bytes, at: int, end: int) -> float:
 
 @inlined
 def _literal_end(data: Bytes, at: int, letters: int, length: int) -> int:
-    """Return the end of a word given by its bytes as a number; -1 if the text differs."""
     mask = (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1)
     return at + length if load_word(data, at) & mask == np.uint64(letters) else -1
 
@@ -182,7 +179,6 @@ def _scalar_end(data: Bytes, at: int) -> int:
 
 @allocation_free
 def _skipped_string_end(data: Bytes, start: int) -> int:
-    """Return the position after a string whose value is not needed; it may hold the simple escapes."""
     at, above = start, 0
     while data[at] != QUOTE:
         if data[at] < _SPACE_BYTE:
@@ -247,7 +243,6 @@ def _close_containers(data: Bytes, at: int, kinds: int, depth: int) -> tuple[int
 
 @allocation_free
 def _next_value(data: Bytes, at: int, kinds: int) -> int:
-    """Return the start of the next value of the same object or list; -1 after the last."""
     if at < 0 or data[at] != COMMA:
         return -1
     at = skip_blanks(data, at + 1)
@@ -270,7 +265,6 @@ _EPOCH_DAY = 719_162
 
 @inlined
 def _two_digits(data: Bytes, at: int) -> int:
-    """Return two digits as a number; negative if they are not digits."""
     if not (is_digit(data[at]) and is_digit(data[at + 1])):
         return -10_000
     return as_int(data[at] - ZERO) * 10 + as_int(data[at + 1] - ZERO)

@@ -92,7 +92,6 @@ class RawEncoder:
     def _read_attributes(
         self, out: ColumnRows, payloads: Sequence[bytes], decoded: dict[int, NativeEvent]
     ) -> dict[int, Sequence[Argument]]:
-        """Read the arguments of the scanned records whose attributes report origins, and write their codes."""
         given_arguments: dict[int, Sequence[Argument]] = {}
         spans = out.attributes.tolist()
         for position in np.flatnonzero((out.attributes[:, 1] > 0) & (out.state == 0)).tolist():

@@ -131,7 +131,6 @@ def read_record(data: Bytes, at: int, schema: ScanSchema, spans: MemberSpans) ->
 
 @inlined
 def _next_member(data: Bytes, at: int) -> int:
-    """Skip from the end of a value to the next member's quote or the object's end."""
     if at < 0:
         return -1
     at = skip_blanks(data, at)
@@ -146,8 +145,7 @@ def _next_member(data: Bytes, at: int) -> int:
 @inlined
 def _read_name(data: Bytes, at: int, level: int, schema: ScanSchema) -> tuple[int, int]:
     """Return the field number (-1 if not in the schema) of the name at *at*, and where its value begins (-1 if
-    unusual).
-    """
+    unusual)."""
     if data[at] != QUOTE:
         return -1, -1
     end = string_end(data, at + 1)
@@ -182,7 +180,6 @@ def _first_bytes(word: np.uint64, length: int) -> np.uint64:
 
 @inlined
 def _read_value(data: Bytes, at: int, field: int, schema: ScanSchema, spans: MemberSpans) -> int:
-    """Read a value that is not an object of the schema; return its end."""
     first, kind = data[at], schema.kinds[field]
     if first == NULL_BEGINS:
         return null_end(data, at) if schema.nullable[field] else -1
@@ -207,7 +204,6 @@ def _read_value(data: Bytes, at: int, field: int, schema: ScanSchema, spans: Mem
 
 @inlined
 def _read_number(data: Bytes, at: int, field: int, kind: int, spans: MemberSpans) -> int:
-    """Read an amount or an integer that is not negative."""
     end = integer_end(data, at) if kind == scan_schema.INTEGER else number_end(data, at)
     if end < 0:
         return -1
@@ -219,7 +215,6 @@ def _read_number(data: Bytes, at: int, field: int, kind: int, spans: MemberSpans
 
 @inlined
 def _read_string(data: Bytes, at: int, field: int, kind: int, schema: ScanSchema, spans: MemberSpans) -> int:
-    """Read a text, a word or a time, whose first character is at *at*."""
     end = string_end(data, at)
     if end < 0:
         return -1
@@ -282,7 +277,6 @@ def _read_objects(data: Bytes, at: int, field: int, schema: ScanSchema, spans: M
 
 @inlined
 def _keep_argument(data: Bytes, spans: MemberSpans, argument: int) -> None:
-    """Keep value, source and texts of the route of the argument that was read last."""
     value, begin = np.uint64(0), spans.begins[_HASH]
     for at in range(begin, begin + min(spans.lengths[_HASH], VALUE_DIGITS)):
         digit = data[at] - _DIGIT_0 if is_digit(data[at]) else data[at] - _LETTER_A + 10
@@ -305,8 +299,7 @@ def _keep_argument(data: Bytes, spans: MemberSpans, argument: int) -> None:
 @allocation_free
 def _read_object(data: Bytes, at: int, level: int, schema: ScanSchema, spans: MemberSpans) -> int:
     """Read one object of a list, none of whose members is an object of the schema. All required members must be
-    present.
-    """
+    present."""
     seen = np.uint64(0)
     at = skip_blanks(data, at + 1)
     while at >= 0 and data[at] != CLOSE_OBJECT:

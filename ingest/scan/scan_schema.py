@@ -79,7 +79,6 @@ class ScanSchema(NamedTuple):
 
 
 def _schema_members() -> Iterator[SchemaMember]:
-    """Return all members; those of nested objects follow those of the record."""
     objects: list[tuple[str, int, mi.StructType]] = [("", TOP_LEVEL, mi.type_info(NativeEvent))]  # type: ignore[list-item]
     levels = 1
     for prefix, level, struct in objects:
