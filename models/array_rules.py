@@ -1,7 +1,7 @@
-"""Rules for the arrays of a model: type, sizes and range of each, and whatever compiled code takes for granted.
+"""Rules for the arrays of a model: type, sizes and range of each, and what compiled code assumes.
 
-Compiled code checks no bounds: an index that leads outside is a crash, a table without a free place an endless search,
-a NaN an event that cannot be judged. An attacker who can write a model's directory can recompute its digests, so
+Compiled code checks no bounds: an index out of range is a crash, a table without a free slot is an endless search, and
+a NaN is an event that cannot be scored. An attacker who can write a model's directory can recompute its digests, so
 nothing is trusted unchecked: types and sizes from the manifest, before anything is allocated, and the contents when
 they are loaded. Every message names the array and what is wrong with it.
 """
@@ -284,7 +284,7 @@ _LATEST_MS: Final = 253_402_300_800_000
 """The year 10000."""
 _MOST: Final = 1e30
 _LEAST: Final = -1e-3
-"""Minimum of a mean or variance, because rounding may leave it slightly below 0."""
+"""Minimum of a mean or variance: rounding may leave it slightly below 0."""
 
 _SIZES: Final[Mapping[str, int]] = {
     "C": 2 * MAX_ITEMS,  # places of items

@@ -5,11 +5,11 @@
 (Vovk and Wang 2021, calibrators of p-values into e-values). It grows nearly as fast as 1/p, so one impossible event is
 worth about as much as it is rare.
 
-An anomalous session is so throughout, so its bets are not independent. Each bet on an anomalous event (p at most 0.05)
-therefore makes the following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and is
-forgotten with a half-life. What a bet has beyond the largest one of the streak counts in full: a few mildly anomalous
-events must not dull the one that matters. Streak and peak are fixed before the event is seen and only make bets
-smaller, so the game stays fair.
+An anomalous session is anomalous throughout, so its bets are not independent. Each bet on an anomalous event (p at most
+0.05) therefore makes the following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and
+is forgotten with a half-life. What a bet has beyond the largest one of the streak counts in full: a few mildly
+anomalous events must not dull the one that matters. Streak and peak are fixed before the event is seen and only make
+bets smaller, so the game stays fair.
 """
 
 from __future__ import annotations

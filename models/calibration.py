@@ -1,8 +1,7 @@
 """Calibration, from scores to probabilities: conformal p-values on held-out normal behavior, per peer group or fleet.
 
 `p = (1 + #{held-out scores >= s}) / (n + 1)`: if normal behavior stays what it was, at most a share *a* of normal
-events gets p <= a, whatever the scores are. A group with fewer than *minimum* held-out scores uses those of
-the fleet.
+events gets p <= a, whatever the scores are. A group with fewer than *minimum* held-out scores uses those of the fleet.
 """
 
 from __future__ import annotations

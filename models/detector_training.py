@@ -1,8 +1,7 @@
-"""Training of a detector: fits scikit-learn's `IsolationForest` and takes it apart into plain arrays.
+"""Train a detector: fit scikit-learn's `IsolationForest` and convert it to plain arrays.
 
-The only importer of scikit-learn's forest.
-
-Scoring needs arrays alone (`forest_evaluator.py`): a process that only scores never pays for importing scikit-learn.
+Only this module imports scikit-learn's forest. Scoring needs only arrays (`forest_evaluator.py`), so a process that
+only scores does not pay for importing scikit-learn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of what a model is given, and the errors of this layer; what to do about each is in `ingest/errors.py`::
+"""Check a model's input, and define the errors of this layer. What to do about each is in `ingest/errors.py`::
 
     TrustwatchError
     ├── NotFinite        not_finite     a feature is NaN or infinite: refuse the row, find the bug that made it

@@ -4,7 +4,7 @@
     detector/NAME.npy         arrays of the detector
     extras/GROUP/NAME.npy     other arrays, such as the baselines of the feature builder
 
-Never a pickle: loading a model runs no code of it.
+Arrays are never pickled: loading a model runs no code from it.
 
 `manifest.json` is a JSON object. Its `digest` is the SHA-256 of the canonical JSON (sorted keys, no spaces, UTF-8) of
 all other members, so an edited manifest is noticed. That guards against damage and mix-ups; it is not a signature.

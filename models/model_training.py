@@ -1,9 +1,9 @@
-"""Training of a model on a history: each event is measured against baselines that have not seen it.
+"""Train a model on a history: each event is measured against baselines that have not seen it.
 
-Otherwise a detector would learn from vectors in which everything is known, and no new event will ever look like that.
-If there are enough agents, each is measured against the history of *others* and its own past, as live: a baseline
-that knows other sessions of the same agent knows its future, too, and what is new to the agent would look known. Few
-agents leave no others; then each session is measured against the other sessions.
+Otherwise a detector would learn from vectors in which everything is known, and no new event would ever look like them.
+If there are enough agents, each is measured against the history of *others* and its own past, as in the live service: a
+baseline that knows other sessions of the same agent knows its future, too, and what is new to the agent would look
+known. If there are too few agents, each session is measured against the other sessions.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ AGENTS_PER_FOLD = 4
 """Number of agents that each fold needs before folds are split by agent."""
 
 CROSS_FIT_ROUNDS = 2
-"""the first: Number of rounds: the first finds the anomalous events; the second learns them as rarely as the live
+"""Number of rounds: the first finds the anomalous events; the second learns them as rarely as the live
 service does."""
 
 _FEATURE_ROLES = FeatureRoles(np.array(ADDED_FEATURES), np.array(COMPROMISE_FEATURES), np.array(OVERREACH_FEATURES))

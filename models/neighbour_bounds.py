@@ -1,12 +1,12 @@
-"""Held-out calls of all tenants, as far as each may count for the others.
+"""Bound how much each tenant's held-out calls count for the thresholds of others.
 
-All tenants teach one model, and a threshold that is read from the calls of all is raised by a few anomalous ones of any
-tenant. So no neighbor fills more of the calls that may wait than twice its share of all calls, and none takes more
-than half of the shares of all others (`bounded_part`). All together leave a tenant a quarter of its own share, in whole
-calls: if its calls are too few for one, its threshold rests on others. What lies above that is left out, and the
-threshold falls to the next calls that count. A tenant's own calls all count.
+One model is trained on all tenants, and a few anomalous calls of any tenant would raise a threshold that is read from
+the calls of all. So a neighbor fills at most twice its share of all calls among the calls that may wait, and at most
+half of the shares of all others (`bounded_part`). All neighbors together leave a tenant a quarter of its own share, in
+whole calls: if its calls are too few for one, its threshold rests on others. Calls above these bounds are left out, and
+the threshold falls to the next calls that count. All of a tenant's own calls count.
 
-If tenants are alike nothing changes: shares are hardly ever exceeded by so much. A closer bound, or thresholds from
+If tenants are alike, nothing changes: shares are hardly ever exceeded by that much. A closer bound, or thresholds from
 a tenant's own calls alone, keep neighbors out better. But what is new comes in bursts, to one tenant this week and to
 another the next: the first such call of a tenant that has seen none would wait.
 """

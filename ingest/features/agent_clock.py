@@ -1,7 +1,7 @@
 """An agent's latest time and sessions, and how late an event is for it.
 
-Time never goes back. Unauthenticated events move it too, but do not make an authenticated event late:
-the agent's state has their lead.
+Time never goes back. Unauthenticated events advance it too, but do not make an authenticated event late, because the
+agent's state keeps their lead.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Kernels of the features of arguments: where the values of a call came from, and by which route.
 
-`argument_origin` says whether a call acts on a value that others may have written and that its task never used.
+`argument_origin` measures whether a call acts on a value that others may have written and that its task never used.
 
-Others write what some answers hold (mail, pages, tickets). A session remembers which of its latest answers did; values
-are remembered by task and peer group in the shared baseline, and by the agent in its own table.
+Others write the content of some answers (mail, pages, tickets). A session remembers which of its latest answers did;
+values are remembered by task and peer group in the shared baseline, and by the agent in its own table.
 """
 
 from __future__ import annotations

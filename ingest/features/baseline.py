@@ -228,8 +228,8 @@ def with_fewer_names(
 ) -> Baseline:
     """Return a baseline with as many items, but fewer different ones by *factor*, at least 1.
 
-    New names become rarer the longer a history is, and are as rare after it. Values of arguments and habits of others
-    are not changed.
+    The longer a history is, the rarer new names become: the result expects them as rarely as after a longer history.
+    Values of arguments and habits of others are not changed.
     """
     totals, counts = baseline.totals.copy(), baseline.counts.copy()
     totals[:, : layout.SINGLE_KINDS, 1] /= np.float32(factor)

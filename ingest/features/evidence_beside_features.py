@@ -1,8 +1,8 @@
 """Evidence that is not a feature: new networks, targets that no person named, and what an agent's state lacks.
 
-New networks: how rare one is by an agent's history, and tokens in use from two networks, one of them new.
+New networks: how rare one is in an agent's history, and tokens in use from two networks, one of them new.
 
-What agents learn of networks counts events, and a thousand of them are soon gathered. But networks change by days: an
+The network counts of an agent count events, and a thousand of them are soon reached. But networks change by days: an
 agent that met k different ones in d days is expected to meet another one on k of d + 2 days (Laplace's rule of
 succession).
 """

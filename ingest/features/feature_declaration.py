@@ -1,7 +1,7 @@
-"""Declaration of a feature, and the checks that hold for all declarations.
+"""Declare features, and check all declarations.
 
-A feature is explained to people in one of eight ways. They are data: `scoring.engine.explanations` makes
-the sentences, and refuses at import a kind that it has none for. An item and a quantity are declared in the row of the
+A feature is explained to people in one of eight ways. They are data: `scoring.engine.explanations` makes the sentences,
+and raises an error at import for a kind without a sentence. An item and a quantity are declared in the row of the
 feature that measures them, so everything named after them is declared there.
 """
 

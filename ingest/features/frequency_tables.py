@@ -1,7 +1,7 @@
 """Compiled tables: an agent's own frequency table of fixed size, and look-ups in the shared baseline.
 
 The own table keeps 22-bit fingerprints and 10-bit counts, 64 of them in a region. When a region is full, its rarest
-entry fades with a probability that falls with its count (HeavyKeeper, Yang et al. 2018): names used once push out each
+entry fades with a probability that falls with its count (HeavyKeeper, Yang et al. 2018): names used once replace each
 other, habits stay. Which entry fades, and when, follows from counts and the order of events alone, never from a hash:
 two models of one history, whose salts differ, forget the same names.
 """

@@ -2,7 +2,7 @@
 
 No single event shows that a stolen identity is used for ordinary actions of others. So each action and target is
 compared with how often the agent itself has it in the model's history, and how often its peers have it; the mean over a
-session decides. What the agent has learned since is its own, too, one in eight of anomalous events.
+session decides. What the agent has learned since counts as its own, too, including one in eight anomalous events.
 
 An agent may have acted in several peer groups. Its own side is all of its history; its actions in a group are
 subtracted from that group's counts.

@@ -62,8 +62,7 @@ def numbers_of_kinds(kinds: int) -> Array:
 
 NUMBER_OF_KIND = numbers_of_kinds(KINDS)
 NAMING = tuple(range(K_CHAIN + 1))
-"""a first: Kinds that name things: the first use of one is a new name (`Q_NOVELTY`). Order, manner and time have no
-names."""
+"""Kinds that name things: the first use of one is a new name (`Q_NOVELTY`). Order, manner and time have no names."""
 
 # The region of an agent's table that a kind lives in: a flood of new objects cannot push out habits.
 OBJECTS, HABITS, ORDER, MANNER, VALUES = range(5)
