@@ -1,7 +1,7 @@
-"""Rules for the arrays of a model: type, sizes and range of each, and whatever compiled code takes for granted.
+"""Rules for the arrays of a model: type, sizes and range of each, and what compiled code assumes.
 
-Compiled code checks no bounds: an index that leads outside is a crash, a table without a free place an endless search,
-a NaN an event that cannot be judged. An attacker who can write a model's directory can recompute its digests, so
+Compiled code checks no bounds: an index out of range is a crash, a table without a free slot is an endless search, and
+a NaN is an event that cannot be scored. An attacker who can write a model's directory can recompute its digests, so
 nothing is trusted unchecked: types and sizes from the manifest, before anything is allocated, and the contents when
 they are loaded. Every message names the array and what is wrong with it.
 """
@@ -31,7 +31,7 @@ TRAINED_OTHERWISE: Final = "train the model again"
 
 
 class ArrayRule(NamedTuple):
-    """Rules that an array of a model has to meet."""
+    """Rules that an array of a model must meet."""
 
     dtype: type[np.generic]  # exactly that type
     shape: tuple[int | str, ...]  # a number, or a letter whose size is the same wherever it occurs; "K1" is K + 1
@@ -112,12 +112,12 @@ def _check_numbers(where: str, array: NDArray[Any], rule: ArrayRule) -> None:
 
 
 def wrong_array(where: str, what: str) -> ModelError:
-    """Build the error for one array; *where* is its path in the model without the suffix."""
+    """Return the error for one array; *where* is its path in the model without the suffix."""
     return ModelError(f"{where}.npy: {what}; {ADVICE}")
 
 
 def check_that(fine: bool | np.bool_, where: str, what: Callable[[], str] | str) -> None:
-    """Raise ModelError for the array at *where* unless it is *fine*."""
+    """Raise ModelError for the array at *where* unless *fine*."""
     if not fine:
         raise wrong_array(where, what if isinstance(what, str) else what())
 
@@ -142,13 +142,13 @@ def longest_run(keys: Ids) -> int:
 
 
 def array_bytes(form: ArrayForm) -> int:
-    """Return the size of an array of this form in bytes."""
+    """Return the size in bytes of an array of this form."""
     return np.dtype(form.dtype).itemsize * math.prod(form.shape)
 
 
 GROUP: Final = "detector"
 _LONGEST_PATH = 1e4
-"""Steps that no path of a tree has, its leaf's share included: twelve steps and the logarithm of 4,096 rows."""
+"""Path length that no tree reaches, including its leaf's share: twelve steps and the logarithm of 4,096 rows."""
 _STEEPEST = 1e300
 _DECADES = 1e6
 _EXACT = 2.0**53
@@ -163,7 +163,6 @@ _DETECTOR_SIZES: Final[Mapping[str, int]] = {
 
 
 def _scale_rules(name: str, groups: str) -> dict[str, ArrayRule]:
-    """Return the rules for scales of peer groups; *groups* is the letter of their number."""
     return {
         f"{name}_groups": ArrayRule(np.uint64, (groups,)),
         f"{name}_location": ArrayRule(np.float64, (groups,), -_DECADES, _DECADES),
@@ -172,7 +171,6 @@ def _scale_rules(name: str, groups: str) -> dict[str, ArrayRule]:
 
 
 def _calibration_rules(name: str, groups: str, values: str) -> dict[str, ArrayRule]:
-    """Return the rules for a calibration; *groups* and *values* are the letters of its sizes."""
     return {
         f"{name}_groups": ArrayRule(np.uint64, (groups,)),
         f"{name}_start": ArrayRule(np.int64, (f"{groups}1",)),
@@ -271,7 +269,7 @@ def _check_calibration(arrays: Mapping[str, NDArray[Any]], name: str) -> None:
     _check_starts(arrays, name)
     values, above = arrays[f"{name}_values"], arrays[f"{name}_above"]
     start, sizes = arrays[f"{name}_start"], arrays[f"{name}_sizes"]
-    inside = np.ones(max(len(values) - 1, 0), np.bool_)  # neighbours of one group
+    inside = np.ones(max(len(values) - 1, 0), np.bool_)  # neighbors of one group
     inside[start[1:-1] - 1] = False
     check_that((values[1:] >= values[:-1])[inside].all(), f"{GROUP}/{name}_values", "scores of a group do not ascend")
     check_that((above[1:] <= above[:-1])[inside].all(), f"{GROUP}/{name}_above", "counts of a group do not fall")
@@ -280,12 +278,13 @@ def _check_calibration(arrays: Mapping[str, NDArray[Any]], name: str) -> None:
 
 
 LONGEST_RUN: Final = 4096
-"""Taken places in a row of a baseline's table. Half full, as they are made, 2^25 places have about a hundred."""
+"""Maximum run of occupied slots in a baseline's table. A table is half full when it is made; 2^25 slots then have a
+longest run of about a hundred."""
 _LATEST_MS: Final = 253_402_300_800_000
 """The year 10000."""
 _MOST: Final = 1e30
 _LEAST: Final = -1e-3
-"""Rounding may leave a mean or variance so far below 0."""
+"""Minimum of a mean or variance: rounding may leave it slightly below 0."""
 
 _SIZES: Final[Mapping[str, int]] = {
     "C": 2 * MAX_ITEMS,  # places of items
@@ -309,7 +308,6 @@ _USES_OF_TOKENS: Final = ("use_token", "use_network", "use_ms", "use_new")
 
 
 def _state_rules() -> dict[str, ArrayRule]:
-    """Return the rules for the columns of the agents' states, from the kernel's layout."""
     rules = {}
     for name in layout.STATE_ROW.names or ():
         column = layout.STATE_ROW[name]
@@ -357,11 +355,11 @@ _ADDED_LATER: Final = {
     "seeds": frozenset({"known", "odd", "rehearsed", "disorder", "session_doubt", *_USES_OF_TOKENS}),
     "alarms": frozenset({"rehearsed"}),
 }
-"""Arrays by folder that models trained before have not; their reader knows what stands for them."""
+"""Arrays by folder that models trained before may lack; their reader supplies defaults."""
 
 
 def _rules_of(group: str, there: Collection[str]) -> dict[str, ArrayRule]:
-    """Return the rules for a folder's arrays, without arrays that were added later and are missing."""
+    """Return the rules for a folder's arrays, without missing arrays that were added in a later version."""
     later = _ADDED_LATER.get(group, frozenset())
     return {name: rule for name, rule in HISTORY_RULES[group].items() if name in there or name not in later}
 

@@ -5,11 +5,11 @@
 (Vovk and Wang 2021, calibrators of p-values into e-values). It grows nearly as fast as 1/p, so one impossible event is
 worth about as much as it is rare.
 
-An anomalous session is so throughout, so its bets are not independent. Each bet on an anomalous event (p at most 0.05)
-therefore makes the following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and is
-forgotten with a half-life. What a bet has beyond the largest one of the streak counts in full: a few mildly anomalous
-events must not dull the one that matters. Streak and peak are fixed before the event is seen and only make bets
-smaller, so the game stays fair.
+An anomalous session is anomalous throughout, so its bets are not independent. Each bet on an anomalous event (p at most
+0.05) therefore makes the following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and
+is forgotten with a half-life. What a bet has beyond the largest one of the streak counts in full: a few mildly
+anomalous events must not dull the one that matters. Streak and peak are fixed before the event is seen and only make
+bets smaller, so the game stays fair.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from .input_checks import Floats, Ids, Ints, WrongShape
 
 DAMPING = 0.95
 MIN_BET_WEIGHT = 0.2
-"""However long a streak is, this part of each bet counts: an agent that is always busy can still be noticed."""
+"""Share of each bet that counts however long a streak is, so that an agent that is always busy can still be noticed."""
 
 STREAK_P_VALUE = 0.05
-"""p-value of the least bet by which a streak grows: a sixth of all normal events brings some evidence, and would
-otherwise damp a busy agent for good."""
+"""p-value of the smallest bet by which a streak grows: a sixth of all normal events bring some evidence, and would
+otherwise permanently damp a busy agent."""
 STREAK_HALF_LIFE_MS = 1_800_000.0
 
 
@@ -101,22 +101,23 @@ def damped_bets(p_values: Floats, agents: Ids, time_ms: Ints) -> Floats:
 
 
 MIN_AGENT_DAYS = 100
-"""Agent-days below which a tail would be guesswork; thresholds then rest on the events' rate and exponent alone."""
+"""Number of agent-days below which a tail would be guesswork; thresholds then rest on the events' rate and exponent
+alone."""
 
 TAIL_SHARE, MIN_TAIL_MAXIMA = 0.1, 10
-"""The largest maxima that the tail is fitted to."""
+"""Number of the largest maxima to which the tail is fitted."""
 
 ONE_SIDED_95 = 1.645
-"""Standard errors by which the mean excess is taken larger than it was: days to come differ from history."""
+"""Number of standard errors that are added to the mean excess, because future days differ from history."""
 
 ESTABLISHED_EVENTS = 200
-"""Events that an agent has shown before its sum counts here. The first days of a newcomer are unusual by nature, and
-would set the thresholds of all; newcomers therefore alarm more often than the budget allows. If a history has too few
-days of others (agents that live for one task), all count from their first event on."""
+"""Number of events that an agent must have before its sum counts here. The first days of a newcomer are unusual by
+nature and would set the thresholds of all agents; newcomers therefore alarm more often than the budget allows. If a
+history has too few days of other agents (agents that live for one task), all count from their first event on."""
 
 
 class AlarmTail(NamedTuple):
-    """Tail of the agent-day maxima of normal evidence beyond a level."""
+    """The tail of the agent-day maxima of normal evidence beyond a level."""
 
     start: float  # natural log; below it lie all but `share` of the agent-days
     # mean excess over `start`, natural log, at the upper end of its uncertainty. It is taken from the median, so that a
@@ -124,8 +125,8 @@ class AlarmTail(NamedTuple):
     scale: float
     share: float  # in (0, 1], agent-days above `start`
     days: int  # agent-days of the history; fewer than MIN_AGENT_DAYS make the tail unusable
-    # they followed what had been learned, as days to come do. Days held out at random lie among known ones and are
-    # calmer.
+    # they followed what had been learned, as future days do. Days held out at random are among known ones and have
+    # less evidence.
     rehearsed: bool = False
 
     @staticmethod
@@ -222,8 +223,9 @@ LEARNED_ONE_IN = np.uint64(8)
 """Number of anomalous events of which one is learned."""
 
 MIN_LEARNED_EVENTS = 3
-"""Events that an agent must have taught before its anomalous ones are drawn for: the first of a new agent are unusual
-by nature (its key, its targets), and with one in eight of them it would be critical before it knew itself."""
+"""Number of events that an agent must have taught before its anomalous events are drawn: the first events of a new
+agent are unusual by nature (its key, its targets), and if only one in eight were learned, the agent would be critical
+before its habits are known."""
 
 LEARN_NOTHING, LEARN_ALL, LEARN_CREDENTIAL = 0, 1, 2
 """Parts of an event to learn (see `ingest.features.feature_kernel.learn`)."""
@@ -264,7 +266,7 @@ def learnable_parts(
 
 @inlined
 def announced_part(event_type: int) -> int:
-    """Return the part of an event of a type that is always learned: LEARN_CREDENTIAL or LEARN_NOTHING.
+    """Return the part that is learned of an event type that is always learned: LEARN_CREDENTIAL or LEARN_NOTHING.
 
     That a key was announced is a fact, not behavior. An agent under suspicion, of which nothing else is learned, would
     otherwise be reported to use a key that "was never registered", in each of its events.
@@ -276,7 +278,7 @@ def announced_part(event_type: int) -> int:
 
 @inlined
 def learnable_part(agent: np.uint64, at_ms: int, event_type: int, taught: float, p_value: float) -> int:
-    """Return the part of one event that may be learned; arguments as for `learnable_parts`."""
+    """Return the part of one event that may be learned. Arguments are as for `learnable_parts`."""
     if taught < MIN_LEARNED_EVENTS or p_value > ODD_P_VALUE or is_drawn(agent, at_ms):
         return LEARN_ALL
     return announced_part(event_type)
@@ -284,7 +286,7 @@ def learnable_part(agent: np.uint64, at_ms: int, event_type: int, taught: float,
 
 @inlined
 def is_drawn(agent: np.uint64, at_ms: int) -> bool:
-    """Draw one in so many of an agent's events by their times in UTC milliseconds; as good as random.
+    """Draw one in so many of an agent's events by their times in UTC milliseconds, practically at random.
 
     Splitmix64: a product alone would draw every fifth event of an agent with a steady rhythm, or none of 150.
     """

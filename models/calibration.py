@@ -1,8 +1,7 @@
 """Calibration, from scores to probabilities: conformal p-values on held-out normal behavior, per peer group or fleet.
 
-`p = (1 + #{held-out scores >= s}) / (n + 1)`: if normal behaviour stays what it was, at most a share *a* of normal
-events gets p <= a, whatever the scores are. A group with fewer than *minimum* held-out scores of its own uses those of
-the fleet.
+`p = (1 + #{held-out scores >= s}) / (n + 1)`: if normal behavior stays what it was, at most a share *a* of normal
+events gets p <= a, whatever the scores are. A group with fewer than *minimum* held-out scores uses those of the fleet.
 """
 
 from __future__ import annotations
@@ -17,17 +16,19 @@ from trustwatch.ingest.compilation import allocation_free, inlined, inlined_and_
 from .input_checks import Flags, Floats, Ids, Ints, NotEnoughHistory, WrongShape
 
 FLEET_GROUP = 0
-"""Group id of all agents together."""
+"""Group id of the fleet: all agents together."""
 EXACT_RANKS = 4096
-"""The highest scores of a group that are kept one by one; below, neighbouring ranks are less than 0.1 % apart."""
+"""Number of a group's highest scores that are kept individually; below them, neighboring ranks are less than 0.1 %
+apart."""
 
 
 _ADDABLE = np.uint64(0x9E3779B97F4A7C15)
-"""Bits that tell the id of a group's rows to which evidence can be added from that of its others; alone: the fleet."""
+"""Bits that distinguish the id of a group's rows to which evidence can be added from that of its other rows; alone,
+they are the fleet's id."""
 
 
 class ScoresBeforeAdding(NamedTuple):
-    """Held-out scores (n,) without added evidence, and flags (n,) of the rows to which it can be added."""
+    """Held-out scores (n,) without added evidence, and flags (n,) of the rows to which evidence can be added."""
 
     scores: Floats
     addable: Flags
@@ -61,12 +62,11 @@ class Calibration(NamedTuple):
             scores: float64 (n,), held-out, higher is more anomalous.
             groups: uint64 (n,), peer group of each; `FLEET_GROUP` for none.
             minimum: held-out scores that a group needs for a separate calibration.
-            before_adding: where evidence is added to some of the scores: those without it, by which rows are judged to
-                which none can be added; the others are judged among themselves, where there are enough. None = none is
-                added.
+            before_adding: scores without added evidence, if evidence is added to some. They judge rows to which
+                none can be added; other rows are judged among themselves if there are enough. None = none is added.
 
         Raises:
-            NotEnoughHistory: there is no score.
+            NotEnoughHistory: there are no scores.
             WrongShape: scores and groups differ in length.
         """
         if scores.shape != groups.shape or scores.ndim != 1:
@@ -107,7 +107,7 @@ class Calibration(NamedTuple):
         )
 
     def covers(self, group: int) -> bool:
-        """Return whether the p-values of a group come from its own scores; otherwise from the fleet's."""
+        """Return whether the p-values of a group come from its scores; otherwise they come from the fleet's."""
         return group_index(self.groups, np.uint64(group)) != 0 or group == FLEET_GROUP
 
     def p_values(self, scores: Floats, groups: Ids, addable: Flags | None = None) -> Floats:
@@ -132,7 +132,7 @@ def _thin_scores(ordered: Floats) -> tuple[Floats, Ints, int]:
     if n > EXACT_RANKS:
         points = int(EXACT_RANKS * np.log(n / EXACT_RANKS)) + 2
         ranks = np.concatenate([np.arange(EXACT_RANKS), np.geomspace(EXACT_RANKS, n, points).astype(np.int64)])
-        # `above` descends. Around each wanted rank both neighbours are kept, so that a value shared by many stays
+        # `above` descends. Around each target rank both neighbors are kept, so that a value shared by many stays
         # exact.
         rising = above[::-1]
         places = np.concatenate([np.searchsorted(rising, ranks), np.searchsorted(rising, ranks, side="right") - 1])
@@ -161,7 +161,7 @@ def has_addable_entries(calibration: Calibration) -> bool:
 
 @inlined_and_callable
 def calibrated_entry(ids: Ids, group: np.uint64, addable: bool) -> int:
-    """Return the calibration entry for a row of a group to which evidence can be added, or not."""
+    """Return the calibration entry for a row of a group; *addable* states whether evidence can be added to it."""
     if not addable:
         return group_index(ids, group)
     entry = group_index(ids, group ^ _ADDABLE)
@@ -205,8 +205,8 @@ class PackedCalibrations(NamedTuple):
     entries: Ints
     start: Ints  # int64 (E + 1,), where an entry's values begin
     values: Floats  # float64 (m,), ascending within an entry
-    # float64 (m,), p-value of a score that is greater than the value and not than the next one; of one that is greater
-    # than none it is 1
+    # float64 (m,), p-value of a score that is greater than the value and not than the next one; 1 for a score that is
+    # greater than none
     p_values: Floats
 
     @staticmethod
@@ -240,20 +240,20 @@ class PackedCalibrations(NamedTuple):
 
 
 def _p_values_above(calibration: Calibration) -> Floats:
-    """Return the p-value (m,) of a score that is greater than each value and not greater than the next one."""
+    """Return the p-value (m,) of a score that is greater than each value but not greater than the next one."""
     sizes = np.repeat(calibration.sizes, np.diff(calibration.start))
     return np.asarray((1.0 + calibration.above) / (1.0 + sizes))
 
 
 # One scale holds for all peer groups: an event that is usual in its group has the same anomaly score in each. Of the
 # held-out statistic T a group's median is its location, and the way from there to its 99th percentile its scale;
-# both are shrunk to the fleet's where the group has little history. The anomaly score is a fixed, strictly increasing
+# both are shrunk to the fleet's if the group has little history. The anomaly score is a fixed, strictly increasing
 # function of `z = (T - location) / scale`: 0.5 at the median, 0.75 at the 99th percentile, and it never saturates.
 
 
 UPPER_QUANTILE = 0.99
 MIN_SCALE = 0.05
-"""Smallest scale, in decades of T: a group whose T hardly moves does not turn noise into anomalies."""
+"""Minimum scale, in decades of T: a group whose T hardly varies does not turn noise into anomalies."""
 
 
 class PeerScales(NamedTuple):
@@ -265,7 +265,7 @@ class PeerScales(NamedTuple):
 
 
 def fit_peer_scales(statistic: Floats, groups: Ids, minimum: int) -> PeerScales:
-    """Learn location and scale of each group.
+    """Fit location and scale of each group.
 
     Args:
         statistic: float64 (n,), held-out T.
@@ -297,7 +297,7 @@ def squash_to_unit(z: float) -> float:
 
 
 DECADES_OF_SCALE = float(np.log10((1.0 - 0.5) / (1.0 - UPPER_QUANTILE)))
-"""Decades of probability from a group's median to its 99th percentile, that is over one scale."""
+"""Decades of probability from a group's median to its 99th percentile, which is one scale."""
 
 
 def anomaly_scores(

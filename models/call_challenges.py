@@ -1,11 +1,11 @@
-"""Scores of calls before they are made, and from which score on one waits for a person.
+"""Scores of calls before they are made, and the score above which a call waits for a person.
 
-A question about a call knows neither how it ends nor what the session did before it (`as_asked`). What it does know
-better than an event is told: whether the tool is meant for values that others wrote. So it has a score of compromise of
-its own, and p-values and thresholds come from held-out events of the history as if they had been asked about. Each
-effect of a call has its own: what reads and what deletes are odd in different measure, and a person who has to approve
-every tenth deletion stops reading. Calls of all tenants are the ground of each one's, but none lifts the thresholds of
-another beyond bounds (`neighbour_bounds`).
+An evaluation request for a call contains neither how the call ends nor what the session did before it (`as_asked`). It
+does report one thing that events do not: whether the tool is meant for values that others wrote. So calls have a
+separate score of compromise, and p-values and thresholds come from held-out events of the history, as if they had been
+evaluated. Each effect of a call has a separate threshold: reads and deletions are anomalous to different degrees, and a
+person who has to approve every tenth deletion stops reading. Each tenant's thresholds are based on the calls of all
+tenants, but no tenant raises the thresholds of another beyond bounds (`neighbour_bounds`).
 """
 
 from __future__ import annotations
@@ -42,27 +42,29 @@ from .input_checks import Flags, Floats, Ids, Ints
 from .neighbour_bounds import bounded_scores, rank_calls, tenants_apart
 
 EVERY_EFFECT = "all"
-"""Name of the held-out calls of any effect: of those that the history shows too seldom they stand in."""
+"""Name of the held-out calls of any effect, which replace those of effects that the history shows too seldom."""
 
 MAX_CHALLENGED = 100.0
-"""Most calls of 1,000 that a challenge budget may accept."""
+"""Maximum calls per 1,000 that a challenge budget may accept."""
 
 CALL_TYPES = frozenset({"api.call", "tool.call", "a2a.message"})
-"""Types of events that are asked about before they happen."""
+"""Types of events that are evaluated before they happen."""
 
 SCORE_RESOLUTION = 0.001
-"""Scores that lie no further apart are the same. Where the calls of a history are all alike, their scores differ by
-rounding alone, and one more day of it moves all of them by less than this: each would exceed a threshold among them."""
+"""Scores that differ by at most this much are treated as equal. If the calls of a history are all alike, their scores
+differ by rounding alone, and one more day of history moves all of them by less than this: each would exceed a threshold
+among them."""
 
 _CALL_TYPE_CODES = [code for code, name in enumerate(EVENT_TYPES) if name in CALL_TYPES]
 _OF_SEVERAL_TENANTS = "bounded", "bounded_rehearsed"
 _READ = EFFECTS.index("read")
 _RANKS_KEPT, _TENANT_RANKS_KEPT = 256, 64
 _USUAL_PER_1000 = 10.0
-"""Budget by which p-values tell calls that rest on one neighbour: theirs is none."""
+"""Budget at which p-values check whether calls rest on one neighbor, since p-values have no budget."""
 _ACTIONS_KEPT = 2_000
 _PRIOR_CALLS = 10
-"""Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
+"""Number of calls of all actions that are added to an action's calls before they determine how often it uses new
+values."""
 _HABITS = FEATURE_INDEX["habits_of_others"]
 PATH_PARTS = ("network_surprise",), ("credential_surprise",), ("chain_surprise", "chain_depth")
 """Features that are anomalous by a part of a call's access path: its network, its credential, its delegation chain. A
@@ -70,7 +72,7 @@ weaker method than before stays anomalous on any path."""
 _PATH = [np.array([FEATURE_INDEX[name] for name in part]) for part in PATH_PARTS]
 _ROUTES = [int(F_ARGUMENT_ROUTE), int(F_SENSITIVE_ROUTE)]
 _UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS, *_ROUTES]
-"""Features of another value in a question: what sessions remember, and what is composed of it."""
+"""Features whose values differ in an evaluation request: what sessions remember, and what is composed of it."""
 
 _Share = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -80,7 +82,7 @@ class ChallengeThreshold(msgspec.Struct, frozen=True):
     """The score above which a call waits for a person."""
 
     anomaly_score: float  # of compromise
-    effect: str  # of the held-out calls that it was read from; `all` where the effect's own were too few
+    effect: str  # of the held-out calls that it was read from; `all` if the effect had too few
 
 
 class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -89,7 +91,7 @@ class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
     calls: _Count  # how many there were
     ranks: tuple[_Count, ...]  # ascending, 1 is the highest
     scores: tuple[Annotated[float, msgspec.Meta(ge=0.0, le=1.0)], ...]  # at each rank, descending
-    # calls that would be left without the neighbour that has the most; None = neighbours were not looked at
+    # calls that would remain without the neighbor that has the most; None if neighbors were not considered
     without_largest: _Count | None = None
 
     def __post_init__(self) -> None:
@@ -98,14 +100,14 @@ class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @staticmethod
     def of(scores: Floats) -> HeldOutCalls:
-        """Keep *scores* (n,) at ranks that thin out like a geometric series."""
+        """Keep the *scores* (n,) at ranks that become sparser like a geometric series."""
         if not len(scores):
             return HeldOutCalls(0, (), ())
         ordered, ranks = np.sort(scores)[::-1], ranks_kept(len(scores))
         return HeldOutCalls(len(ordered), tuple(ranks.tolist()), tuple(ordered[ranks - 1].tolist()))
 
     def p_value(self, score: float) -> float:
-        """Return the conformal p-value in (0, 1]; between two kept ranks, that of the lower one."""
+        """Return the conformal p-value in (0, 1]; between two kept ranks, the p-value of the lower one."""
         below = next((rank for rank, kept in zip(self.ranks, self.scores, strict=True) if kept < score), None)
         return 1.0 if below is None else below / (self.calls + 1)
 
@@ -119,7 +121,7 @@ class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.scores[index] if index >= 0 else None
 
     def rests_on_one(self, per_1000: float) -> bool:
-        """Return whether there would be no threshold without one of the neighbors."""
+        """Return whether there would be no threshold without the calls of a single neighbor."""
         return self.without_largest is not None and allowed_calls(self.without_largest, per_1000) < 1
 
 
@@ -130,26 +132,27 @@ def allowed_calls(calls: int, per_1000: float) -> int:
 
 
 def ranks_kept(calls: int, kept: int = _RANKS_KEPT) -> Ints:
-    """Return the ranks that are kept of so many calls. They thin out like a geometric series."""
+    """Return the ranks that are kept of this many calls. They become sparser like a geometric series."""
     return np.unique(np.geomspace(1, calls, kept).round().astype(np.int64))
 
 
 class RatesOfNovelty(msgspec.Struct, frozen=True):
-    """Rates of honest calls that use a foreign value which is new to one degree."""
+    """Rates of honest calls that use a foreign value with one degree of novelty."""
 
     acting: _Share  # of calls that do more than read
     reading: _Share  # of the others
     by_action: dict[str, _Share]  # by `action_keys`, hexadecimal, for actions that the history shows
 
     def of_call(self, key: int, *, reads: bool) -> float:
-        """Return the rate for calls of an action, at least that of all acting calls: a single action has too few."""
+        """Return the rate for calls of an action, at least that of all acting calls, because a single action has too
+        few."""
         return max(self.by_action.get(f"{key:016x}", self.reading if reads else self.acting), self.acting)
 
 
 class ForeignValueRates(RatesOfNovelty, frozen=True):
-    """Rates of honest calls that use a foreign value which their task never used."""
+    """Rates of honest calls that use a foreign value that their task never used."""
 
-    # of those whose value no other task of the peer group used either; None in models of before
+    # rates of values that no other task of the peer group used either; None in earlier models
     to_all: RatesOfNovelty | None = None
 
     def evidence(self, keys: Ids, effects: NDArray[np.int8], foreign: Floats) -> Floats:
@@ -169,8 +172,8 @@ class ForeignValueRates(RatesOfNovelty, frozen=True):
 
 
 def fit_foreign_rates(keys: Ids, effects: NDArray[np.int8], foreign: Floats) -> ForeignValueRates:
-    """Fit the rates on held-out calls; arguments as for `ForeignValueRates.evidence`. Few calls of one action say
-    little."""
+    """Fit the rates on held-out calls; arguments as for `ForeignValueRates.evidence`. A few calls of one action are
+    weak evidence."""
     tells_values = foreign >= KNOWN_VALUES
     keys, reads, foreign = keys[tells_values], effects[tells_values] == _READ, foreign[tells_values]
     of_task, to_all = (_fit_rates(keys, reads, foreign >= degree) for degree in (NEW_TO_TASK, NEW_TO_ALL))
@@ -178,7 +181,6 @@ def fit_foreign_rates(keys: Ids, effects: NDArray[np.int8], foreign: Floats) -> 
 
 
 def _fit_rates(keys: Ids, reads: Flags, new: Flags) -> RatesOfNovelty:
-    """Fit the rates of calls (n,) that are *new*, of actions (n,) that read or do more."""
     acting, reading = (_rate(new[kind]) for kind in (~reads, reads))
     actions, action_of = np.unique(keys, return_inverse=True)
     counts, news = np.bincount(action_of, minlength=len(actions)), np.bincount(action_of, new, len(actions))
@@ -199,18 +201,19 @@ def action_keys(columns: EventColumns) -> Ids:
 
 
 BoundedCalls = dict[str, dict[str, HeldOutCalls]]
-"""Calls by `tenant_key` and effect, as far as they count for that tenant; those under "" for all that have none."""
+"""Calls by `tenant_key` and effect, as they count for that tenant; calls under "" are for all tenants without separate
+ones."""
 
 
 class CallChallenges(msgspec.Struct, frozen=True):
-    """What verdicts on calls need in addition to the detector."""
+    """The data that verdicts on calls need in addition to the detector."""
 
     foreign: ForeignValueRates  # rates of values of others
     by_effect: dict[str, HeldOutCalls]  # held-out scores of calls of each effect, and of all (`EVERY_EFFECT`)
-    # the same of the calls of the history's end, asked of a model of what came before; empty where it was too short,
-    # and in models of before
+    # the same for calls at the end of the history, scored by a model of the history before; empty if the history was
+    # too short, and in earlier models
     rehearsed: dict[str, HeldOutCalls] = {}
-    # bounded, bounded_rehearsed: the same for each tenant; empty where there was one, and in models of before
+    # bounded, bounded_rehearsed: the same for each tenant; empty if there was one tenant, and in earlier models
     bounded: BoundedCalls = {}
     bounded_rehearsed: BoundedCalls = {}
 
@@ -223,8 +226,8 @@ class CallChallenges(msgspec.Struct, frozen=True):
         """Return the threshold for a tenant's calls of an effect that neither held-out nor validated calls exceed too
         often.
 
-        Where the effect has too few calls, or one neighbour alone made them enough, the calls of all effects decide,
-        too. None where the history is too short for any, or nothing may wait.
+        If the effect has too few calls, or has enough only because of one neighbor, the calls of all effects decide,
+        too. None if the history is too short for a threshold, or if no call may wait.
         """
         if per_1000 <= 0.0:
             return None
@@ -243,8 +246,8 @@ class CallChallenges(msgspec.Struct, frozen=True):
     def _parts(self, effect: str, tenant: str, per_1000: float) -> list[HeldOutCalls | None]:
         """Return the held-out calls of an effect as they count for a tenant, and the validated ones if there are any.
 
-        Rehearsed ones that would be too few without one neighbour may all be of its making: those of all effects stand
-        in, or none.
+        If validated calls would be too few without one neighbor, that neighbor may have made them all: the calls of all
+        effects replace them, or none.
         """
         parts = [_calls_for(tenant, effect, self.by_effect, self.bounded)]
         if self.rehearsed:
@@ -257,7 +260,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
     def p_value(self, effect: str, score: float, tenant: str = "") -> float:
         """Return the share of honest calls of an effect, or of all if there was none, that score at least as high.
 
-        Of those held out or those validated, whichever is larger.
+        The share is that of held-out or of validated calls, whichever is larger.
         """
         of_effect = self._parts(effect, tenant, _USUAL_PER_1000)
         if any(calls is None or not calls.calls for calls in of_effect):
@@ -271,7 +274,8 @@ class CallChallenges(msgspec.Struct, frozen=True):
 
     @staticmethod
     def from_settings(settings: Mapping[str, Any]) -> CallChallenges | None:
-        """Read them from a manifest's settings; None if the model was trained without. Raises ModelError."""
+        """Read the challenges from a manifest's settings; None if the model was trained without them. Raises
+        ModelError."""
         if "challenges" not in settings:
             return None
         try:
@@ -288,8 +292,8 @@ class CallChallenges(msgspec.Struct, frozen=True):
 def _calls_for(
     tenant: str, effect: str, of_all: Mapping[str, HeldOutCalls], bounded: BoundedCalls
 ) -> HeldOutCalls | None:
-    """Return the calls of an effect as they count for a tenant: its own, those of all tenants without own calls, or
-    all."""
+    """Return the calls of an effect as they count for a tenant: its calls, those of all tenants without separate calls,
+    or all."""
     grounds = (bounded.get(key, {}).get(effect) for key in (tenant, ""))
     return next((calls for calls in grounds if calls is not None), of_all.get(effect))
 
@@ -305,8 +309,9 @@ def _threshold_of(parts: Sequence[HeldOutCalls | None], per_1000: float) -> floa
 
 
 def as_asked(vectors: Floats, codes: NDArray[np.int8], trusted: Flags | None = None) -> Floats:
-    """Return the vectors (n, F) of calls as a request shows them: without order and habits, which sessions remember,
-    and without anomalies of the *trusted* (n, 3) parts of their access paths, in the order of `PATH_PARTS`."""
+    """Return the vectors (n, F) of calls as an evaluation request shows them: without order and habits, which sessions
+    remember, and without anomalies of the *trusted* (n, 3) parts of their access paths, in the order of `PATH_PARTS`.
+    """
     asked = vectors.copy()
     if trusted is not None:
         for part, features in enumerate(_PATH):
@@ -344,7 +349,7 @@ def score_asked(
     """Score calls as evaluation requests, from what was observed of them.
 
     Args:
-        detector, rates, baseline: of the model that is asked.
+        detector, rates, baseline: of the model that scores the calls.
         columns: n calls.
         vectors, observations: of them, against the baseline.
         trusted: (n, 3), parts of their access paths that are trusted; None = none.
@@ -369,8 +374,8 @@ def has_neighbours(columns: EventColumns) -> bool:
 
 
 def bounded_by_tenant(columns: EventColumns, scores: Floats) -> BoundedCalls:
-    """Return the same as it counts for each tenant with its own calls, and for all others, whose calls may all come
-    from one neighbor."""
+    """Return the held-out scores as they count for each tenant with separate calls, and for all others, whose calls may
+    all come from one neighbor."""
     tenants, by_tenant = columns.names[:, event_columns.TENANT], BoundedCalls()
     for name, rows in _calls_by_effect(columns).items():
         calls = rank_calls(tenants[rows], scores[rows])
@@ -393,7 +398,6 @@ def _bounded(ranks: Ints, scores: Floats, calls: int, without_largest: int) -> H
 
 
 def _calls_by_effect(columns: EventColumns) -> dict[str, Ints]:
-    """Return the rows of calls among events, by effect and for all effects."""
     rows = call_rows(columns)
     effects = columns.codes[rows, event_columns.EFFECT]
     by_effect = {name: rows[effects == code] for code, name in enumerate(EFFECTS)}
@@ -413,7 +417,7 @@ def tenant_key(hashed: int) -> str:
 def fit_challenges(
     detector: ForestDetector, columns: EventColumns, vectors: Floats, evidence: Floats, foreign: Floats
 ) -> CallChallenges:
-    """Fit rates and scores of a history's calls, as if each had been evaluated before it was made."""
+    """Fit rates and scores of a history's calls, as if each call had been evaluated before it was made."""
     parts, effects, keys = detector.parts, columns.codes[:, event_columns.EFFECT], action_keys(columns)
     asked = evidence.copy()
     known = weighted_evidence(parts.tails, parts.importance, as_asked(vectors, columns.codes))

@@ -1,15 +1,16 @@
-"""Concerns: the ways in which an agent can be in trouble, each a question of its own with its own calibration.
+"""Concerns: the ways in which an agent can be in trouble, each with a separate calibration.
 
-- *compromise*: it acts for somebody else. Who calls, what, where to and with which rights, and whence the arguments
-  come. Sizes, pace and failures are left aside, several small anomalies count together, and a call that did not happen
-  counts no more than a probe, but for a value that others may have written and a target that no person named.
-- *malfunction*: it works badly. One strong anomaly of any kind is enough, failures count in full; origins of arguments
-  say nothing about that.
+- *compromise*: it acts for another party. Evidence is who calls, what it calls, its destination and rights, and where
+  the arguments come from. Sizes, pace and failures are ignored, several small anomalies count together, and a call that
+  did not happen counts only as a probe, except for a value that others may have written and a target that no person
+  named.
+- *malfunction*: it works badly. One strong anomaly of any kind is enough, and failures count in full; origins of
+  arguments are ignored.
 - *overreach*: it does more, or may do more, than it used to: pace, volume, new names, scopes and what it was declared
   for. Each of these is weak in a single event, so they are judged among themselves.
 
-The anomaly score of an event (`detector.Scores`) is that of all evidence together. Evidence that is no feature and can
-only raise risk (`is_told_new`) is added to that score and to compromise.
+The anomaly score of an event (`detector.Scores`) is that of all evidence together. Evidence that is not a feature and
+can only raise risk (`is_told_new`) is added to that score and to compromise.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ COMPROMISE_NORM, OVERREACH_NORM = 4, 1
 """Norms by concern: at 1 all evidence adds up, above it the largest outweighs the rest (`DetectorSettings.norm`)."""
 
 PROBE_P_VALUE = 0.1
-"""p-value that a call which did not happen counts as towards compromise, at the least."""
+"""Minimum p-value toward compromise of a call that did not happen."""
 PROBE_SCALE = float(np.log10((1.0 - 0.5) / PROBE_P_VALUE)) / DECADES_OF_SCALE
 
 
@@ -58,7 +59,7 @@ class ConcernScores(NamedTuple):
 
 
 class ConcernModel(NamedTuple):
-    """What scores by concern are based on."""
+    """The parameters of scores by concern."""
 
     roles: FeatureRoles  # of the features
     compromise_scales: PeerScales  # of the evidence of compromise, per peer group
@@ -78,7 +79,7 @@ def fit_concerns(
         groups: uint64 (n,).
         failed: bool (n,), calls that did not happen.
         roles: of the features.
-        minimum: rows from which a peer group is calibrated by itself.
+        minimum: rows that a peer group needs for a separate calibration.
     """
     none = Calibration.empty()
     model = ConcernModel(

@@ -50,7 +50,7 @@ COMPROMISE, MALFUNCTION, OVERREACH = range(len(CONCERNS))
 
 
 class AssessmentTables(NamedTuple):
-    """Everything that the kernel reads from a detector; most arrays are shared with it."""
+    """All arrays that the kernel reads from a detector; most are shared with it."""
 
     # tails, importance: see `EvidenceCombination`
     tails: TailTables
@@ -117,7 +117,6 @@ def assessment_tables(
 
 @inlined
 def _picked_norm(evidence: Floats, features: Ints, norm: int, room: Floats) -> float:
-    """Return the norm of the evidence of some *features* of a row (F,); *room* (F,) is overwritten."""
     count = 0  # of those that bring any: the others, half of them, would add 0
     for feature in features:
         room[count] = evidence[feature]
@@ -127,7 +126,6 @@ def _picked_norm(evidence: Floats, features: Ints, norm: int, room: Floats) -> f
 
 @inlined
 def _calibrated(score: float, entry: int, calibrations: PackedCalibrations) -> float:
-    """Return the p-value of one anomaly score by one entry."""
     first = calibrations.start[entry]
     below = count_below(score, calibrations.values, first, calibrations.start[entry + 1])
     return 1.0 if below == 0 else calibrations.p_values[first + below - 1]
@@ -206,15 +204,15 @@ def assess_rows(
 
 
 FAMILIAR_EVENTS = 500
-"""Events in the model's history from which an agent is familiar. Below, much that it does is new for the first time,
-and judged as calm as agents of years it would be flagged for that."""
+"""Number of events in the model's history from which an agent is familiar. Below it, much of what the agent does is new
+for the first time, and would be flagged if it were judged as strictly as agents with years of history."""
 
 
 class Scores(NamedTuple):
     """Scores of n rows."""
 
     # float64 (n,) in [0, 1], higher is more anomalous, comparable across peer groups: 0.5 is the median of normal
-    # behaviour, 0.75 what one in a hundred exceeds
+    # behavior, 0.75 what one in a hundred exceeds
     anomaly_score: Floats
     # float64 (n,) in (0, 1], share of held-out normal events of the peer group (or fleet) at least as anomalous
     p_value: Floats
@@ -234,10 +232,10 @@ class DetectorSettings:
     norm: int = 8
     seed: int = 0  # seed of the forest and of the folds
     folds: int = 5  # parts in which the history is held out in turn, at least 2
-    group_minimum: int = 200  # held-out events from which a peer group is calibrated by itself
+    group_minimum: int = 200  # held-out events that a peer group needs for a separate calibration
     knots: int = 256  # grid size of a feature's tail, a power of two, at least 128
-    # part of the alert budget that each concern has, in the order of `CONCERNS`; at most 1 in all. A concern with none
-    # moves no level (`ONE_QUESTION`).
+    # part of the alert budget that each concern has, in the order of `CONCERNS`; at most 1 in all. A concern without a
+    # share changes no level (`ONE_QUESTION`).
     budget_shares: tuple[float, float, float] = (0.5, 0.4, 0.1)
 
     def __post_init__(self) -> None:
@@ -256,11 +254,11 @@ class DetectorSettings:
 
 
 ONE_QUESTION = (0.0, 1.0, 0.0)
-"""Shares with which all oddities are one question, as before there were concerns. Evidence that is added to that of
-compromise moves no level then."""
+"""Shares that treat all anomalies as one concern, as before there were concerns. Evidence that is added to that of
+compromise then changes no level."""
 
 _MAX_FEATURE_VALUE = 64.0
-"""Value that no feature exceeds."""
+"""Upper bound of every feature's value."""
 
 _SETTING_RANGES = (
     ("trees", 1, 10_000),
@@ -279,7 +277,7 @@ class UsualEvidence:
     """Usual evidence of each feature, from the training rows."""
 
     median: Floats  # float64 (F,), decades
-    # float64 (F,), its 90th percentile, decades: evidence up to here is no reason for anything
+    # float64 (F,), its 90th percentile, decades: evidence up to here explains nothing
     upper: Floats
 
 
@@ -293,8 +291,8 @@ class ForestDetector:
     parts: EvidenceCombination  # what turns rows into the statistic T
     scales: PeerScales  # T to anomaly score, per peer group
     calibration: Calibration  # anomaly score to p-value, per peer group
-    # the same for agents that the history shows well (`FAMILIAR_EVENTS`), which are calmer: part of what is normal is
-    # their own past. Without groups, where no history was long enough to tell (`walkforward`).
+    # the same for agents that the history shows well (`FAMILIAR_EVENTS`), which score lower: part of what is normal is
+    # their own past. Without groups if no history was long enough (`walkforward`).
     familiar: Calibration
     by_concern: ConcernModel  # scales and calibrations of each concern
     usual: UsualEvidence  # what is usual, for explanations
@@ -309,8 +307,8 @@ class ForestDetector:
 
     @property
     def budget_shares(self) -> tuple[float, float, float]:
-        """The share of the alert budget of each concern, in the order of `CONCERNS`. A concern without one changes no
-        level."""
+        """The share of the alert budget of each concern, in the order of `CONCERNS`. A concern without a share changes
+        no level."""
         return self.settings.budget_shares
 
     @property
@@ -334,7 +332,7 @@ class ForestDetector:
             groups: uint64 (n,), peer group of each row; 0 or an unknown one means the fleet.
             failed: bool (n,), calls that did not happen: denied, or failed; None = none is.
             familiar: bool (n,), rows of agents that the history shows well (`FAMILIAR_EVENTS`); None = none is.
-            raising: float64 (n,) >= 0, evidence of compromise that is no feature, decades; it is added, to all
+            raising: float64 (n,) >= 0, evidence of compromise that is not a feature, decades; it is added to all
                 evidence, too. None = none.
 
         Raises:
@@ -367,7 +365,7 @@ class ForestDetector:
         return scores, concerns
 
     def covers(self, group: int) -> bool:
-        """Return whether the p-values of a peer group come from its own history; otherwise from the fleet's."""
+        """Return whether the p-values of a peer group come from its history; otherwise they come from the fleet's."""
         return self.calibration.covers(group)
 
     def evidence(self, X: Floats) -> CombinedEvidence:
@@ -381,8 +379,8 @@ class ForestDetector:
         """Return the contribution of each feature to the score of each row.
 
         The share of the features alone is spread over their evidence above the usual 90th percentile; the share of the
-        forest over the steps that shortened the row's paths (`path_shortenings`). Evidence that is added stands for
-        itself. Costs about as much as scoring.
+        forest over the steps that shortened the row's paths (`path_shortenings`). Added evidence counts as
+        it is. Costs about as much as scoring.
 
         Args:
             X: float64 (n, F), finite.

@@ -1,8 +1,7 @@
-"""Training of a detector: fits scikit-learn's `IsolationForest` and takes it apart into plain arrays.
+"""Train a detector: fit scikit-learn's `IsolationForest` and convert it to plain arrays.
 
-The only importer of scikit-learn's forest.
-
-Scoring needs arrays alone (`forest_evaluator.py`): a process that only scores never pays for importing scikit-learn.
+Only this module imports scikit-learn's forest. Scoring needs only arrays (`forest_evaluator.py`), so a process that
+only scores does not pay for importing scikit-learn.
 """
 
 from __future__ import annotations
@@ -144,12 +143,12 @@ def average_path_length(samples: NDArray[np.integer[Any]]) -> Floats:
 
 
 MIN_ROWS = 50
-"""Fewest rows of history to learn from; below, a p-value could not even say one in fifty."""
+"""Minimum rows of history to learn from; with fewer, a p-value could not even show one in fifty."""
 _LARGEST_FOLD = 2 / 3  # share of the rows; a larger fold would leave too little to train its detector on
 
 
 class HeldOutScores(NamedTuple):
-    """Scores of n training rows, over all evidence and by concern, from a detector that had not seen them."""
+    """Scores of n training rows, over all evidence and by concern, from a detector that had not seen the rows."""
 
     scores: Scores
     concerns: ConcernScores
@@ -189,8 +188,8 @@ def fit_detector(
         version: version of the model.
 
     Returns:
-        the detector, and the scores that each training row got from a detector that had not seen it; anyone who derives
-        a threshold from the history should use these.
+        the detector, and the scores that each training row got from a detector that had not seen it. Callers that
+        derive a threshold from the history should use these.
 
     Raises:
         NotFinite: a value is NaN, infinite or beyond float32.
@@ -254,7 +253,6 @@ def _fit_parts(
     added: Flags,
     rate_between: Floats,
 ) -> EvidenceCombination:
-    """Fit the tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
     tails = fit_tails(X, settings.knots, resolution, decades)
     in_bits = np.broadcast_to(np.asarray(0.0 if decades is None else decades), added.shape) > 0.0
     for feature in np.flatnonzero(added & ~in_bits).tolist():
@@ -274,7 +272,7 @@ def assign_folds(sessions: Ids, folds: int, seed: int) -> Ints:
     numbers of rows.
 
     With fewer than two sessions, or one that holds more than two thirds of the rows, folds are blocks of
-    consecutive rows: neighbours then share a session, and the p-values are a little too bold.
+    consecutive rows: neighbors then share a session, and the p-values are a little too bold.
     """
     rows = len(sessions)
     ids, position, counts = np.unique(np.asarray(sessions, np.uint64), return_inverse=True, return_counts=True)

@@ -1,16 +1,17 @@
 """The statistic T of an event: evidence of the forest and of the most unusual features, in decades.
 
 `T = w * u_forest + (1 - w) * (sum_f u_f**norm) ** (1 / norm)` with each feature's evidence `u_f`. A high norm is close
-to the largest evidence, and lets further odd features add to it; a sum would let many slightly odd ones drown one that
-is impossible. The forest sees combinations that no feature shows alone; the norm sees what its random cuts miss.
+to the largest evidence, and lets further anomalous features add to it; a sum would let many slightly anomalous features
+drown one that is impossible. The forest sees combinations that no feature shows alone; the norm sees what the forest's
+random cuts miss.
 
 Evidence is weighed by the *importance* that a feature has by its meaning (the feature table says why) before all this.
 A forest cuts every feature alike whatever its scale, and drowns in features that do not matter; those below
 `FOREST_MIN_IMPORTANCE` are kept from it.
 
-A norm asks how odd the oddest is; that is no question for evidence of another kind. Whence a call has its arguments is
-independent of how odd the call is, so its evidence, minus the logarithm of the rate at which honest calls show it, is
-added (`added`).
+A norm measures how anomalous the most anomalous feature is, which does not fit evidence of another kind. Where a call
+gets its arguments is independent of how anomalous the call is, so its evidence, minus the logarithm of the rate at
+which honest calls show it, is added (`added`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from trustwatch.ingest.errors import ConfigError
 from .forest_evaluator import ForestArrays, forest_scores
 from .input_checks import Flags, Floats, Ints, NotFinite, WrongShape, finite_float32
 
-# Unusualness of each feature by itself: the upper tail of what training saw, as evidence in decades.
+# Anomaly of each single feature: the upper tail of what training saw, as evidence in decades.
 #
 # Every feature points one way, higher is more suspicious, so `u = -log10 P(X_f >= x)`: 0 is ordinary, 2 is one in a
 # hundred. P is counted as conformal prediction does, `(1 + #{values >= x}) / (n + 1)`. The curve is kept as a grid of
@@ -36,16 +37,16 @@ from .input_checks import Flags, Floats, Ints, NotFinite, WrongShape, finite_flo
 
 
 EVIDENCE_CAP = 6.0
-"""Most evidence of one feature, in decades: no single feature can drown all others."""
+"""Maximum evidence of one feature, in decades: no single feature can drown all others."""
 SURPRISE_CAP = 12.0
-"""The same for features that are logarithms of probabilities themselves."""
+"""Maximum evidence of features that are logarithms of probabilities themselves."""
 TRAINING_RANGE_CAP = 5.0
-"""Most evidence of a value within the training range, so that going beyond it always shows (it matters from 100,000
+"""Maximum evidence of a value within the training range, so that going beyond it always shows (it matters from 100,000
 rows)."""
 ADDED_MIN_EVIDENCE = float(-np.log10(0.05))
-"""Least evidence of a feature that gathers and is added to all others: one in twenty."""
+"""Minimum evidence of a cumulative feature that is added to all others: one in twenty."""
 _EXCESS_STEP, _LEAST_EXCESS = 0.25, 2.0
-"""Least difference of such a feature, in bits, that means something, and the least value that is evidence."""
+"""Smallest meaningful difference of such a feature, in bits, and the smallest value that is evidence."""
 _JUMP = 0.1  # decades by which the curve must jump at a shared value to give it a second knot
 _MOST_JUMPS = int(TRAINING_RANGE_CAP / _JUMP)
 _TAIL_SHARE, _TAIL_LEAST = 0.01, 10  # largest values that the exponential tail is fitted to
@@ -111,10 +112,9 @@ def fit_tails(
 
 
 def set_rate_tail(tables: TailTables, feature: int, values: Floats, rate_between: float) -> None:
-    """Replace the tail of a feature that holds ranks by a rate: among values (n,) from 1 on, how often 2, or 3, is
-    reached.
+    """Replace the tail of a ranked feature by a rate: among values (n,) from 1 on, how often 2, or 3, is reached.
 
-    Evidence is `-log10((1 + #{values >= 2}) / (1 + #{values >= 1}))` from 2 on, and likewise from 3 on: none where no
+    Evidence is `-log10((1 + #{values >= 2}) / (1 + #{values >= 1}))` from 2 on, and likewise from 3 on: none if no
     row could show it. From 1.5 on it is that of *rate_between* in (0, 1], which is counted elsewhere, and at most that
     of 2; below 0.
     """
@@ -128,10 +128,10 @@ def set_rate_tail(tables: TailTables, feature: int, values: Floats, rate_between
 
 
 def set_excess_tail(tables: TailTables, feature: int, values: Floats) -> None:
-    """Replace the tail of a feature by that of the values (n,) from 1 on. Below 1 it brings no evidence.
+    """Replace the tail of a feature by that of the values (n,) from 1 on. Values below 1 bring no evidence.
 
     Evidence begins at 2, one bit, and with what at most one in twenty of the values reach: it is added, so that small
-    amounts would only be noise. Where values hardly differ, an unusual one need not mean anything.
+    amounts would only be noise. If values hardly differ, an unusual one need not mean anything.
     """
     comparable = values[values >= 1.0]
     tables.x[feature], tables.u[feature], tables.rate[feature] = np.inf, 0.0, 0.0
@@ -172,7 +172,7 @@ def _knots_of_feature(ordered: Floats, knots: int, step: float) -> tuple[Floats,
     chosen = np.union1d(_select_knots(at, counts, places), np.flatnonzero(jumps))
     gaps = np.append(np.diff(values), np.inf)
     after = values + np.minimum(step, gaps / 2)
-    # between two neighbouring floats there is no room for a second knot; the next value carries the same evidence
+    # between two neighboring floats there is no room for a second knot; the next value carries the same evidence
     # anyway
     jumps &= (after > values) & (after < np.append(values[1:], np.inf))
     x = np.concatenate([values[chosen], after[jumps]])
@@ -198,7 +198,8 @@ def _select_knots(at: Floats, counts: Ints, places: int) -> Ints:
 
 
 def _tail_rate(ordered: Floats, step: float) -> float:
-    """Return the decades per unit beyond the maximum: the exponential through the mean excess of the largest values."""
+    """Return the decades per unit beyond the maximum, from the exponential through the mean excess of the largest
+    values."""
     n = len(ordered)
     largest = min(max(int(np.ceil(n * _TAIL_SHARE)), _TAIL_LEAST), n - 1)
     excess = ordered[n - largest :] - ordered[n - largest - 1]
@@ -266,11 +267,11 @@ def tail_evidence(tails: TailTables, X: Floats) -> Floats:
 
 
 FOREST_MIN_IMPORTANCE = 0.5
-"""Least importance of a feature that the forest sees."""
+"""Minimum importance of a feature that the forest uses."""
 
 
 class EvidenceCombination(NamedTuple):
-    """Everything that turns rows into T. All arrays are treated as read-only."""
+    """The parameters that turn rows into T. All arrays are treated as read-only."""
 
     tails: TailTables  # upper tails of the F features
     forest: ForestArrays  # forest over the evidence of the F features
@@ -278,7 +279,7 @@ class EvidenceCombination(NamedTuple):
     forest_weight: float  # w in [0, 1]
     norm: int  # a power of two, 1 (sum) to 64 (all but the largest)
     importance: Floats  # float64 (F,) in [0, 1], factor of each feature's evidence
-    # bool (F,), features whose evidence is no part of T and is added to it on the scale of p-values
+    # bool (F,), features whose evidence is not part of T and is added to it on the scale of p-values
     added: Flags
 
 

@@ -1,7 +1,7 @@
 """The forest as plain arrays, and its compiled evaluator: equal to scikit-learn's `score_samples` to 1e-9.
 
 Every tree is a complete binary tree in heap order: node `i` has the children `2i` and `2i + 1`, the root is 1, slot 0
-is unused, all leaves lie at the same depth. Branches that end early are filled with nodes that always go left, so a
+is unused, all leaves are at the same depth. Branches that end early are filled with nodes that always go left, so a
 walk is a fixed number of steps without a test for a leaf, and several walks can be interleaved to hide the latency of
 memory.
 
@@ -27,7 +27,7 @@ class ForestArrays(NamedTuple):
     """An isolation forest of T trees with S = 2**depth slots each, over F features."""
 
     features: NDArray[np.uint16]  # uint16 (T, S), the feature that a node compares
-    # float32 (T, S), right if the float32 value is greater; +inf where the tree ended earlier
+    # float32 (T, S), right if the float32 value is greater; +inf if the tree ended earlier
     thresholds: NDArray[np.float32]
     leaves: Floats  # float64 (T, S), path length of a leaf: its depth plus c(samples in it)
     expected: Floats  # float64 (T, S), mean path length of the training samples that reached an inner node
@@ -41,7 +41,7 @@ class ForestArrays(NamedTuple):
 
     @property
     def depth(self) -> int:
-        """Steps of a walk."""
+        """Number of steps of a walk."""
         return int(self.features.shape[1]).bit_length() - 1
 
 
@@ -82,8 +82,7 @@ def _checked_rows(forest: ForestArrays, X: Floats) -> Floats:
 
 @inlined
 def _score(path: float, normaliser: float) -> float:
-    """Turn a path length into a score. This is the only place that decides the direction: short paths have high
-    scores."""
+    """Turn a path length into a score. Only this function decides the direction: short paths have high scores."""
     return float(2.0 ** (-path / normaliser)) if normaliser > 0.0 else 0.5
 
 
@@ -221,7 +220,7 @@ def path_shortenings(forest: ForestArrays, X: Floats) -> Floats:
 
     Returns:
         float64 (n, F), in units of `-log2(score)`: `log2(score) = sum over features - expected`, with the
-        forest's expectation before any feature is looked at. Positive where the feature made the row more anomalous.
+        forest's expectation before any feature is looked at. Positive if the feature made the row more anomalous.
 
     Raises:
         WrongShape: X is not (n, F).

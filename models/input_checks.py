@@ -1,4 +1,4 @@
-"""Checks of what a model is given, and the errors of this layer; what to do about each is in `ingest/errors.py`::
+"""Check a model's input, and define the errors of this layer. What to do about each is in `ingest/errors.py`::
 
     TrustwatchError
     ├── NotFinite        not_finite     a feature is NaN or infinite: refuse the row, find the bug that made it
@@ -27,7 +27,7 @@ VOUCHING_ADVICE = (
     ' (`members: {agent.self_asserted: ""}`, in a file for --mapping, and in the settings of the source).'
     " Never do so for logs of sign-ins: outsiders cause failed ones"
 )
-"""Hint for a history that has only, or also, events of which nothing is learned."""
+"""Hint for a history that contains events from which nothing is learned."""
 
 
 class NotFinite(TrustwatchError, ValueError):
@@ -48,7 +48,7 @@ class NotFinite(TrustwatchError, ValueError):
 
 
 class WrongShape(TrustwatchError, ValueError):
-    """Raised if rows have another number of features than the model, or columns differ in length."""
+    """Raised if rows do not have the model's number of features, or columns differ in length."""
 
     code = "wrong_shape"
 

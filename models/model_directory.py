@@ -1,13 +1,13 @@
-"""Model directories: arrays and a manifest that says what it is, what it was trained on, and the digest of every file.
+"""Model directories: arrays, and a manifest that states the model's facts, its history, and the digest of every file.
 
     manifest.json
     detector/NAME.npy         arrays of the detector
     extras/GROUP/NAME.npy     other arrays, such as the baselines of the feature builder
 
-Never a pickle: loading a model runs no code of it.
+Arrays are never pickled: loading a model runs no code from it.
 
 `manifest.json` is a JSON object. Its `digest` is the SHA-256 of the canonical JSON (sorted keys, no spaces, UTF-8) of
-all other members, so an edited manifest is noticed. That guards against damage and mix-ups; it is no signature.
+all other members, so an edited manifest is noticed. That guards against damage and mix-ups; it is not a signature.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from .array_rules import ArrayForm, array_bytes
 
 RESTORE_ADVICE: Final = "copy the model again or retrain"
 _MEMORY_SHARE: Final = 3
-"""A model may take a third of the machine's memory: while it is loaded, its agents are in memory twice."""
+"""Share of the machine's memory that a model may take: while it is loaded, its agents are in memory twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def list_files(folder: Path, known: Collection[Path]) -> set[str]:
 
 
 def check_memory(folder: Path, files: Mapping[str, ArrayFile]) -> None:
-    """Refuse arrays that would not fit into memory. A sparse file costs its author nothing."""
+    """Raise ModelError if the arrays would not fit into memory. A sparse file costs its author nothing."""
     needed = sum(array_bytes(file.form) for file in files.values())
     most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MEMORY_SHARE
     if needed > most:
@@ -137,8 +137,8 @@ def check_digest(path: Path, found: str, expected: ArrayFile) -> None:
 
 MODEL_KIND = "trustwatch-model"
 MODEL_FORMAT_VERSION = 6
-"""Raised whenever a program of the old version could misread the files; every version has its golden model in the
-tests."""
+"""Increased whenever a program of the old version could misread the files; the tests have a golden model of every
+version."""
 MANIFEST_FILE = "manifest.json"
 _ARRAY_PATH = re.compile(r"(detector|extras/[a-z0-9][a-z0-9_]*)/[a-z0-9][a-z0-9_]*\.npy")  # never outside the directory
 _PLAIN_TYPE = re.compile(r"\|[biu]1|<[iu][248]|<f[248]")
@@ -208,7 +208,7 @@ def manifest_digest(content: Mapping[str, Any]) -> str:
 
 
 def decode_manifest(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, ArrayFile], str]:
-    """Read `manifest.json`: the facts, the array files and its digest. *where* is its path, for messages.
+    """Decode `manifest.json`: the facts, the array files and its digest. *where* is its path, for messages.
 
     Raises ModelError if it is not a manifest, of another format version, or was edited.
     """
@@ -302,7 +302,7 @@ def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays],
 def _draft_of(path: Path) -> Iterator[Path]:
     """Create a directory next to *path* that replaces it after the caller has filled it; it is removed if that fails.
 
-    The draft is as open to others as the umask says: who may read it is no matter of models.
+    The umask decides who may read the draft.
     """
     _refuse_foreign_directory(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -374,7 +374,6 @@ def _read_manifest_bytes(folder: Path) -> bytes:
 
 @contextmanager
 def _opened(folder: Path, name: str) -> Iterator[BufferedReader]:
-    """Open a regular file of a model. Raises ModelError."""
     try:
         with open_plain_file(folder / name) as stream:
             yield stream
@@ -422,7 +421,6 @@ def _holds_model(path: Path) -> bool:
 
 
 def _named_arrays(detector: Arrays, extras: Mapping[str, Arrays]) -> list[tuple[str, NDArray[Any]]]:
-    """Return the arrays with their paths within the model, sorted."""
     folders: dict[tuple[str, ...], Arrays] = {("extras", group): arrays for group, arrays in extras.items()}
     folders["detector",] = detector
     named = [((*folder, name), array) for folder, arrays in folders.items() for name, array in arrays.items()]
@@ -453,12 +451,12 @@ def _previous_directory(path: Path) -> Path:
 
 
 def _current_directory(path: Path) -> Path:
-    """Return the directory to read: *path*, or the previous model if a replacement was interrupted."""
+    """Return *path*, or the previous model if a replacement was interrupted."""
     return _previous_directory(path) if not path.exists() and _holds_model(_previous_directory(path)) else path
 
 
 def _refuse_foreign_directory(path: Path) -> None:
-    """Refuse to replace a directory that is not a model, so that a wrong `--model` destroys nothing."""
+    """Raise ModelError for a directory that is not a model, so that a wrong `--model` destroys nothing."""
     if not os.path.lexists(path) or is_model(path):
         return
     if path.is_symlink() or not path.is_dir() or any(path.iterdir()):

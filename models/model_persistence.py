@@ -1,6 +1,4 @@
-"""Models as named arrays, and back. The arrays are checked: a detector that loads is one that
-scores.
-"""
+"""Convert models to named arrays and back. The arrays are checked, so a detector that loads can score."""
 
 from __future__ import annotations
 
@@ -217,7 +215,6 @@ def load_trained_model(path: Path) -> TrainedModel:
 
 
 def _check_forms(forms: Mapping[str, Mapping[str, ArrayForm]]) -> None:
-    """Refuse wrong names, types and sizes before any array is read."""
     check_detector_forms(forms.get(DETECTOR_GROUP, {}), len(FEATURE_NAMES))
     check_history_forms({name: group for name, group in forms.items() if name != DETECTOR_GROUP})
 
@@ -247,7 +244,7 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
 
 
 def _alarm_tails(arrays: dict[str, npt.NDArray[Any]]) -> ByConcern[AlarmTail]:
-    """Return the tails by concern. Those of older models, which did not record it, count as not validated."""
+    """Return the tails by concern. Older models did not record validation; their tails count as not validated."""
     rehearsed = arrays.get("rehearsed", np.zeros(len(CONCERNS))).tolist()
     columns = (arrays[name].tolist() for name in ("start", "scale", "share", "days"))
     first, second, third = (
@@ -258,7 +255,7 @@ def _alarm_tails(arrays: dict[str, npt.NDArray[Any]]) -> ByConcern[AlarmTail]:
 
 
 def _agent_seeds(arrays: dict[str, npt.NDArray[Any]]) -> AgentSeeds:
-    """Return the agents of the history. In older models, which did not count it, none has been anomalous."""
+    """Return the agents of the history. Older models did not count anomalous events; none of their agents has any."""
     seeds = AgentSeeds.unrehearsed(arrays["keys"], arrays["checks"], _seed_rows(arrays), arrays["events"])
     return dataclasses.replace(seeds, **{name: arrays[name] for name in ("odd", "rehearsed") if name in arrays})
 
@@ -271,7 +268,7 @@ def _setting(settings: Mapping[str, Any], name: str, kind: Any, default: Any) ->
 
 
 def _seed_columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """Split the seeds' rows into plain arrays: a model holds no structured types."""
+    """Split the seeds' rows into plain arrays, because a model contains no structured types."""
     return {name: np.ascontiguousarray(rows[name]) for name in layout.STATE_ROW.names or ()}
 
 
@@ -295,12 +292,12 @@ LEARNING_VERSION: Final = "learning"
 
 _ROWS = 64  # all alike; a detector wants 50
 _EVENTS_PER_DAY = 1_000.0
-"""Unknown pace, taken to be that of a busy agent: thresholds are so high that of hard signals one that tells
-of a compromise raises a level, and lesser ones do in number."""
+"""Assumed pace, which is that of a busy agent because the real one is unknown. Thresholds are so high that only a hard
+signal of a compromise raises a level alone; lesser ones raise it in number."""
 
 
 def make_learning_model(salt: bytes) -> TrainedModel:
-    """Return the model that knows nothing."""
+    """Return a model that has not learned anything."""
     detector, _ = fit_detector(
         np.zeros((_ROWS, FEATURE_COUNT)),
         np.zeros(_ROWS, np.uint64),
@@ -328,7 +325,7 @@ def make_learning_model(salt: bytes) -> TrainedModel:
 
 
 def save_learning_model(path: Path, created_ms: int) -> ModelManifest:
-    """Save the model that knows nothing, under a new salt."""
+    """Save a model that has not learned anything, under a new salt."""
     return save_trained_model(path, make_learning_model(secrets.token_bytes(16)), DetectorSettings(), 0, created_ms)
 
 
@@ -385,7 +382,6 @@ class ModelRegistry:
 
     @staticmethod
     def _contains(directory: Path, digest: str) -> bool:
-        """Return whether the directory holds that model, undamaged."""
         try:
             return is_model(directory) and read_manifest(directory)[1] == digest
         except ModelError:
@@ -395,7 +391,7 @@ class ModelRegistry:
         """Return the directory that holds *version*: in the registry, or the installed model itself.
 
         Raises:
-            ModelError: nowhere, or with another digest than *digest*.
+            ModelError: the version does not exist, or its digest is not *digest*.
         """
         for path in (self.directory_of(version), self._installed):
             if is_model(path):
@@ -409,9 +405,9 @@ class ModelRegistry:
         )
 
     def learns(self, version: str, digest: str) -> bool:
-        """Return whether a version is the model that knows nothing. Raises ModelError.
+        """Return whether a version is a model that has not learned anything. Raises ModelError.
 
-        Asked every second; what has a digest does not change.
+        This is called every second; a model with a digest does not change.
         """
         if digest not in self._learns:
             self._learns[digest] = read_manifest(self.find_directory(version, digest))[0].learns

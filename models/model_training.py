@@ -1,9 +1,9 @@
-"""Training of a model on a history: each event is measured against baselines that have not seen it.
+"""Train a model on a history: each event is measured against baselines that have not seen it.
 
-Otherwise a detector would learn from vectors in which everything is known, and no new event will ever look like that.
-If there are enough agents, each is measured against the history of *others* and its own past, as live: a baseline
-that knows other sessions of the same agent knows its future, too, and what is new to the agent would look known. Few
-agents leave no others; then each session is measured against the other sessions.
+Otherwise a detector would learn from vectors in which everything is known, and no new event would ever look like them.
+If there are enough agents, each is measured against the history of *others* and its own past, as in the live service: a
+baseline that knows other sessions of the same agent knows its future, too, and what is new to the agent would look
+known. If there are too few agents, each session is measured against the other sessions.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ from .input_checks import VOUCHING_ADVICE, Flags, Floats, Ids, Ints, NotEnoughHi
 from .trained_model import AgentSeeds, TrainedModel
 
 AGENTS_PER_FOLD = 4
-"""Agents that each fold must have before agents are kept apart."""
+"""Number of agents that each fold needs before folds are split by agent."""
 
 CROSS_FIT_ROUNDS = 2
-"""Two rounds: the first finds the anomalous events; the second learns those as rarely as the live service does."""
+"""Number of rounds: the first finds the anomalous events; the second learns them as rarely as the live
+service does."""
 
 _FEATURE_ROLES = FeatureRoles(np.array(ADDED_FEATURES), np.array(COMPROMISE_FEATURES), np.array(OVERREACH_FEATURES))
 _HABITS = FEATURE_INDEX["habits_of_others"]
@@ -124,10 +125,11 @@ def cross_fit_detector(
 
 
 def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> Floats:
-    """Return the rate of each feature (F,) of values and routes among honest events of an unknown task; otherwise 1.
+    """Return the rate (F,) of each feature of values and routes among honest events of an unknown task; 1 for other
+    features.
 
     Each task is held out in turn of what its peer group remembers: (1 + events that do what no other task did) / (1 +
-    events that tell origins and declare a task, in a peer group with another task).
+    events that report origins and declare a task, in a peer group with another task).
     """
     arguments, rates = observations.arguments, np.ones(FEATURE_COUNT)
     values, foreign = observations.values, observations.is_foreign
@@ -145,9 +147,9 @@ def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> 
 
 
 def rate_of_told_targets(columns: EventColumns) -> float:
-    """Return the rate of honest events whose target no person named and no other task of the peer group knows.
+    """Return the rate of honest events whose target no person named and no other task of the peer group used.
 
-    Counted as `rates_of_new_tasks` counts, among the events that tell where their target came from; 1 if none does.
+    Counted as `rates_of_new_tasks` counts, among the events that report where their target came from; 1 if none does.
     """
     provenance = columns.codes[:, event_columns.PROVENANCE]
     targets = columns.names[:, event_columns.TARGET]
@@ -215,7 +217,8 @@ def agent_event_numbers(agents: Ids) -> Ints:
 
 
 MIN_EXPONENT = 0.1
-"""Below it thresholds would be out of reach: normal sessions are then so alike that only signals decide."""
+"""Minimum exponent. Below it thresholds would be out of reach: normal sessions are then so alike that only signals
+decide."""
 
 TrainingProgress = Callable[[str, int, int], None]
 
@@ -246,7 +249,7 @@ def train_with_held_out(
     progress: TrainingProgress = lambda *_: None,
     sensitive_types: Sequence[str] = (),
 ) -> tuple[TrainedModel, HeldOutScores]:
-    """Train on the events of *columns*, which are taken as normal and in the order in which they happened.
+    """Train on the events of *columns*, which are assumed to be normal and in the order in which they happened.
 
     Args:
         salt: key under which the names in *columns* were hashed.
@@ -257,7 +260,7 @@ def train_with_held_out(
 
     Returns:
         the model, and the scores that each event got from a detector that had not seen it. Events that are not behavior
-        (our own denials) or are unauthenticated are left out of everything; their scores are those of calm.
+        (our own denials) or are unauthenticated are left out of everything; their scores are those of normal events.
 
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
@@ -384,13 +387,12 @@ def group_activity(columns: EventColumns) -> tuple[Ids, Floats, Ints]:
 
 
 def _events_per_active_day(agents: Ids, days: Ints) -> float:
-    """Return the events per day on which an agent was active."""
     active = len(np.unique(np.stack([agents, days.astype(np.uint64)]), axis=1).T)
     return len(agents) / max(1, active)
 
 
 def agent_seeds(builder: FeatureBuilder, columns: EventColumns) -> AgentSeeds:
-    """Return the state of a history's agents at its end, as *builder* has it."""
+    """Return the state of a history's agents at its end, from *builder*."""
     agents = columns.names[:, event_columns.AGENT]
     keys, first, events = np.unique(agents, return_index=True, return_counts=True)
     rows = builder.pack(builder.slots.find(keys))

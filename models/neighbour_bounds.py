@@ -1,14 +1,14 @@
-"""Held-out calls of all tenants, as far as each may count for the others.
+"""Bound how much each tenant's held-out calls count for the thresholds of others.
 
-All tenants teach one model, and a threshold that is read from the calls of all is raised by a few anomalous ones of any
-tenant. So no neighbour fills more of the calls that may wait than twice its share of all calls, and none takes more
-than half of the shares of all others (`bounded_part`). All together leave a tenant a quarter of its own share, in whole
-calls: if its calls are too few for one, its threshold rests on others. What lies above that is left out, and the
-threshold falls to the next calls that count. A tenant's own calls all count.
+One model is trained on all tenants, and a few anomalous calls of any tenant would raise a threshold that is read from
+the calls of all. So a neighbor fills at most twice its share of all calls among the calls that may wait, and at most
+half of the shares of all others (`bounded_part`). All neighbors together leave a tenant a quarter of its own share, in
+whole calls: if its calls are too few for one, its threshold rests on others. Calls above these bounds are left out, and
+the threshold falls to the next calls that count. All of a tenant's own calls count.
 
-If tenants are alike nothing changes: shares are hardly ever exceeded by so much. A closer bound, or thresholds from
-a tenant's own calls alone, keep neighbours out better. But what is new comes in bursts, to one tenant this week and to
-another the next: who has seen none would have its first one wait.
+If tenants are alike, nothing changes: shares are hardly ever exceeded by that much. A closer bound, or thresholds from
+a tenant's own calls alone, keep neighbors out better. But what is new comes in bursts, to one tenant this week and to
+another the next: the first such call of a tenant that has seen none would wait.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ import numpy as np
 from .input_checks import Floats, Ids, Ints
 
 OWN_PART = 0.25
-"""Part of a tenant's share of the calls that may wait which its neighbours leave it, all together: it waits for no more
-than that of its own calls on account of this bound."""
+"""Part of a tenant's share of the waiting calls that all its neighbors together leave to it."""
 MAX_TENANTS = 8
-"""Maximum number of tenants with a separate ground."""
+"""Maximum number of tenants with separate thresholds."""
 
 _ROUNDING = 1e-9
 
@@ -38,7 +37,7 @@ class RankedCalls(NamedTuple):
     calls: Ints  # (T,), of each tenant
 
     def without_largest(self, own: int | None = None) -> int:
-        """Return the calls without the largest neighbor of *own*."""
+        """Return the number of calls without the largest neighbor of *own*."""
         of_others = self.calls.copy()
         if own is not None:
             of_others[own] = 0
@@ -89,8 +88,8 @@ def bounded_scores(calls: RankedCalls, ranks: Ints, own: int | None = None) -> B
 
 
 def _index_at(calls: RankedCalls, rank: int, most: Floats, own: int | None, reserved: int) -> int:
-    """Return the index of the last call above which fewer than *rank* count, if each tenant counts at most so often
-    (T,) and all but *own* together leave *reserved*."""
+    """Return the index of the last call above which fewer than *rank* calls count, if each tenant counts at most so
+    often (T,) and all but *own* together leave *reserved*."""
     n, looked_at = len(calls.scores), 2 * rank
     while True:
         tenants = calls.tenants[:looked_at]

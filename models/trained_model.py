@@ -22,15 +22,15 @@ from .detector import ForestDetector
 from .input_checks import Flags, Floats, Ids, Ints
 
 ODD_SHAPE = (2, 4)
-"""Concerns and levels by which anomalous events of an agent are counted: `scoring.engine.usual_oddness`."""
+"""Concerns and levels by which anomalous events of an agent are counted; see `scoring.engine.usual_oddness`."""
 
 HALF_COVERED_EVENTS = 200.0
-"""Held-out events at which a peer group is half known."""
+"""Number of held-out events at which a peer group is half known."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSeeds:
-    """State of the agents at the end of the training history, from which they continue."""
+    """States of the agents at the end of the training history, from which they continue."""
 
     # uint64 (a,), ascending: first halves of the agents' identities under the model's salt
     keys: Ids
@@ -69,15 +69,15 @@ class AgentSeeds:
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """Everything that scoring needs. Immutable."""
+    """All data that scoring needs. Immutable."""
 
     detector: ForestDetector  # feature vectors in, scores and p-values out
     baseline: Baseline  # what is normal in each scope
-    seeds: AgentSeeds  # where known agents go on
+    seeds: AgentSeeds  # states from which known agents continue
     salt: bytes  # key of the name hashes that baseline and seeds are written in
     groups: Ids  # uint64 (g,), known peer groups; entry 0 is the fleet (0), the others ascend
     group_rates: Floats  # float64 (g,), mean events of an active agent per day
-    group_events: Ints  # int64 (g,), held-out events behind the group's calibration
+    group_events: Ints  # int64 (g,), held-out events of the group's calibration
     version: str  # written into every decision
     baseline_version: str  # digest of the baseline
     # in (0, 1], how far the evidence of each concern falls short of independence (`model_training.dependence_exponent`)
@@ -89,16 +89,16 @@ class TrainedModel:
     # types of resources whose answers are sensitive, as they were when it was trained; the baseline holds their hashes
     sensitive_types: tuple[str, ...] = ()
     # in (0, 1], rate of honest events whose target no person named and no other task knows
-    # (`is_told_new`); 1, and so no evidence, where nobody tells, and in models of before
+    # (`is_told_new`); 1, and so no evidence, if no sender reports it, and in earlier models
     told_target_rate: float = 1.0
 
     def target_evidence(self, told: Flags) -> Floats:
-        """Return the evidence of compromise (n,), in decades, of events that have such a *told* target (n,)."""
+        """Return the evidence of compromise (n,), in decades, of events whose target no person named (*told*, (n,))."""
         return np.where(told, -np.log10(self.told_target_rate), 0.0)
 
     @property
     def learns(self) -> bool:
-        """True if the model has seen no events: it judges nothing, and every agent is unknown."""
+        """True if the model has seen no events: it scores no event, and every agent is unknown."""
         return int(self.group_events[0]) == 0
 
     def group_rows(self, groups: Ids) -> Ints:
@@ -126,7 +126,6 @@ class TrainedModel:
 
 @allocation_free
 def _look_up_groups(groups: Ids, ids: Ids, held_out: Ints, rows: Ints, coverage: Floats) -> None:
-    """Write the row and coverage of each of *groups* among ascending *ids* with their numbers of *held_out* events."""
     for at in range(len(groups)):
         rows[at] = group_index(ids, groups[at])
         events = np.float64(held_out[rows[at]]) if rows[at] > 0 else 0.0

@@ -1,7 +1,7 @@
 """An agent's latest time and sessions, and how late an event is for it.
 
-Time never goes back. Unauthenticated events move it too, but do not make an authenticated event late:
-the agent's state has their lead.
+Time never goes back. Unauthenticated events advance it too, but do not make an authenticated event late, because the
+agent's state keeps their lead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .layout import AgentState, Array
 from .row_observations import LATE_EVENT, OUT_OF_ORDER_EVENT
 
 NEVER_VOUCHED_S = np.float32(1e9)
-"""Lead of an agent without an authenticated event so far: nothing is late relative to it."""
+"""Lead of an agent that has no authenticated event yet: nothing is late relative to it."""
 
 
 @inlined
@@ -86,7 +86,7 @@ def is_session_late(
     *sessions* are the numbers of the agent's sessions, *vouched_ms* is the time of its latest vouched event.
 
     Unauthenticated events are never out of order, and make no other event so. An authorization server's reports about
-    tokens and clients arrive another way than work, so they do not either: an agent requests tokens at any time.
+    tokens and clients arrive by another way than work, so they do not either: an agent requests tokens at any time.
     """
     if not is_vouched:
         return False
@@ -137,7 +137,7 @@ def leave_time_out(items: Array, contexts: Array, quantities: Array, is_in_time:
 
 @inlined
 def left_after(late_s: float, half_life_s: float) -> np.float32:
-    """Return what is left of a late event at its agent's latest time: counts are as if it had arrived on time."""
+    """Return what is left of a late event at its agent's latest time. Counts are as if it had arrived on time."""
     return np.float32(0.5 ** (late_s / half_life_s)) if late_s > 0.0 else np.float32(1.0)
 
 

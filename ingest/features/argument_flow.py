@@ -1,9 +1,9 @@
-"""Kernels of the features of arguments: where the values of a call came from, and by which way.
+"""Kernels of the features of arguments: where the values of a call came from, and by which route.
 
-`argument_origin` says whether a call acts on a value that others may have written and that its task never used.
+`argument_origin` measures whether a call acts on a value that others may have written and that its task never used.
 
-Others write what some answers hold (mail, pages, tickets). A session remembers which of its latest answers did; values
-are remembered by task and peer group in the shared baseline, and by the agent in its own table.
+Others write the content of some answers (mail, pages, tickets). A session remembers which of its latest answers did;
+values are remembered by task and peer group in the shared baseline, and by the agent in its own table.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _may_be_foreign(untrusted: np.uint64, session: Array, source: np.int64) -> b
 
 @inlined
 def acts(codes: Array) -> bool:
-    """Return whether a call may change something or leads outside. An unknown effect counts."""
+    """Return whether a call may change something or leads outside. An unknown effect counts as such."""
     return bool(codes[columns.EFFECT] != _READ or codes[columns.EXTERNAL] == columns.OUTSIDE)
 
 
@@ -81,14 +81,13 @@ def write_values(
 
 @inlined
 def _remembers(baseline: Baseline, scope: np.uint64, at_ms: int) -> bool:
-    """Return whether a scope has seen enough values of a period for another one to be new."""
     return bool(scope != 0 and shared_count(baseline, scope, period_item(at_ms)) >= layout.LEAST_VALUES)
 
 
 @inlined
 def novelty_to_peers(baseline: Baseline, scope: np.uint64, peers: np.uint64, value: np.uint64, new: float) -> float:
-    """Return the novelty of a value that a scope does not know: *new*, or more if the peers of its task do not
-    know it."""
+    """Return the novelty of a value that a scope does not know: *new*, or more if the peers of its task do not know it
+    either."""
     return NEW_TO_ALL if scope != peers and shared_count(baseline, peers, value) == 0.0 else new
 
 
@@ -103,7 +102,7 @@ def argument_origin(
     baseline: Baseline,
     table: Array,
 ) -> float:
-    """Return the value of the feature for an event that reports origins, whose values are already items."""
+    """Return the feature's value for an event that reports origins, whose values are already items."""
     declared = scopes[layout.TASK] != 0
     scope, peers, new = scopes[layout.TASK] if declared else scopes[layout.PEERS], scopes[layout.PEERS], NEW_TO_TASK
     if not _remembers(baseline, scope, now_ms):
@@ -154,9 +153,9 @@ def end_call(state: AgentState, slot: int, k: int, code: int, sensitive: bool) -
 
 
 SENSITIVE_TYPES = np.uint64(0x5E2517173)
-"""Scope under which a baseline keeps the types of resources that are sensitive, by their names' hashes."""
+"""Scope under which a baseline keeps the hashed names of sensitive resource types."""
 ANY_TYPE = np.uint64(0)
-"""Mark of a table that takes every type; no name has this hash."""
+"""Marks a table in which every type is sensitive; no name has this hash."""
 
 
 @inlined
@@ -184,7 +183,7 @@ def _was_sensitive(sensitive: np.uint32, session: Array, call: np.int64) -> bool
 
 @inlined
 def _sends(codes: Array) -> bool:
-    """Return whether a call leads outside or may write where others do: its answer may contain what they wrote."""
+    """Return whether a call leads outside or may write to a place that others write to, too."""
     if codes[columns.EXTERNAL] == columns.OUTSIDE:
         return True
     shared = codes[columns.UNTRUSTED_RESULT] == 1 and codes[columns.EXTERNAL] != columns.INSIDE
@@ -195,7 +194,7 @@ def _sends(codes: Array) -> bool:
 def write_routes(
     observations: RowObservations, row: int, names: Array, codes: Array, sensitive: np.uint32, session: Array
 ) -> None:
-    """Write the routes of an event whose values are already items, and those that its agent learns."""
+    """Write the routes of an event whose values are already items, and the routes that its agent learns."""
     arguments, learned = observations.arguments, 0
     does_act, sends = acts(codes), _sends(codes)
     for argument in range(arguments.start[row], arguments.start[row + 1]):
@@ -218,7 +217,6 @@ def write_routes(
 
 @inlined
 def _remembers_arguments(baseline: Baseline, scopes: Array, scope_rows: Array, level: int) -> bool:
-    """Return whether a scope has seen enough arguments for a route to be new."""
     at = scope_rows[level]
     return bool(scopes[level] != 0 and at >= 0 and baseline.totals[at, layout.K_ARGUMENT, 0] >= layout.LEAST_VALUES)
 
@@ -245,8 +243,8 @@ def route_novelty(
     """Return the value of `argument_route` (rule UNHASHED) or `sensitive_route` (rule SENSITIVE) of an event whose
     routes are written. New routes are added to the item of the event's arguments.
 
-    The first covers events with a value that has no hash; of these, one that others may have written says more than one
-    that the sender does not call so. The second is measured if any type of resources is sensitive.
+    The first covers events with a value that has no hash; a value that others may have written is stronger evidence
+    than other values. The second is measured if any type of resources is sensitive.
     """
     if rule == UNHASHED and not _lacks_a_hash(observations, row):
         return NOTHING_KNOWN

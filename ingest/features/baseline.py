@@ -21,13 +21,13 @@ from .layout import Array, Baseline
 from .row_observations import IGNORED_EVENT, LOOKED_UP, SENSITIVE, UNHASHED, RowObservations
 
 MAX_ITEMS = 1 << 24
-"""Items a baseline may hold over all scopes, those that count what followed a context included (400 MB); more is
-refused, since it could no longer be shared in memory."""
+"""Maximum items of a baseline over all scopes, including those that count what followed a context (400 MB). More are
+refused, because the baseline could no longer be shared in memory."""
 LEAST_AGENTS = 2
-"""Agents of a peer group that must have looked a value up before it is known by that."""
+"""Number of agents of a peer group that must have looked a value up before the group knows it."""
 MAX_VALUES = MAX_ITEMS // 4
-"""Different values of arguments over all tasks and peer groups; senders choose how many there are, so more are left out
-instead of refused."""
+"""Maximum different argument values over all tasks and peer groups. Senders choose how many there are, so more are left
+out instead of refused."""
 
 
 NO_TYPES: Array = np.zeros(0, np.uint64)
@@ -50,7 +50,6 @@ def _places_of(sensitive_types: Array) -> int:
 
 @compiled
 def _mark_sensitive(baseline: Baseline, sensitive_types: Array) -> int:
-    """Add the sensitive types of resources; return the number of used places."""
     used = 0
     for kind in sensitive_types:
         used += int(count_key(baseline.keys, baseline.counts, hash_pair(SENSITIVE_TYPES, kind)))
@@ -74,7 +73,6 @@ def _allocate_baseline(items: int, scopes: int) -> Baseline:
 
 
 def _table_capacity(entries: int) -> int:
-    """Return the power of two that keeps an open-addressing table at most half full."""
     return 1 << max(4, (2 * entries - 1).bit_length() if entries else 0)
 
 
@@ -162,8 +160,8 @@ def _count_items(
 def _known_values(columns: EventColumns, observations: RowObservations) -> Array:
     """Flag (m,) the arguments whose values their event knows.
 
-    What a mail had looked up is not: its author would make a value known before it is used. What several agents of a
-    peer group looked up is.
+    A value that a mail caused to be looked up is not known, because its author would make a value known before it is
+    used. A value that several agents of a peer group looked up is known.
     """
     arguments = observations.arguments
     counting = (observations.is_foreign != LOOKED_UP) | (observations.values == 0)
@@ -178,7 +176,6 @@ def _known_values(columns: EventColumns, observations: RowObservations) -> Array
 
 @inlined
 def _count_routes(baseline: Baseline, observations: RowObservations, scope: np.uint64, argument: int) -> int:
-    """Count the requested routes of an argument; return how many are new."""
     new = 0
     for rule in (UNHASHED, SENSITIVE):
         route = observations.routes[argument, rule]
@@ -231,8 +228,8 @@ def with_fewer_names(
 ) -> Baseline:
     """Return a baseline with as many items, but fewer different ones by *factor*, at least 1.
 
-    The longer a history, the rarer are new names in it: so rare they will be behind a longer one. Values of arguments
-    and habits of others are left as they are.
+    The longer a history is, the rarer new names become: the result expects them as rarely as after a longer history.
+    Values of arguments and habits of others are not changed.
     """
     totals, counts = baseline.totals.copy(), baseline.counts.copy()
     totals[:, : layout.SINGLE_KINDS, 1] /= np.float32(factor)
@@ -246,8 +243,7 @@ def with_fewer_names(
 
 @compiled
 def _divide_names(baseline: Baseline, rows: Array, scopes: Array, contexts: Array, factor: np.float32) -> None:
-    """Divide the numbers of different items behind each context, each once. Those that are done are negative
-    meanwhile."""
+    """Divide the numbers of different items per context, each once. Those already divided are negative meanwhile."""
     mask = np.uint64(len(baseline.keys) - 1)
     for row in rows:
         for level in range(layout.SCOPES):

@@ -1,4 +1,4 @@
-"""Agents' state as earlier versions stored it, and its conversion: nothing is lost, what is new is not known yet."""
+"""Convert agents' state that earlier versions stored: nothing is lost, and new fields have no values yet."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from .layout import Array
 
 GENERATION: Final = 2
 KINDS: Final = 20
-"""Of 0.1, without values of arguments."""
+"""Number of kinds in 0.1, without values of arguments."""
 _REGIONS: Final = 4
 _ADDED_NUMBERS: Final = (layout.N_SEEN + KINDS, layout.N_DISTINCT + KINDS)
-"""Columns of the present `numbers` that 0.1 did not have: totals of values."""
+"""Columns of the current `numbers` that 0.1 did not have: totals of values."""
 
 
 def _row_without(*later: str, **shapes: tuple[int, ...]) -> np.dtype[Any]:
-    """Return the current row without fields that were added *later*, and with the earlier *shapes* of others."""
     kept = [name for name in layout.STATE_ROW.names or () if name not in later]
     present = {name: layout.STATE_ROW[name] for name in kept}
     return np.dtype([(name, field.base, shapes.get(name, field.shape)) for name, field in present.items()])
@@ -36,15 +35,16 @@ STATE_ROW = _row_without(
     table=(_REGIONS * layout.REGION_SIZE,),
     session_numbers=(layout.SESSIONS, 2),
 )
-"""Of 0.1."""
+"""Row of 0.1."""
 STATE_ROW_WITH_VALUES = _row_without(*_NAMES, session_numbers=(layout.SESSIONS, 4))
-"""Of the versions after it, which knew values of arguments, but compared no session with the habits of others."""
+"""Row of the versions after 0.1, which had values of arguments, but did not compare sessions with the habits of
+others."""
 STATE_ROW_WITH_HABITS = _row_without(*_NAMES)
-"""Of those that did, but neither knew which answers were sensitive nor counted the names that an agent uses."""
+"""Row with habits, but without sensitive answers and the number of names that an agent uses."""
 STATE_ROW_WITH_NAMES = _row_without(*_ORDER)
-"""Of those that knew both, but not how often an agent's events come out of order."""
+"""Row with both, but without how often an agent's events come out of order."""
 STATE_ROW_WITH_ORDER = _row_without(*_USES_OF_TOKENS)
-"""Of those that knew that, but not from which networks tokens are used."""
+"""Row with disorder, but without the networks from which tokens are used."""
 
 
 class StateLayout(NamedTuple):

@@ -1,4 +1,4 @@
-"""Names of the things in an event, as the event gives them: for reasons, which shorten and clean them."""
+"""Return names of things in an event, as the event states them. Reasons shorten and clean them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Evidence that is not a feature: new networks, targets that no person named, and what an agent's state lacks.
 
-New networks: how rare one is by an agent's history, and tokens in use from two networks, one of them new.
+New networks: how rare one is in an agent's history, and tokens in use from two networks, one of them new.
 
-What agents learn of networks counts events, and a thousand of them are soon gathered. But networks change by days: an
+The network counts of an agent count events, and a thousand of them are soon reached. But networks change by days: an
 agent that met k different ones in d days is expected to meet another one on k of d + 2 days (Laplace's rule of
 succession).
 """
@@ -21,7 +21,7 @@ from .layout import AgentState, Array, Baseline
 from .row_observations import RowObservations
 
 EVENTS_OF_A_NETWORK = 100.0
-"""Events for each known network from which another one is rare: behind a pool of addresses, new ones are expected."""
+"""Events per known network from which another one is rare: behind a pool of addresses, new networks are expected."""
 KNOWN, NEW, ACCEPTED = range(3)
 """Values of `AgentState.use_new`: a network was known, or new and rare, when its use was noted; or a person has
 confirmed the agent since."""
@@ -50,7 +50,7 @@ def _is_accepted(networks: Array, new: Array, network: np.uint32) -> bool:
 
 @allocation_free
 def note_token_use(state: AgentState, slot: int, names: Array, codes: Array, at_ms: int, is_new: bool) -> int:
-    """Note the use of a token; return the milliseconds to its use from another network if one of the two was new and
+    """Record the use of a token; return the milliseconds to its use from another network if one of the two was new and
     rare, otherwise -1.
 
     A use is work. The order of events does not matter: the honest agent may continue after the thief.
@@ -92,7 +92,7 @@ def write_new_network(
 ) -> None:
     """Write the evidence of an event's network. A refused request is not a use, and self-asserted events prove nothing.
 
-    Who revokes or introspects a token, or changes a client, need not be the agent.
+    The caller that revokes or introspects a token, or changes a client, need not be the agent.
     """
     event_type = codes[columns.TYPE]
     is_by_agent = event_type < columns.TOKEN_REVOKE or event_type >= columns.FIRST_WORK
@@ -105,22 +105,22 @@ def write_new_network(
 
 
 def accept_new_networks(state: AgentState, slot: int) -> None:
-    """Note that a person confirmed an agent, and so the networks in use."""
+    """Record that a person confirmed an agent, and so accepted the networks in use."""
     state.use_new[slot] = np.where(state.use_new[slot] == NEW, ACCEPTED, state.use_new[slot])
 
 
-# Kernel of told targets: a call in an unknown task, to a target that no person named according to the sender.
+# Kernel of reported targets: a call in an unknown task, to a target that, according to the sender, no person named.
 #
 # Senders may report whether the person named a target, or whether it came from an answer (`derived`) or from nowhere
-# (`new`). In a task of which nothing is remembered every target is new, those that the person named most of all; a
-# target that no person named suggests another actor. It is not a feature: it can only add evidence (`models.concerns`),
-# so a sender that lies removes no more than one that is silent.
+# (`new`). In a task without remembered targets every target is new, even those that the person named; a target that no
+# person named suggests another actor. It is not a feature: it can only add evidence (`models.concerns`), so a sender
+# that lies removes no more evidence than one that reports nothing.
 
 
 UNNAMED = tuple(PROVENANCES.index(name) for name in ("derived", "new"))
 """Codes of provenances of targets that no person named."""
 LEAST_TARGETS = 10
-"""Targets that a peer group must have shown before another one is new to it."""
+"""Number of targets that a peer group must have shown before another one is new to it."""
 
 _DERIVED, _NEW = (np.int64(code) for code in UNNAMED)
 

@@ -50,8 +50,8 @@ class AgentSlotTable:
         return max(0, len(self) + newcomers - self.capacity)
 
     def least_recent(self, count: int, keep: npt.NDArray[np.bool_]) -> SlotIndices:
-        """Return the *count* least recently used slots, those where *keep* is true last; never one that the latest find
-        used."""
+        """Return the *count* least recently used slots, with those where *keep* is true last; never a slot that the
+        latest `find` used."""
         occupied = np.nonzero((self.keys != 0) & (self._last_use < self._clock))[0]
         order = np.lexsort((self._last_use[occupied], keep[occupied]))
         return occupied[order[:count]].astype(np.int32)
@@ -229,7 +229,8 @@ class FeatureBuilder:
         return out, observations
 
     def set_shared_counts(self, keys: AgentKeys) -> None:
-        """Set whose events the baseline counts, one key per event, so that an agent's own are not taken for others'."""
+        """Set whose events the baseline counts, one key per event, so that an agent's own events are not counted as
+        others'."""
         agents, counts = np.unique(keys, return_counts=True)
         self.state.numbers[self.admit(agents), layout.N_SHARED] = counts
 

@@ -1,8 +1,8 @@
-"""Declaration of a feature, and the checks that hold for all declarations.
+"""Declare features, and check all declarations.
 
-A feature is explained to people in one of eight ways. They are data: `scoring.engine.explanations` makes
-the sentences, and refuses at import a kind that it has none for. An item and a quantity are declared in the row of the
-feature that measures them, so all that is called by their names stands there.
+A feature is explained to people in one of eight ways. They are data: `scoring.engine.explanations` makes the sentences,
+and raises an error at import for a kind without a sentence. An item and a quantity are declared in the row of the
+feature that measures them, so everything named after them is declared there.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ UNIT_WORDS = {BITS: "surprise", Z: "distance from the usual", SHARE: "share", FL
 _HIGH = {BITS: 64.0, Z: 50.0, SHARE: 1.0, FLAG: 1.0, RANK: 5.0}
 
 EACH_TIME, ONCE, BY_LEVEL = "each time", "once", "by level"
-"""Evidence that the same thing brings within a day: in every event; once, by the item's name; once for each whole
-standard deviation or bit (see `scoring.engine.evidence_dedup`)."""
+"""How often the same thing counts as evidence within a day: in every event; once, by the item's name; once for each
+whole standard deviation or bit (see `scoring.engine.evidence_dedup`)."""
 
 
 class Item(NamedTuple):
     """The feature is the surprise of an item.
 
     *first*, *forgotten* and *unusual* begin its sentence, with `{noun}` and `{name}`: of an item that the agent never
-    learned; of one that it may have learned and forgotten; and of one that it knows.
+    learned; of an item that it may have learned and forgotten; and of an item that it knows.
     """
 
     kind: int  # layout.K_…; each has one such feature
@@ -58,7 +58,7 @@ class Quantity(NamedTuple):
 
 
 class Carried(NamedTuple):
-    """The feature measures another side of an item that has a separate feature; the item's sentence explains it."""
+    """The feature measures another aspect of an item that has a separate feature; the item's sentence explains it."""
 
     kind: int
     among_peers: bool = False  # it is measured against the peer group, so what is counted is the group's
@@ -85,7 +85,8 @@ class Compared(NamedTuple):
 
 
 class Sentence(NamedTuple):
-    """The feature is about no single item or quantity: texts for the observed, the usual, and the whole sentence.
+    """The feature does not measure a single item or quantity. It has texts for the observed value, the usual value, and
+    the whole sentence.
 
     They are formats over `{value}`, the feature's value, where people can check it, and the event's `{action}`,
     `{credential}` and `{foreign_arguments}`.
@@ -98,7 +99,7 @@ class Sentence(NamedTuple):
 
 Explanation = Item | Quantity | Carried | PeersKnow | Strongest | Drifted | Compared | Sentence
 _WITHOUT_FEATURE = {layout.K_FROM, layout.K_ARGUMENT}
-"""Kinds that no feature is the surprise of: the first is a context alone, of the second an event has several."""
+"""Kinds without a surprise feature: the first is only a context, and an event has several items of the second."""
 _EXPLANATIONS = tuple(kind.__name__ for kind in get_args(Explanation))
 
 
@@ -112,7 +113,7 @@ class Feature(NamedTuple):
     family: str
     unit: str = BITS
     importance: float = 1.0  # how much it says about trust, 0 to 1: see `FEATURE_IMPORTANCE`
-    label: str = ""  # what a list of features calls it, where another one has the same noun
+    label: str = ""  # name in lists of features, if another feature has the same noun
     counts: str = EACH_TIME
     new_with: tuple[int, ...] = ()  # kinds: if the item is new to the agent, the feature is necessarily anomalous
     restates: tuple[int, ...] = ()  # kinds: the feature measures the item as its own feature does, compared with others
@@ -172,7 +173,6 @@ def label_of(feature: Feature) -> str:
 
 
 def _wrong(feature: Feature, by_name: dict[str, Feature]) -> str:
-    """Describe the first mistake in one declaration; "" if there is none."""
     kinds = (
         *feature.new_with,
         *feature.restates,
@@ -200,7 +200,6 @@ def _wrong(feature: Feature, by_name: dict[str, Feature]) -> str:
 
 
 def _kinds_borrowed_by(explanation: Explanation) -> tuple[int, ...]:
-    """Return the kinds whose items an explanation uses."""
     if isinstance(explanation, Strongest | PeersKnow):
         return explanation.kinds
     return (explanation.kind,) if isinstance(explanation, Carried) else ()

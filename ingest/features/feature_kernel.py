@@ -121,17 +121,16 @@ def write_items(
 
 
 CREDENTIAL_ONLY = 2
-"""Weight of an event of which `learn` takes the credential alone."""
+"""Weight of an event from which `learn` takes only the credential."""
 
 _MAX_COUNT_AFTER_VERSION = np.float32(50.0)
 _MAX_MOMENT_WEIGHT = 500.0
 _MAX_EVENT_COUNT, _MAX_EVENT_BYTES = 1e9, 1e18
-"""Most that one event counts: sums are kept in float32, and an infinite one could never be forgotten."""
+"""Maximum count of one event: sums are kept in float32, and an infinite one could never decay."""
 
 
 @inlined
 def _decay_counts(agent_numbers: Array, elapsed_s: float) -> None:
-    """Decay the counts by the elapsed seconds."""
     for k in range(3):
         agent_numbers[layout.N_PACE + k] *= np.float32(0.5 ** (elapsed_s / layout.HALF_LIVES_S[k]))
     hour = np.float32(0.5 ** (elapsed_s / layout.FAILURE_HALF_LIFE_S))
@@ -169,7 +168,6 @@ def _write_quantities(
 
 @inlined
 def _advance_counts(agent_numbers: Array, event_numbers: Array, codes: Array, elapsed_s: float, late_s: float) -> None:
-    """Decay the short-term counts to the agent's latest time, and add what is left of the event by then."""
     _decay_counts(agent_numbers, elapsed_s)
     count = np.float32(min(event_numbers[columns.COUNT], _MAX_EVENT_COUNT))
     for k in range(3):
@@ -238,7 +236,6 @@ def _change_habits(times: Array, agent_numbers: Array, table: Array, at_ms: int)
 
 @inlined
 def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Baseline) -> None:
-    """Write the keys of one event's scopes and their rows in the baseline; -1 for a missing row."""
     scope_keys(scopes, names)
     for level in range(layout.SCOPES):
         scope_rows[level] = -1 if scopes[level] == 0 else scope_row(baseline, scopes[level])
@@ -246,7 +243,6 @@ def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Basel
 
 @inlined
 def _share_of_group(baseline: Baseline, agent_numbers: Array, names: Array, scopes: Array) -> float:
-    """Return the share of an agent's counts that the peer group of its event counts, too."""
     shared = np.float64(agent_numbers[layout.N_SHARED])
     if shared <= 0.0:
         return 0.0
@@ -256,8 +252,8 @@ def _share_of_group(baseline: Baseline, agent_numbers: Array, names: Array, scop
 
 @inlined
 def _is_no_behavior(observations: RowObservations, row: int, revoked: Array, names: Array, codes: Array) -> bool:
-    """Return whether an event is not behavior: our own denials, reports of others, and a revoked token that was
-    refused, which any caller may have presented. Writes whether a revoked token was used."""
+    """Return whether an event is not behavior: our denials, reports by others, and a revoked token that was refused,
+    which any caller may have presented. Also write whether a revoked token was used."""
     if codes[columns.OWN_DENIAL] != 0:
         return True
     observations.token_reuse[row] = _check_revoked_token(revoked, names, codes)
@@ -266,7 +262,6 @@ def _is_no_behavior(observations: RowObservations, row: int, revoked: Array, nam
 
 @allocation_free
 def _pass_over(state: AgentState, slot: int, names: Array, codes: Array, at_ms: int) -> None:
-    """Note the effects of an event that is not behavior."""
     agent_numbers, times, table = state.numbers[slot], state.times[slot], state.table[slot]
     now_ms = max(at_ms, times[layout.T_LAST])
     if codes[columns.TYPE] >= columns.FIRST_SIGNAL and codes[columns.SELF_ASSERTED] == 0:
@@ -428,7 +423,7 @@ def observe(
 
 @inlined
 def _learn_quantity(agent_numbers: Array, quantity: int, value: float) -> None:
-    """Update a running mean and variance whose memory is bounded, so that they follow honest change."""
+    """Update a running mean and variance with bounded memory, so that they follow honest change."""
     count = min(np.float64(agent_numbers[layout.N_COUNT + quantity]) + 1.0, _MAX_MOMENT_WEIGHT)
     mean = np.float64(agent_numbers[layout.N_MEAN + quantity])
     variance = np.float64(agent_numbers[layout.N_VAR + quantity])
@@ -442,7 +437,6 @@ def _learn_quantity(agent_numbers: Array, quantity: int, value: float) -> None:
 
 @inlined
 def _learn_values(table: Array, agent_numbers: Array, known: Array, observations: RowObservations, row: int) -> None:
-    """Remember the values of an event's arguments and the requested routes."""
     for argument in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
         if observations.own_values[argument] != 0:
             own_add(table, agent_numbers, known, layout.K_ARGUMENT, observations.own_values[argument])

@@ -1,4 +1,4 @@
-"""The feature table: every feature once, in the order of the feature vector, with all that other modules read of it.
+"""The feature table: every feature once, in the order of the feature vector, with all that other modules read about it.
 
 All features point one way: higher is more suspicious. *bits* are surprise, `-log2` of the probability that the item has
 for this agent: declared task over own history over peer group, tenant and fleet, each level weighed by how much it has
@@ -6,7 +6,7 @@ seen (Witten-Bell). *z* is the distance from the agent's usual value in standard
 group.
 
 A row is the whole declaration: reasons, weights, what counts once, composites and the table of `reference/features.md`
-follow from it. What does not add up is an error at import.
+follow from it. A row that contradicts another is an error at import.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from .layout import LAYOUT_GENERATION
 _name_surprise = partial(Feature, family="rarity", counts=ONCE, compromise=True)
 """Surprise of what an event names: who acts, and on what."""
 _load = partial(Feature, unit=Z, importance=0.3)
-"""Distance of a quantity that varies honestly with an agent's load."""
+"""Distance of a quantity that honestly varies with an agent's load."""
 
 FEATURES: tuple[Feature, ...] = (
     _load(
@@ -615,23 +615,23 @@ def _positions(position_of: dict[int, int], size: int) -> npt.NDArray[np.int64]:
 
 
 FEATURE_OF_KIND = _positions({kind: _EXPLANATIONS.index(item) for kind, item in ITEMS.items()}, layout.KINDS)
-"""Position of the surprise of each kind of item, -1 = it has none."""
+"""Position of each kind's surprise in the vector, -1 if it has none."""
 FEATURE_OF_QUANTITY = _positions(
     {quantity: _EXPLANATIONS.index(one) for quantity, one in QUANTITIES.items()}, layout.QUANTITIES
 )
 CONTEXT_KIND = _positions({kind: item.behind for kind, item in ITEMS.items()}, layout.KINDS)
-"""Kind of the item that each kind is conditional on, -1 = none."""
+"""Kind of the item that each kind is conditional on, -1 if there is none."""
 
 ADDED_FEATURES: tuple[bool, ...] = tuple(feature.added for feature in FEATURES)
 COMPROMISE_FEATURES: tuple[bool, ...] = tuple(feature.compromise for feature in FEATURES)
 OVERREACH_FEATURES: tuple[bool, ...] = tuple(feature.overreach for feature in FEATURES)
 
 FEATURE_IMPORTANCE: tuple[float, ...] = tuple(feature.importance for feature in FEATURES)
-"""Weight of each feature for trust, by its meaning: *what* an agent does, to whom and with which rights, and what
-came back, says most; objects change from job to job, addresses from place to place; how fast and when it works varies
-honestly with its load, and only supports other evidence, but for what no day's load explains (drift). The order is by
-meaning; the steps were chosen with an eye on labelled figures of the development traces, so those figures flatter it
-(decision 0012)."""
+"""Weight of each feature for trust, by its meaning. *What* an agent does, to whom, with which rights, and what came
+back matter most; objects change from job to job, addresses from place to place. How fast and when an agent works varies
+honestly with its load, and only supports other evidence, except for what no day's load explains (drift). The order
+follows from the meaning; the steps were chosen with regard to labelled figures of the development traces, so those
+figures flatter it (decision 0012)."""
 
 
 def feature_table_hash() -> str:

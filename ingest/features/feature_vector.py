@@ -1,4 +1,4 @@
-"""Conversion of items and quantities to the feature vector, in the order of the feature table."""
+"""Convert items and quantities to the feature vector, in the order of the feature table."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from .layout import Array, Baseline
 
 
 PRIOR_VALUES = 8.0
-"""Values an agent must show before its own mean outweighs its peer group's."""
+"""Number of values after which an agent's own mean outweighs its peer group's."""
 
 MIN_ITEMS_OF_PEERS = 10.0
-"""Items of a kind that others of the peer group must have shown before they count for comparison. An agent that is its
-whole peer group would otherwise be compared with the fleet, and all its actions would be anomalous."""
+"""Number of items of a kind that others of the peer group must have shown before they are compared. Otherwise an agent
+that is its whole peer group would be compared with the fleet, and all its actions would be anomalous."""
 
 NO_PEERS = 2.0
 """Replaces the probability among peers if there are no peers to compare with; larger than any probability."""
 
 ItemCounts = tuple[float, float, float]
-"""Count of an item, of all items of its kind (behind its context), and the number of different ones."""
+"""Count of an item, of all items of its kind (after its context), and the number of different ones."""
 
 ScopeTotals = tuple[float, float, float, float, float]
-"""Items of a kind (behind a context) in fleet, tenant, peer group and task, and in the agent's own history."""
+"""Items of a kind (after a context) in fleet, tenant, peer group and task, and in the agent's own history."""
 
 _SD_FLOOR = 0.15
-"""Least standard deviation, in natural-log units (most quantities are log1p): 15 % is not a change of behavior."""
+"""Minimum standard deviation, in natural-log units (most quantities are log1p): 15 % is not a change of behavior."""
 
 
 @inlined
 def _witten_bell_step(backoff: float, count: float, total: float, distinct: float) -> float:
-    """Compute one level of Witten-Bell interpolation: known mass by count, the rest from the level behind."""
+    """Compute one level of Witten-Bell interpolation: known mass by count, the rest from the next level."""
     return (count + (distinct + 1.0) * backoff) / (total + distinct + 1.0)
 
 
@@ -46,7 +46,6 @@ def _witten_bell_step(backoff: float, count: float, total: float, distinct: floa
 def _scope_total(
     baseline: Baseline, rows: Array, scopes: Array, level: int, kind: int, context_kind: int, context: np.uint64
 ) -> float:
-    """Return the count of all items of a kind (after a context) in one scope."""
     row = rows[level]
     if row < 0:
         return 0.0
@@ -89,7 +88,6 @@ def _item_counts(
     total: float,
     needed: bool,
 ) -> tuple[float, float]:
-    """Return the count of one item in a scope and the number of different items there; both 0 if not needed."""
     if not needed or total <= 0.0:
         return 0.0, 0.0
     if context == 0:
@@ -202,16 +200,18 @@ def distance_from_usual(baseline: Baseline, rows: Array, numbers: Array, quantit
 
 
 MIN_REFERENCE_EVENTS = 200.0
-"""Events that an agent's baseline needs before its reference says anything."""
+"""Number of events that an agent's baseline needs before its reference is used."""
 
 DRIFT_LIMIT = 3.0
-"""Standard deviations that are no drift: the customary limits of a control chart. Within them an agent's day varies."""
+"""Standard deviations that do not count as drift: the customary limits of a control chart. An agent's day varies within
+them."""
 
 _GROWING_DAYS, _LEAST_MEMORY, _MOST_MEMORY = 1.0, 14.0, 90.0
 _MAX_PAUSE_DAYS = 1.0 / 48.0
 _MIN_REFERENCE_SD = 0.15
 _VARIANCE_CORRECTION = 1.42
-"""A normal distribution whose upper deviations count as at most one has so much less variance."""
+"""Ratio of the variance of a normal distribution to its variance if upper deviations count as at most one standard
+deviation."""
 _MAX_REFERENCE_Z = 50.0
 
 
@@ -262,7 +262,7 @@ def reset_reference(numbers: Array) -> None:
 
 
 def _at(name: str) -> np.int64:
-    """Return a position in the vector, frozen into the compiled code: only the table orders features."""
+    """Return a position in the vector, as a constant of the compiled code: only the table orders features."""
     return np.int64(FEATURE_INDEX[name])
 
 
@@ -292,7 +292,7 @@ EFFECT_WEIGHT = np.array([0.7, 1.0, 1.0, 1.25, 0.85])
 """Read, write, delete, admin, unknown: what a surprising action can do."""
 
 STRANGENESS_RETENTION = 0.8
-"""Part of the session's strangeness that survives each further event: a memory of about five events."""
+"""Share of a session's anomaly that remains after each further event: a memory of about five events."""
 
 OUTCOME_WEIGHT = 0.5
 """An anomalous outcome alone is weaker evidence than an anomalous order or destination."""
@@ -300,7 +300,7 @@ OUTCOME_WEIGHT = 0.5
 _MAX_BITS = 64.0
 
 _MAX_FAMILIARITY_BITS = 4.0
-"""Bits by which one familiar item may make up for others that are not the agent's."""
+"""Maximum bits by which one familiar item may compensate for others that are not the agent's."""
 
 
 @inlined

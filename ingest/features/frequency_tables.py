@@ -1,7 +1,7 @@
 """Compiled tables: an agent's own frequency table of fixed size, and look-ups in the shared baseline.
 
 The own table keeps 22-bit fingerprints and 10-bit counts, 64 of them in a region. When a region is full, its rarest
-entry fades with a probability that falls with its count (HeavyKeeper, Yang et al. 2018): names used once push out each
+entry fades with a probability that falls with its count (HeavyKeeper, Yang et al. 2018): names used once replace each
 other, habits stay. Which entry fades, and when, follows from counts and the order of events alone, never from a hash:
 two models of one history, whose salts differ, forget the same names.
 """
@@ -40,9 +40,9 @@ _NAMED = np.uint32(0xFFFFFFFF ^ 1023)
 _FINGERPRINT_MASK = np.uint64((1 << 22) - 1)
 _DECAY_BASE = 1.3
 _CONTEXTS = 100
-"""Added to the number of a kind where what followed a context is counted, not an item."""
+"""Added to a kind's number to count what followed a context instead of an item."""
 _VOUCHED_COUNT = np.uint32(8)
-"""Least count of an authenticated item that enters a full region: one newcomer in eight then takes one off it."""
+"""Minimum count of an authenticated item that enters a full region: one newcomer in eight then takes one off it."""
 
 
 @inlined
@@ -98,13 +98,13 @@ def route_item(route: np.uint64, rule: int) -> np.uint64:
 
 @inlined
 def period_item(at_ms: int) -> np.uint64:
-    """Return the key that marks in a shared baseline that it has values of a period: clients change their keys then."""
+    """Return the key that marks in a shared baseline that it has values of a period, because clients change their keys
+    each period."""
     return _numbered_hash(VALUE_NUMBER + _CONTEXTS, np.uint64(at_ms // VALUE_PERIOD_MS))
 
 
 @inlined
 def _fingerprint_of(hashed: np.uint64) -> np.uint32:
-    """Return the fingerprint of an item, never 0, shifted so that the count fits next to it."""
     return np.uint32(((hashed & _FINGERPRINT_MASK) | np.uint64(1)) << _COUNT_BITS)
 
 
@@ -157,8 +157,8 @@ def own_add(table: Array, numbers: Array, known: Array, kind: int, hashed: np.ui
 
 @inlined
 def _rarest_place(table: Array, kind: int, turn: np.uint64) -> np.int64:
-    """Return the position of a region's rarest entry, a free one first; of equal ones the next after one that moves
-    with *turn*."""
+    """Return the position of a region's rarest entry, a free one first; among equal ones, the next after a position
+    that moves with *turn*."""
     start, last = np.uint64(REGION[kind] * REGION_SIZE), np.uint32(REGION_SIZE - 1)
     hand, best = np.uint32(turn & np.uint64(last)), np.uint32(0xFFFFFFFF)
     for offset in range(np.uint32(0), np.uint32(REGION_SIZE)):
@@ -232,7 +232,7 @@ def halve_habits(table: Array, numbers: Array, kinds: int) -> None:
 
 @inlined
 def _halve_totals(numbers: Array, kind: int) -> None:
-    """Halve totals. Positive ones stay at least 1: counts are rounded up, and are useless without a total."""
+    """Halve totals. Positive ones stay at least 1, because counts are rounded up and are useless without a total."""
     for column in (N_SEEN + kind, N_DISTINCT + kind):
         numbers[column] = max(numbers[column] * np.float32(0.5), min(numbers[column], np.float32(1.0)))
 

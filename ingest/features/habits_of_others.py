@@ -2,7 +2,7 @@
 
 No single event shows that a stolen identity is used for ordinary actions of others. So each action and target is
 compared with how often the agent itself has it in the model's history, and how often its peers have it; the mean over a
-session decides. What the agent has learned since is its own, too, one in eight of anomalous events.
+session decides. What the agent has learned since counts as its own, too, including one in eight anomalous events.
 
 An agent may have acted in several peer groups. Its own side is all of its history; its actions in a group are
 subtracted from that group's counts.
@@ -23,19 +23,20 @@ from .frequency_tables import count_key, distinct_hash, hash_pair, item_hash, mi
 from .layout import Array, Baseline
 
 COMPARED_KINDS = np.array([layout.K_ACTION, layout.K_TARGET])
-"""Kinds of items that are compared: what is done, and to what. Who, whence and how often differ between any two."""
+"""Kinds of items that are compared: what is done, and to what. The caller, its origin and its pace differ between any
+two agents."""
 LEAST_ITEMS = 100.0
-"""Items of a kind that the history must have of an agent, and of its peers, before they are compared."""
+"""Number of items of a kind that the history must have of an agent, and of its peers, before they are compared."""
 MOST_BITS = 4.0
 """Largest contribution of one item to either side: a single anomalous name is not a habit."""
 NEW_TO_PEERS = 1e-3
-"""Probability that peers have an item behind all that they are known for."""
+"""Probability that peers have an item beyond all that they are known for."""
 BEFORE_A_HABIT = 2.0
-"""Uses that the agent learned since the model's history and that are not a habit yet: those of a single job."""
+"""Number of uses, learned since the model's history, that are not a habit yet: those of a single job."""
 MEMORY = 16.0
-"""Events that a session's mean remembers: one that runs for days still shows when it changes hands."""
+"""Number of events that a session's mean covers: a session that runs for days still shows when it changes hands."""
 PRIOR_EVENTS = 2.0
-"""Events without any difference that a session begins with."""
+"""Number of events without any difference with which a session begins."""
 NOTHING_KNOWN, AS_USUAL = 0.0, 1.0
 """Values of the feature: nothing is compared; the agent's own habits explain the session as well as those of others, or
 better. Above that, the bits by which others explain it better."""
@@ -49,18 +50,18 @@ def own_scope(agent: np.uint64) -> np.uint64:
 
 
 _EVENTS = np.uint64(15)
-"""Key under which a shared baseline counts the events of one agent, and those that it had in a peer group."""
+"""Salt of the keys under which a shared baseline counts the events of one agent, and those that it had in a peer
+group."""
 
 
 @inlined
 def _scope_in_group(own: np.uint64, group: np.uint64) -> np.uint64:
-    """Return the key under which a shared baseline counts one agent's events in a peer group, both given as scopes."""
     return hash_pair(own, group)
 
 
 @inlined
 def _part_in_group(baseline: Baseline, own: np.uint64, group: np.uint64) -> np.uint64:
-    """Return the scope that counts an agent's part of a peer group: its own scope if it was in no other group.
+    """Return the scope that counts an agent's part of a peer group: the agent's scope if it was in no other group.
 
     Models of 0.2 do not count agents by group: they take all of an agent's history for a part of any group.
     """
@@ -92,7 +93,8 @@ def different_items(kind: int) -> np.uint64:
 def item_bits(
     own: float, own_total: float, own_distinct: float, peers: float, peers_total: float, peers_distinct: float
 ) -> float:
-    """Return by how many bits peers explain an item better than the agent itself; negative if the agent does.
+    """Return by how many bits peers explain an item better than the agent itself; negative if the agent explains it
+    better.
 
     Each side: how often it has the item, all items of the kind, and the different ones among them. The agent's side
     takes what it has never had from its peers (Witten-Bell), so a name new to both shows how rare new names are.
@@ -167,7 +169,7 @@ def habits_of_others(
 
 
 class CountedHabit(NamedTuple):
-    """The item of an event that supports its agent's peers most, as the model's history has counted it.
+    """The item of an event that most supports its agent's peers, as the model's history has counted it.
 
     Attributes:
         kind: of the item.
@@ -187,8 +189,8 @@ class CountedHabit(NamedTuple):
 def telling_habit(
     baseline: Baseline, rows: Array, scopes: Array, agent: np.uint64, items: Array
 ) -> CountedHabit | None:
-    """Return the item of an event that supports the peers most, or None if nothing is compared. Arguments as for the
-    feature."""
+    """Return the item of an event that most supports the peers, or None if nothing is compared. Arguments are as for
+    the feature."""
     scope, habits = np.uint64(own_scope(agent)), []  # called from Python, a kernel gives an int
     for kind in COMPARED_KINDS.tolist():
         counts = _compared_counts(baseline, rows, scopes, scope, kind, items[kind])
@@ -237,7 +239,6 @@ def _count_own_items(
 
 @inlined
 def _count_compared(baseline: Baseline, scope: np.uint64, items: Array) -> int:
-    """Count the items of an event that are compared in a scope; return how many places that takes."""
     used = 0
     for kind in COMPARED_KINDS:
         if items[kind] == 0:
@@ -273,7 +274,8 @@ def habits_in_history(columns: EventColumns, items: Array, sessions: Array) -> A
 def _add_item_bits(
     bits: Array, compared: Array, rows: Array, items: Array, agents: Array, groups: Array, sessions: Array
 ) -> None:
-    """Add the bits of one kind's items to those of their *rows*; all but *bits* and *compared* are of these rows."""
+    """Add the bits of one kind's items to those of their *rows*; all arguments but *bits* and *compared* are of these
+    rows."""
     new = (_occurrences_before(mix_pairs(agents, items)) == 0).astype(np.int64)
     own = _occurrences_before(mix_pairs(agents, items)) - _occurrences_before(mix_pairs(sessions, items))
     total = _occurrences_before(agents) - _occurrences_before(sessions)
@@ -314,19 +316,16 @@ def _counts_elsewhere(ids: Array, items: Array, sessions: Array) -> Array:
 
 
 def _counts(ids: Array) -> Array:
-    """Return how often each id (n,) occurs."""
     _, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
     return np.asarray(counts[inverse])
 
 
 def _sums(ids: Array, values: Array) -> Array:
-    """Return the sum of the values (n,) of each id."""
     inverse = np.unique(ids, return_inverse=True)[1]
     return np.asarray(np.bincount(inverse, weights=values)[inverse])
 
 
 def _sums_before(ids: Array, values: Array) -> Array:
-    """Return the sum of the values (n,) of the same id before each position."""
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
     before = np.cumsum(values[order]) - values[order]
@@ -337,5 +336,4 @@ def _sums_before(ids: Array, values: Array) -> Array:
 
 
 def _occurrences_before(ids: Array) -> Array:
-    """Return how often the same id occurs before each position (n,)."""
     return _sums_before(ids, np.ones(len(ids), np.int64))

@@ -39,11 +39,11 @@ KINDS = 21
     K_ARGUMENT,
 ) = range(KINDS)
 SINGLE_KINDS = K_ARGUMENT
-"""Kinds below this one have at most one item in an event. Of arguments there are many, which are counted apart; their
-place among the items holds the one that stood out."""
+"""Kinds below this one have at most one item per event. An event has many arguments, which are counted separately;
+their place among the items holds the one that stood out."""
 VALUE_NUMBER, ROUTE_NUMBER, NEXT_NUMBER = 20, 21, 32
-"""Numbers in hashes of arguments' values, and of their routes by the first rule; the next rule has the next number.
-They are not kinds, so that adding a kind keeps what agents have learned of values, and up to `NEXT_NUMBER` no kind has
+"""Numbers used in hashes of arguments' values, and of their routes by the first rule; the next rule has the next
+number. They are not kinds, so adding a kind keeps what agents have learned of values. Up to `NEXT_NUMBER`, no kind has
 one of them."""
 
 
@@ -62,7 +62,7 @@ def numbers_of_kinds(kinds: int) -> Array:
 
 NUMBER_OF_KIND = numbers_of_kinds(KINDS)
 NAMING = tuple(range(K_CHAIN + 1))
-"""Kinds that name things: a first use of one is a new name (`Q_NOVELTY`). Order, manner and time have no names."""
+"""Kinds that name things: the first use of one is a new name (`Q_NOVELTY`). Order, manner and time have no names."""
 
 # The region of an agent's table that a kind lives in: a flood of new objects cannot push out habits.
 OBJECTS, HABITS, ORDER, MANNER, VALUES = range(5)
@@ -112,8 +112,8 @@ DRIFT_QUANTITIES = np.array([Q_PACE_4H, Q_VOLUME], dtype=np.int64)
 """
 
 LAYOUT_GENERATION = 3
-"""Goes up when features are measured differently, or columns of the state mean something else, though their shape
-stays: what was kept before fits no more, neither state nor model."""
+"""Increases when features are measured differently, or when columns of the state change their meaning but not their
+shape: earlier states and models then no longer fit."""
 
 # Columns of AgentState.numbers (float32).
 N_PACE = 0  # decayed counts at the three half-lives
@@ -134,7 +134,7 @@ N_SHARED = N_REF_AGE + 1  # events of the agent that the shared baseline counts,
 NUMBERS = N_SHARED + 1
 
 UNCOUNTED = 255
-"""Value of `AgentState.known` of an agent whose names were not counted from the beginning (see `frequency_tables`)."""
+"""Value of `AgentState.known` if an agent's names were not counted from the beginning (see `frequency_tables`)."""
 
 # Columns of AgentState.times (int64, UTC milliseconds; VERSION holds a hash).
 T_LAST, T_FIRST, T_CHANGED, T_VERSION = range(4)
@@ -145,7 +145,8 @@ SESSION_TABLE = 12
 S_EVENTS, S_STRANGE, S_CALLS, S_ANSWERS, S_COMPARED, S_LIKENESS = range(6)
 SESSION_NUMBERS = 6
 REMEMBERED_CALLS = 64
-"""Latest calls of a session of which is known whether others may have written their answers: a bit each."""
+"""Number of a session's latest calls for which the state keeps whether others may have written their answers, one bit
+each."""
 REMEMBERED_SENSITIVE_CALLS = 32
 """The same for answers that are sensitive."""
 ANY_UNTRUSTED, ANY_SENSITIVE = 1, 2
@@ -158,31 +159,32 @@ REVOKED_TOKENS = 4
 """Hashes of the agent's most recently revoked tokens."""
 
 TOKEN_USES = 8
-"""Latest uses of tokens of an agent that are remembered, one for each token and network."""
+"""Number of an agent's latest token uses that are remembered, one for each token and network."""
 
 HALF_LIVES_S = (60.0, 900.0, 14_400.0)
 FAILURE_HALF_LIFE_S = 3600.0
 LEAST_VALUES = 10
-"""Values of a period that a task or peer group must have shown before another one is new to it."""
+"""Number of values of a period that a task or peer group must have shown before another one is new to it."""
 LEARNED_VALUES = 8
-"""Values of one event that its agent learns, those that others may have written first: one event flushes no memory."""
+"""Maximum values of one event that its agent learns, first those that others may have written: no single event flushes
+the memory."""
 VALUE_PERIOD_MS = 90 * DAY_MS
-"""Hashes of values are compared within such periods, counted from 1970: then clients hash under other keys. Keys that
-last for several periods cost some memory at their borders, shorter ones would make every value new."""
+"""Length of the periods, counted from 1970, within which hashes of values are compared, because clients change their
+keys. Keys that last for several periods cost some memory at their borders; shorter ones would make every value new."""
 MOST_DISORDER_MS = 60_000
 """Time by which an event may be late and still be evidence of pace and order: that of parallel and slow calls."""
 PARALLEL_MS = 1_000
-"""Time by which an event may be older than one of its session and still be in order: that of calls at once."""
+"""Time by which an event may be older than another of its session and still be in order: that of simultaneous calls."""
 DISORDER_STEP, MOST_UNORDERED, LEAST_DISORDER = np.float32(1.0 / 32.0), np.float32(0.1), np.float32(1e-6)
-"""Share of an agent's recent work that came out of order in its sessions: how much each event moves it, the share above
-which order may not be evidence, and the one below which it counts as 0."""
+"""Constants for the share of an agent's recent work that came out of order in its sessions: how much each event moves
+it, the share above which order may not be evidence, and the share below which it counts as 0."""
 DOUBTED_WORK, DOUBTED_BEGINNING = 16, 4
 """Order is not evidence in this many events of work after one out of order in its session, or at a session's start,
 while that share is above `MOST_UNORDERED`. One session does not affect the order of another that is in order."""
 TIMED_QUANTITIES = (Q_PACE_1M, Q_PACE_15M, Q_PACE_4H, Q_GAP, Q_FAILURES, Q_DENIALS, Q_VOLUME, Q_NOVELTY)
-"""Quantities that describe the state at the agent's latest time; nothing is kept for other times."""
+"""Quantities that describe the state at the agent's latest time; they are not kept for other times."""
 IMPLICIT_SESSION_GAP_MS = 30 * 60 * 1000
-"""A session is what the event says, or else activity without a pause of half an hour."""
+"""Pause that ends a session: a session is what the event states, or else activity without a pause of half an hour."""
 
 Array = npt.NDArray[Any]
 
@@ -232,7 +234,7 @@ _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
 }
 
 STATE_ROW = np.dtype([(name, dtype, shape) for name, (dtype, shape) in _STATE_SHAPES.items()])
-"""One agent's state as it is stored: the arrays' rows one after another."""
+"""One agent's state as it is stored: one row of each array in sequence."""
 
 BYTES_PER_AGENT = STATE_ROW.itemsize
 

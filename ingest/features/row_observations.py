@@ -11,7 +11,7 @@ from . import layout
 from .layout import Array
 
 LATE_EVENT, IGNORED_EVENT, OUT_OF_ORDER_EVENT = 1, 2, 3
-"""Values of `RowObservations.flags`: the event is older than one already seen of its agent; it is not behavior (our own
+"""Values of `RowObservations.flags`: the event is older than one already seen of its agent; it is not behavior (our
 denial, a signal event, or a revoked token that was refused); it is too late to be evidence of pace and order."""
 
 NO_FOREIGN, ACTED_ON, LOOKED_UP = range(3)
@@ -20,8 +20,8 @@ only looks it up."""
 
 
 UNHASHED, SENSITIVE = range(2)
-"""Columns of `RowObservations.routes`: routes of values without a hash, in calls that act; and routes out of sensitive
-answers, in calls that send."""
+"""Columns of `RowObservations.routes`: routes of values without a hash in calls that act, and routes from sensitive
+answers in calls that send."""
 
 
 class RowObservations(NamedTuple):
