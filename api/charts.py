@@ -38,7 +38,7 @@ class ChartSeries(NamedTuple):
 
 
 class ChartAxis(msgspec.Struct, frozen=True):
-    """An axis. The range drawn has *minimum* and *maximum* at least; None = that of the data.
+    """An axis. The drawn range includes *minimum* and *maximum*; None = that of the data.
 
     `utc` and, in the zone that a person chose, `time` are seconds since 1970; `count` has whole numbers.
     """
@@ -61,7 +61,7 @@ def chart(
     height: int = 250,
     table: Markup | None = None,
 ) -> Markup:
-    """A figure with its legend and table."""
+    """Return a figure with its legend and table."""
     places, columns = _aligned(series)
     if table is None:
         cells = [["–" if value is None else _full_number(value) for value in column] for _, column in columns]
@@ -85,7 +85,7 @@ def chart(
 
 
 def _aligned(series: Sequence[ChartSeries]) -> tuple[list[float], list[tuple[str, list[float | None]]]]:
-    """Places, and the named values at each of them; a place has a row for each point that a line has there."""
+    """Return the places, and the named values at each; a place has a row for each point that a line has there."""
     named: list[tuple[str, Sequence[ChartPoint]]] = []
     for line in sorted(series, key=lambda one: not one.drawn):
         named.append((line.name, line.points))
@@ -104,7 +104,7 @@ def _aligned(series: Sequence[ChartSeries]) -> tuple[list[float], list[tuple[str
 
 
 def chart_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, sampled: str = "") -> Markup:
-    """Numbers of a chart as a table that opens on request, which keys and screen readers reach."""
+    """Return the numbers of a chart as a table that opens on request, reachable by keyboard and screen readers."""
     step = max(1, math.ceil(len(rows) / MAX_TABLE_ROWS))
     shown = [*rows[::step], *(rows[-1:] if (len(rows) - 1) % step else [])] if rows else []
     thinned = f"{len(shown)} of {len(rows):,} points, evenly chosen, and the last." if step > 1 else ""
@@ -114,7 +114,7 @@ def chart_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]],
 
 
 def chart_assets() -> tuple[str, str]:
-    """Style sheet and script of charts, for a document that has to hold all that it needs."""
+    """Return the style sheet and script of charts, for a self-contained document."""
     static = files("trustwatch.api") / "console" / "static"
     paths = ("vendor/uplot/uPlot.min.css", "vendor/uplot/uPlot.iife.min.js", "charts.js")
     style, *scripts = ((static / path).read_text(encoding="utf-8") for path in paths)
@@ -122,7 +122,7 @@ def chart_assets() -> tuple[str, str]:
 
 
 def _full_number(value: float) -> str:
-    """A number as it is, without the digits that only rounding has left.
+    """Return a number without the digits that only rounding has left.
 
     >>> _full_number(12.0), _full_number(1234567.0), _full_number(0.1 + 0.2), _full_number(1e-9)
     ('12', '1,234,567', '0.3', '1e-09')
@@ -131,7 +131,6 @@ def _full_number(value: float) -> str:
 
 
 def _place(axis: ChartAxis, value: float) -> str:
-    """A place in the table: a number, or a UTC day or minute."""
     if axis.kind not in ("time", "utc"):
         return _full_number(value)
     at = datetime.fromtimestamp(value, UTC)

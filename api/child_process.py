@@ -37,7 +37,7 @@ LOWEST_PRIORITY = 19
 
 
 class StopRequested(Exception):
-    """The process was asked to end while it waited for a service that does not answer.
+    """The process was asked to end while it waited for an unavailable service.
 
     What was not committed is read again at the next start.
     """
@@ -64,12 +64,12 @@ class ChildRuntime:
         self.on_stop()
 
     def read_again_from(self, settings_file: Path | None) -> None:
-        """Read that file again on SIGHUP; None: only the environment variables."""
+        """Reload settings from that file on SIGHUP; None: only from the environment variables."""
         self._settings_file = settings_file
         signal.signal(signal.SIGHUP, self.handle_reload_signal)
 
     def handle_reload_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Read the settings again; the service has checked them before it sent the signal."""
+        """Reload the settings; the service has checked them before it sent the signal."""
         try:
             change = change_of_settings(self.settings, load_process_settings(self._settings_file))
             configure_structured_logs(change.settings.logs.level, change.settings.logs.format)
@@ -88,12 +88,11 @@ class ChildRuntime:
         return bool(readable) and self._connection.recv(1, socket.MSG_PEEK) == b""
 
     def raise_if_stopping(self) -> None:
-        """Raise StopRequested if the process is to end."""
         if self.should_stop:
             raise StopRequested
 
     def sleep(self, seconds: float) -> None:
-        """Wait for a service that does not answer. Raises StopRequested once the process was asked to end."""
+        """Wait for an unavailable service. Raises StopRequested once the process was asked to end."""
         self.raise_if_stopping()
         clock.sleep(seconds)
 
@@ -167,7 +166,7 @@ class SupervisedProcess:
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
-        """Run the process; start it again when it dies, until `stop`."""
+        """Run the process, and restart it when it dies, until `stop`."""
         pause_s = FIRST_RESTART_S
         loop = asyncio.get_running_loop()
         while not self._stopping:

@@ -10,15 +10,15 @@ sleep = time.sleep
 
 
 def now_s() -> float:
-    """Seconds since 1970, UTC."""
+    """Return seconds since 1970, UTC."""
     return time.time()
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970, UTC."""
+    """Return milliseconds since 1970, UTC."""
     return time.time_ns() // 1_000_000
 
 
 def utc_now() -> datetime:
-    """The time now, as an aware datetime."""
+    """Return the current time as an aware datetime."""
     return datetime.now(UTC)

@@ -45,12 +45,12 @@ _log = structlog.get_logger(__name__)
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
-    """Settings of the scoring engine; *capacity* agents in memory, None = those of the settings."""
+    """Return the settings of the scoring engine; *capacity* agents in memory, None = that of the settings."""
     return EngineSettings(settings.risk, settings.pipeline.resident_agents if capacity is None else capacity, learn)
 
 
 def policy_book(settings: Settings) -> PolicyBook:
-    """Token policies of all agents. Raises ConfigError if the policy file is wrong."""
+    """Return the token policies of all agents. Raises ConfigError if the policy file is invalid."""
     if settings.token_policy_file is not None:
         return read_policy_book(settings.token_policy_file)
     modes = {name: tenant.mode for name, tenant in settings.tenants.items() if name != ANY_TENANT}
@@ -58,17 +58,17 @@ def policy_book(settings: Settings) -> PolicyBook:
 
 
 def live_policy(settings: Settings) -> LivePolicy:
-    """The active policy book, and how it is read again. Raises ConfigError."""
+    """Return the active policy book, and how it is reloaded. Raises ConfigError."""
     return LivePolicy(policy_book(settings), settings.token_policy_file, lambda: policy_book(settings))
 
 
 def service_url(settings: Settings) -> str:
-    """URL of this service, for links in alerts."""
+    """Return the URL of this service, for links in alerts."""
     return settings.listen.url()
 
 
 def console_url(settings: Settings) -> str:
-    """URL of the console, for links in alerts; "" = there is none."""
+    """Return the URL of the console, for links in alerts; "" if there is no console."""
     return f"{service_url(settings)}/console" if settings.console.enabled else ""
 
 
@@ -82,11 +82,11 @@ class StoreAddress(NamedTuple):
 
     @property
     def may_exist(self) -> bool:
-        """False for a file that is not there; a server is not asked."""
+        """False for a missing file; a server is not queried."""
         return self.file is None or self.file.is_file()
 
     def open(self) -> SqlStore:
-        """The store, migrated. Raises as `trustwatch.scoring.store.sql_store.open_store`.
+        """Open the store and migrate it. Raises as `trustwatch.scoring.store.sql_store.open_store`.
 
         Files of checkpoints and snapshots of builds after 0.2 go then: an erasure does not look at them any more.
         """
@@ -99,7 +99,7 @@ class StoreAddress(NamedTuple):
         return store
 
     def open_reading(self) -> SqlStore:
-        """The store, to read. Raises as `trustwatch.scoring.store.sql_store.open_reading_store`."""
+        """Open the store for reading. Raises as `trustwatch.scoring.store.sql_store.open_reading_store`."""
         return open_reading_store(self.url, password=reveal(self.password) or None)
 
 
@@ -110,7 +110,7 @@ RESTORING_FOLDER: Final = ".restoring"
 
 
 def require_whole_data(data_dir: Path) -> None:
-    """Raise ConfigError if a restore did not finish: a key that is made there would not fit."""
+    """Raise ConfigError if a restore did not finish: a key that is made then would not fit."""
     if (data_dir / RESTORING_FOLDER).exists():
         raise ConfigError(
             f"data_dir: a restore into {data_dir} is not finished, so its contents do not belong together "
@@ -119,7 +119,8 @@ def require_whole_data(data_dir: Path) -> None:
 
 
 def store_address(settings: Settings) -> StoreAddress:
-    """The database of the settings, by default a separate file. Raises ConfigError if a restore did not finish."""
+    """Return the database of the settings, by default a separate file. Raises ConfigError if a restore did not
+    finish."""
     require_whole_data(settings.data_dir)
     store = settings.store
     if store.url is not None:
@@ -129,7 +130,7 @@ def store_address(settings: Settings) -> StoreAddress:
 
 
 def open_service_store_reading(settings: Settings) -> SqlStore:
-    """The store, to read. Raises as `trustwatch.scoring.store.sql_store.open_reading_store`.
+    """Open the store for reading. Raises as `trustwatch.scoring.store.sql_store.open_reading_store`.
 
     If the identity key is missing, what is found by an agent's key cannot be read: `Database.known_identities` reports
     it.
@@ -145,7 +146,7 @@ def open_service_store_reading(settings: Settings) -> SqlStore:
 
 
 def open_service_store(settings: Settings) -> SqlStore:
-    """The store, migrated, under the identity key of the deployment. Raises ConfigError or Unavailable."""
+    """Open the store and migrate it, with the identity key of the deployment. Raises ConfigError or Unavailable."""
     store = store_address(settings).open()
     try:
         changed = store.use_identities(open_service_identities(settings, create=not store.has_identity_key()))
@@ -162,12 +163,13 @@ def identity_key_path(settings: Settings) -> Path:
 
 
 def open_service_identities(settings: Settings, *, create: bool = False) -> IdentityHasher:
-    """Identities of the deployment. Raises ConfigError."""
+    """Open the identities of the deployment. Raises ConfigError."""
     return open_identity_key(identity_key_path(settings), create=create)
 
 
 def retention_cutoffs(settings: Settings, now_ms: int) -> RetentionCutoffs:
-    """Times before which rows of the store go. Labels stay as long as training may read the events they speak of."""
+    """Return the times before which rows of the store are deleted. Labels stay as long as training may read their
+    events."""
     archive = settings.archive
     events_days = max(settings.retention_days, 0 if archive.directory is None else archive.retention_days)
     return row_cutoffs(
@@ -184,20 +186,20 @@ def open_model_registry(settings: Settings) -> ModelRegistry:
 
 
 def load_active_model(settings: Settings, store: SqlStore) -> TrainedModel:
-    """The model that events are judged by now. Raises ModelError, OSError, Unavailable."""
+    """Load the active model. Raises ModelError, OSError, Unavailable."""
     models = ActiveModels(open_model_registry(settings), lambda: 0)
     chosen = models.choose(next(iter(store.models.list_switches(1)), None))
     return models.load(chosen.version, chosen.digest)
 
 
 def open_service_privacy_key(settings: Settings) -> PrivacyKey:
-    """The key of this installation, made on first use. Raises ConfigError."""
+    """Open the key of this installation, made on first use. Raises ConfigError."""
     require_whole_data(settings.data_dir)
     return open_privacy_key(settings.privacy.key_file or settings.data_dir / PRIVACY_KEY_FILE)
 
 
 def principal_alias(settings: Settings) -> Callable[[str, str], str] | None:
-    """Aliases logged in place of principals; None = their identifiers are logged. Raises ConfigError."""
+    """Return the aliases logged in place of principals; None = their identifiers are logged. Raises ConfigError."""
     return open_service_privacy_key(settings).pseudonym if settings.privacy.pseudonymise_principals else None
 
 
@@ -241,17 +243,18 @@ def open_event_source(
 
 
 def event_log_name(settings: Settings) -> str:
-    """Name under which an archive knows the log: the topic, or "" for that of this machine."""
+    """Return the name under which an archive knows the log: the topic, or "" for the log of this machine."""
     return settings.brokers.topic_names.events if settings.distributed else ""
 
 
 def make_duplicate_window(settings: Settings) -> DuplicateWindow:
-    """A window that recognizes repeated events of one partition as the workers do."""
+    """Return a window that recognizes repeated events of one partition as the workers do."""
     return DuplicateWindow(PARTITION_WINDOW) if settings.distributed else DuplicateWindow()
 
 
 def load_erased_from_log(settings: Settings) -> ErasedFilter:
-    """Filter of the erased whose records the log still has; the log of this machine is rewritten, and has none.
+    """Load the filter of the erased whose records are still in the log; the log of this machine is rewritten, and has
+    none.
 
     Raises as `load_erased_filter`.
     """
@@ -259,12 +262,12 @@ def load_erased_from_log(settings: Settings) -> ErasedFilter:
 
 
 def new_id() -> str:
-    """Text that never repeats."""
+    """Return a unique text."""
     return token_hex(16)
 
 
 def load_forgotten_agents(settings: Settings, store: SqlStore) -> ErasedAgents:
-    """Agents that must not continue from a model's history. Raises ConfigError, Unavailable."""
+    """Load the agents that must not continue from a model's history. Raises ConfigError, Unavailable."""
     marks = store.erasures.list_marks()
     return ErasedAgents(open_service_privacy_key(settings), marks) if marks else ErasedAgents()
 
@@ -278,12 +281,12 @@ MAX_ROLL_S = 60.0
 
 
 def spool_directory(settings: Settings) -> Path:
-    """Folder between pipeline and archive, on the pipeline's own disk."""
+    """Return the folder between pipeline and archive, on the pipeline's disk."""
     return settings.data_dir / SPOOL_FOLDER
 
 
 def open_spool(settings: Settings) -> VectorSpoolWriter | None:
-    """The pipeline's side; None if no vectors are kept."""
+    """Open the pipeline's side of the spool; None if no vectors are kept."""
     if settings.archive.vectors is None:
         return None
     return VectorSpoolWriter(

@@ -42,7 +42,7 @@ def close_existing_data(settings: Settings, environ: Mapping[str, str] = os.envi
 
 
 def _kept_paths(settings: Settings) -> Iterator[Path]:
-    """Folders of the settings, and below `data_dir` what is ours: it may be a folder of others, too."""
+    """Return the folders of the settings, and our files below `data_dir`, which may also be a folder of others."""
     archive = settings.archive
     for folder in (settings.data_dir, settings.model_dir, archive.directory, archive.vectors):
         if folder is not None and folder.is_dir():
@@ -74,7 +74,7 @@ def _close(path: Path, closed: int) -> None:
 
 
 def _is_shared(folder: Path, status: os.stat_result) -> bool:
-    """True for /tmp, /srv and the like, and for a folder that holds something of another user."""
+    """Return whether a folder is shared: /tmp, /srv and the like, and any that holds something of another user."""
     if status.st_mode & stat.S_ISVTX or folder.parent == folder.parent.parent:
         return True
     with os.scandir(folder) as entries:

@@ -16,7 +16,7 @@ CLOSED_BITS: Final[Mapping[str, int]] = {"owner": 0o077, "group": 0o027}
 
 
 def restrict_new_files(environ: Mapping[str, str] = os.environ) -> None:
-    """Have everything that this process and its children create closed to others from its first moment on.
+    """Close everything that this process and its children create to other users from the start.
 
     Raises ConfigError if the variable holds something else.
     """
@@ -24,7 +24,7 @@ def restrict_new_files(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def closed_bits(environ: Mapping[str, str]) -> int:
-    """Mode bits that our files must not have. Raises ConfigError."""
+    """Return the mode bits that our files must not have. Raises ConfigError."""
     access = environ.get(FILE_ACCESS) or "owner"
     if access not in CLOSED_BITS:
         raise ConfigError(f"{FILE_ACCESS}: expected `owner` or `group`, found {access!r}")

@@ -15,7 +15,7 @@ LogFormat = Literal["auto", "text", "json"]
 
 
 def configure_structured_logs(level: LogLevel = "info", form: LogFormat = "auto") -> None:
-    """Send everything that this process logs to stderr."""
+    """Send all log lines of this process to stderr."""
     renderer: structlog.types.Processor
     shown: list[structlog.types.Processor] = []
     if form == "text" or (form == "auto" and sys.stderr.isatty()):
@@ -42,7 +42,7 @@ def configure_structured_logs(level: LogLevel = "info", form: LogFormat = "auto"
 
 
 def _keep_members(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """Give members another name that the line writes itself: an agent's level was lost so."""
+    """Rename members whose names the line itself uses, so that they are not lost."""
     return {f"{name}_told" if name in ("level", "timestamp") else name: value for name, value in event.items()}
 
 
@@ -52,7 +52,7 @@ def _escape_values(_logger: object, _method: str, event: structlog.types.EventDi
 
 
 def _escape(name: str, text: str) -> str:
-    """One line, but for tracebacks."""
+    """Escape to one line, except for tracebacks."""
     if name not in ("exception", "stack"):
         return escaped_text(text)
     return "\n".join(map(escaped_text, text.split("\n")))

@@ -81,7 +81,7 @@ async def list_acts(
 
 
 def _milliseconds(name: str, at: datetime | None) -> int:
-    """UTC milliseconds of a time; 0 for none. Raises ProblemError (422)."""
+    """Convert a time to UTC milliseconds; 0 for none. Raises ProblemError (422)."""
     if at is None:
         return 0
     try:

@@ -47,7 +47,7 @@ _WORD_PATTERN = re.compile(rb"[A-Za-z0-9._-]+")
 
 
 class _NearEvents:
-    """Events around the moment of a decision, UTC ms: what led to it must not be pushed out by what came after."""
+    """Events around the moment of a decision, UTC ms: later events must not push out those that led to it."""
 
     def __init__(self, moment_ms: int) -> None:
         self._moment_s = moment_ms / 1000
@@ -56,7 +56,7 @@ class _NearEvents:
         self._actions: Counter[str] = Counter()
 
     def add(self, event: NativeEvent) -> None:
-        """Keep an event if it is one of those around; they come in the order of the log."""
+        """Keep an event if it is near the moment; events come in the order of the log."""
         late_s = event.time.timestamp() - self._moment_s
         if not -DECISION_WINDOW_S <= late_s <= DECISION_WINDOW_S / 10:
             return
@@ -67,11 +67,10 @@ class _NearEvents:
             self._after.append(event)
 
     def told(self) -> list[NativeEvent]:
-        """The last ones before, then the first ones after."""
         return [*self._before, *self._after]
 
     def left_out(self) -> Counter[str]:
-        """Actions of the others, with how often."""
+        """Count the actions of the other events."""
         return self._actions - Counter(event.action for event in self.told())
 
 
@@ -95,7 +94,7 @@ def _agent_events(
 
 
 def displayable_event(offset: int, payload: bytes, name: AgentName, unerased: ErasureFilter) -> NativeEvent | None:
-    """The event of a record, as it may be shown; None if it is not the agent's."""
+    """Return the event of a record for display, or None if it is not the agent's."""
     try:
         event = decode_event(payload)
         if (event.agent.id, event.agent.issuer or "", event.tenant or "") != (name.agent_id, name.issuer, name.tenant):
@@ -122,7 +121,7 @@ class EventLocations(NamedTuple):
 
 
 class DecisionMoment(NamedTuple):
-    """Position of the decision whose surrounding events are looked for; *at_ms* UTC, 0 for none."""
+    """Position of the decision whose surrounding events are read; *at_ms* UTC, 0 for none."""
 
     at_ms: int = 0
     partition: int = 0
@@ -131,7 +130,7 @@ class DecisionMoment(NamedTuple):
 
 @dataclass
 class AgentEventHistory:
-    """Latest events of an agent from log and archive, with counts of all that were found.
+    """Latest events of an agent from log and archive, with counts of all found events.
 
     *around* are those within `DECISION_WINDOW_S` of the moment, oldest first; of the log at most `MAX_EVENTS_BEFORE`
     up to it, and `MAX_EVENTS_AFTER` behind it. *actions* and *resources* are the most frequent of all found.
@@ -153,7 +152,7 @@ class AgentEventHistory:
 
 
 def event_locations(settings: Settings) -> EventLocations:
-    """The stores in which a service keeps its events."""
+    """Return the stores in which a service keeps its events."""
     if settings.distributed:
         return EventLocations(None, settings.archive.directory, settings.brokers.topic_names.events)
     return EventLocations(settings.data_dir / "log", settings.archive.directory)
@@ -162,7 +161,8 @@ def event_locations(settings: Settings) -> EventLocations:
 def load_event_history(
     locations: EventLocations, name: AgentName, moment: DecisionMoment, erasures: Sequence[Erasure]
 ) -> AgentEventHistory:
-    """Events of an agent, of both places. Blocks. Events of a subject are hidden once its erasure is requested.
+    """Load the events of an agent from log and archive. Blocks. Events of a subject are hidden once its erasure is
+    requested.
 
     Raises OSError.
     """
@@ -172,7 +172,8 @@ def load_event_history(
 
 
 def make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> ErasureFilter:
-    """Filter of events of erased subjects. In a topic all count as from before the order: offsets do not order them."""
+    """Return a filter of events of erased subjects. In a topic all count as from before the order: offsets do not order
+    them."""
     erasers = [(RecordEraser(erasure.erasure_subject), erasure.at_offset if by_offset else -1) for erasure in erasures]
 
     def may(offset: int, payload: bytes) -> bytes | None:
@@ -187,7 +188,7 @@ def make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> Eras
 
 @dataclass(eq=False, repr=False)
 class _EventLook:
-    """A look into the log, and into the archive for what the log does not have. Both are bounded."""
+    """Reads the log, and the archive for events that the log does not have. Both reads are bounded."""
 
     _locations: EventLocations
     _name: AgentName
@@ -232,7 +233,6 @@ class _EventLook:
         found.logged, found.whole = end - start, start <= first
 
     def _read_older(self) -> None:
-        """Add the archived events before those of the log."""
         found = self._found
         older = self._look_up(before=self._before, limit=MAX_LISTED_EVENTS - len(found.events))
         if older is None:
@@ -246,12 +246,12 @@ class _EventLook:
         self._resources += older.resources
 
     def _knows_what_led_to_it(self) -> bool:
-        """True if there is an event up to the decision: the log may begin behind it."""
+        """Return whether there is an event up to the decision: the log may begin after it."""
         at_s = self._moment.at_ms / 1000
         return any(event.time.timestamp() - at_s < _SAME_MOMENT_S for event in self._found.around)
 
     def _read_around_decision(self) -> list[NativeEvent]:
-        """Archived events that led to the decision, its own included, oldest first."""
+        """Return the archived events that led to the decision, including its event, oldest first."""
         at = datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
         then = self._look_up(  # newest first, so that nothing behind it pushes out what led to it
             since=at - timedelta(seconds=DECISION_WINDOW_S),
@@ -262,7 +262,7 @@ class _EventLook:
         return [] if then is None else self._displayable(then)[::-1]
 
     def _look_up(self, **asked: Any) -> LatestEvents | None:
-        """Events of the archive; None if there are none (see *trouble*)."""
+        """Read events of the archive; None if there are none (see *trouble*)."""
         found, (log, archive, topic) = self._found, self._locations
         if archive is None:
             found.trouble = _NO_PLACE if log is None else ""

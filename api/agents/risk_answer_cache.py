@@ -61,7 +61,7 @@ class RiskAnswerCache:
         self._tails: dict[int, tuple[int, bool, str, bytes]] = {}
 
     def answer(self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None) -> bytes:
-        """The answer as JSON. Raises TenantNotAllowed, ProblemError."""
+        """Return the answer as JSON. Raises TenantNotAllowed, ProblemError."""
         entry = find_agent_entry(self._view, caller, agent_id, tenant, issuer)
         now_ms = self._now_ms()
         if entry is None:
@@ -80,7 +80,7 @@ class RiskAnswerCache:
         return head + self.encode_tail(now_ms, None if entry is None else entry.partition)
 
     def encode_tail(self, now_ms: int, partition: int | None = None) -> bytes:
-        """The end of every answer given at *now_ms* about agents of *partition*; None for unknown agents."""
+        """Encode the end of every answer given at *now_ms* about agents of *partition*; None for unknown agents."""
         fresh_ms = self._pipeline_status.fresh_ms if partition is None else self._pipeline_status.fresh_ms_of(partition)
         expires_ms = fresh_ms + self._staleness_ms if fresh_ms else now_ms
         stale = now_ms >= expires_ms
@@ -129,7 +129,7 @@ class RiskAnswerCache:
 
 
 def shows_reasons(summary: AgentSummary) -> bool:
-    """True if some of the risk that the stored reasons explain remains."""
+    """Return whether some of the risk that the stored reasons explain remains."""
     return bool(summary.reasons) and summary.risk_score >= MIN_RISK_WITH_REASONS
 
 
@@ -142,7 +142,8 @@ _PRODUCTS = {"hydra": "Ory Hydra", "okta": "Okta", "wso2": "WSO2", "zitadel": "Z
 def enforcement_points(
     settings: Settings, name: AgentName, level: RiskLevel, policy: LevelTokenPolicy, *, enforced: bool
 ) -> list[EnforcementPoint]:
-    """Limits of an agent's new tokens at each server that queries us or is notified, as far as its product can.
+    """Return the limits of an agent's new tokens at each server that queries us or is notified, as far as its product
+    can apply them.
 
     *level* is the one that policy acts on; in shadow no server acts. The policy defines what a level means; a product
     may be unable to enforce it. The answer states what the server does, so that no reader relies on a lifetime that no

@@ -87,7 +87,7 @@ class BaselineProfile(NamedTuple):
 
 
 def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
-    """The profile in a stored row; None if there is none, or it has another layout."""
+    """Read the profile in a stored row; None if there is none, or it has another layout."""
     if row is None or not row.features:
         return None
     state = read_state_rows([row.features])
@@ -114,7 +114,7 @@ def _notes(state: layout.Array) -> list[str]:
 
 
 def _distinct_counts(known: layout.Array) -> list[DistinctCount]:
-    """Counts by kind of item, without the kinds of which the agent has learned none."""
+    """Count by kind of item, without the kinds of which the agent has learned none."""
     counts = ((name, different_items_known(known, kind)) for kind, name in DISTINCT_COUNT_LABELS.items())
     return [DistinctCount(name, *count) for name, count in counts if count is not None and count[0]]
 
@@ -175,13 +175,13 @@ class AgentService:
         self._orders = OrderLines(self._runtime.monotonic)
 
     def answer(self, caller: AuthenticatedCaller, agent: AgentSelector) -> bytes:
-        """The risk of an agent as JSON, from memory. Raises TenantNotAllowed, ProblemError."""
+        """Return the risk of an agent as JSON, from memory. Raises TenantNotAllowed, ProblemError."""
         return self._answers.answer(caller, *agent)
 
     async def answer_many(
         self, caller: AuthenticatedCaller, questions: Sequence[AgentSelector]
     ) -> list[bytes | ProblemDetails]:
-        """Answers in the order of the queries; one that has no answer gets a problem in its place."""
+        """Return answers in the order of the queries; a query without an answer gets a problem instead."""
         answers: list[bytes | ProblemDetails] = []
         for number, question in enumerate(questions, 1):
             answers.append(self._answer_or_problem(caller, question))
@@ -204,7 +204,7 @@ class AgentService:
     async def list(
         self, caller: AuthenticatedCaller, filters: AgentFilters, limit: int | None = None, cursor: str | None = None
     ) -> FilteredPage[AgentSummary]:
-        """Agents as of the last commit. Raises TenantNotAllowed, ProblemError, Unavailable."""
+        """List agents as of the last commit. Raises TenantNotAllowed, ProblemError, Unavailable."""
         size = limit or (SEARCH_PAGE_SIZE if filters.text else DEFAULT_PAGE_SIZE)
         levels = None if filters.levels is None else [RiskLevel[word.upper()] for word in filters.levels]
         tenants = visible_tenants(caller, filters.tenant)
@@ -218,13 +218,13 @@ class AgentService:
         return await self._executor(partial(read_filtered_page, page_at, keep, cursor, least_items=least))
 
     async def get(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary:
-        """The agent that is meant, from memory or the store. Raises ProblemError (404, 409), Unavailable."""
+        """Return the named agent, from memory or the store. Raises ProblemError (404, 409), Unavailable."""
         return await self._agents.summary(caller, agent)
 
     async def release(
         self, caller: AuthenticatedCaller, agent: AgentSelector, note: str, *, note_required: bool = False
     ) -> ReleasedAgent:
-        """Drop the evidence against an agent as soon as the pipeline reads of it; durable when this returns.
+        """Drop the evidence against an agent as soon as the pipeline reads the release; durable when this returns.
 
         Raises TenantNotAllowed, ProblemError.
         """
@@ -240,7 +240,7 @@ class AgentService:
         return ReleasedAgent(name, by)
 
     async def baseline(self, caller: AuthenticatedCaller, name: AgentName) -> BaselineProfile | None:
-        """The usual behavior of an agent; None if none is stored, or it has another layout."""
+        """Return the usual behavior of an agent; None if none is stored, or it has another layout."""
         row: AgentRow | None = await self._executor(
             self._runtime.store.agents.get, name.tenant, name.issuer, name.agent_id, visible_tenants(caller, None)
         )
@@ -249,7 +249,8 @@ class AgentService:
     async def recent_events(
         self, caller: AuthenticatedCaller, name: AgentName, moment: DecisionMoment
     ) -> AgentEventHistory:
-        """Events of an agent, without those of subjects that are being erased. Raises TenantNotAllowed, Unavailable."""
+        """Return events of an agent, without those of subjects that are being erased. Raises TenantNotAllowed,
+        Unavailable."""
         caller.require_tenant(name.tenant)
         erasures = (
             () if self._open_erasures is None else await self._open_erasures()

@@ -41,7 +41,7 @@ def test(
 
 
 def _await_deliveries(service: ServiceClient, sent: list[dict[str, Any]], wait_s: float) -> list[dict[str, Any]]:
-    """Deliveries of the tests, once none waits any more or *wait_s* have passed."""
+    """Return the deliveries of the tests, once none is waiting or *wait_s* have passed."""
     for _ in range(max(1, round(wait_s / POLL_EVERY_S))):
         rows = [_find_delivery(service, test) for test in sent]
         if all(row["status"] not in ("waiting", "pending") for row in rows):

@@ -20,7 +20,7 @@ from ..http.store_executor import DEFAULT_PAGE_SIZE, FilteredPage, StoreExecutor
 
 
 class DeliveryFilters(NamedTuple):
-    """Filters of a list of deliveries; None for all. *key* is that of one alert."""
+    """Filters of a list of deliveries; None for all. *key* identifies one alert."""
 
     tenant: str | None = None
     status: str | None = None
@@ -31,7 +31,7 @@ class DeliveryFilters(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class AlertService:
-    """Deliveries of the tenants that a caller may see, and the targets of alerts. For one event loop."""
+    """Serves deliveries of the tenants that a caller may see, and the targets of alerts. For one event loop."""
 
     _runtime: Runtime
     _agents: AgentResolver
@@ -40,7 +40,7 @@ class AlertService:
     async def list(
         self, caller: AuthenticatedCaller, filters: DeliveryFilters, limit: int = 50, cursor: str | None = None
     ) -> Page[Delivery]:
-        """Deliveries to configured targets, newest first. An unknown agent has none.
+        """List deliveries to configured targets, newest first. An unknown agent has none.
 
         Raises TenantNotAllowed, ProblemError, Unavailable.
         """
@@ -82,18 +82,18 @@ class AlertService:
         return rows
 
     async def stopped_targets(self) -> set[str]:
-        """Configured targets that refused permanently, and get nothing until their settings change."""
+        """Return the configured targets that refused permanently, and get nothing until their settings change."""
         return {stop.name for stop in await self.target_stops()}
 
     async def target_stops(self) -> Sequence[TargetStop]:
-        """The same, with time and reason. Raises Unavailable."""
+        """Like `stopped_targets`, with time and reason. Raises Unavailable."""
         configured = {webhook.name for webhook in self._runtime.settings.webhooks}
         stops = await self._executor(self._runtime.store.outbox.target_stops)
         return [stop for stop in stops if stop.name in configured]
 
 
 def _select_targets(webhooks: Sequence[WebhookTarget], name: str | None) -> list[WebhookTarget]:
-    """The target of that name, or all. Raises ProblemError if there is none."""
+    """Return the target of that name, or all. Raises ProblemError if there is none."""
     chosen = [webhook for webhook in webhooks if name in (None, webhook.name)]
     if not chosen:
         names = ", ".join(webhook.name for webhook in webhooks) or "none: `webhooks` of the settings is empty"

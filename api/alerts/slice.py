@@ -77,7 +77,6 @@ class _CloudEventHead(msgspec.Struct):
 
 
 def delivery_out(delivery: Delivery) -> DeliveryOut:
-    """The state of a delivery."""
     head = _CloudEventHead()
     with suppress(msgspec.MsgspecError):  # not our alert: its state is shown anyway
         head = msgspec.json.decode(delivery.payload, type=_CloudEventHead)

@@ -29,12 +29,12 @@ class ArchiveStatus:
         self.lags_s: dict[str, float] = {}
 
     def is_ready(self) -> bool:
-        """True if every process that is to run does."""
+        """True if every configured process is running."""
         return all(self.alive.values())
 
 
 def archived_offset(directory: Path) -> int:
-    """Offset of the log up to which events are in the archive; 0 before the first. Raises CorruptLog."""
+    """Return the offset of the log up to which events are in the archive; 0 before the first. Raises CorruptLog."""
     return read_position(directory) or 0
 
 

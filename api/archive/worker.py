@@ -86,12 +86,12 @@ class ArchiveMaintenance:
 
     @property
     def overdue(self) -> bool:
-        """True if a step is to be done even though there is other work."""
+        """True if a step is due even though there is other work."""
         since = self._worked_at + PIECE_EVERY_S if self._merging else self._due_at + OVERDUE_AFTER_S
         return clock.monotonic() >= since
 
     def step(self) -> bool:
-        """Do a piece of what is due, seconds at most; returns whether there is more to do at once.
+        """Do a part of the due work, for seconds at most; return whether more is due at once.
 
         Archiving must continue if it fails: a failure is logged once, and tried again.
         """
@@ -134,7 +134,7 @@ class ArchiveMaintenance:
 
 
 class PartitionArchiver:
-    """Records of one partition that are read and not yet in files."""
+    """Records of one partition that have been read and are not yet in files."""
 
     def __init__(self, partition: int, base_offset: int, window: DuplicateWindow) -> None:
         self.partition = partition
@@ -147,7 +147,7 @@ class PartitionArchiver:
 
     @property
     def pending_records(self) -> int:
-        """Records of the range that is to be written."""
+        """Records of the range to write."""
         return self.next_offset - self.base_offset
 
     def add(self, batch: RecordBatch) -> None:
@@ -192,12 +192,12 @@ class EventArchiver:
 
     @property
     def source(self) -> GroupSource:
-        """Source of records, once it was started."""
+        """Source of records, available after `start`."""
         assert self._source is not None
         return self._source
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """See `PartitionOwner`: begin at the end of the files; a new archive begins at the oldest record."""
+        """Begin at the end of the files; a new archive begins at the oldest record."""
         new = [partition for partition in partitions if partition not in self._positions]
         firsts = {at: kept.first for at, kept in self.source.offsets(0).items()} if new else {}
         for partition in partitions:
@@ -209,17 +209,16 @@ class EventArchiver:
         return {partition: self.partitions[partition].base_offset for partition in partitions}
 
     def revoked(self, partitions: Collection[int]) -> None:
-        """See `PartitionOwner`."""
         for partition in partitions:
             self._flush(self.partitions.pop(partition))
 
     def lost(self, partitions: Collection[int]) -> None:
-        """See `PartitionOwner`: records are read again. No other process may write the files, so none is wrong."""
+        """Read the records again. No other process may write the files, so none is wrong."""
         for partition in partitions:
             self.partitions.pop(partition, None)
 
     def step(self) -> None:
-        """Read what has come, and write ranges when it is time."""
+        """Read new records, and write ranges when they are due."""
         batch = self.source.poll(POLL_RECORDS, POLL_S)
         if batch is not None:
             self.partitions[batch.partition].add(self._erased_filter.filter_batch(batch))
@@ -246,18 +245,19 @@ class EventArchiver:
             archiver.base_offset, archiver.events, archiver.bytes = archiver.next_offset, [], 0
 
     def flush(self) -> None:
-        """Write what was read."""
+        """Write the records that were read."""
         for archiver in self.partitions.values():
             self._flush(archiver)
 
     def report(self) -> float:
-        """Note how far the files go for tools that show lag; returns the age of the oldest record that waits, s."""
+        """Report how far the files go to tools that show lag; return the age of the oldest waiting record in
+        seconds."""
         self.source.note_position({at: archiver.base_offset for at, archiver in self.partitions.items()})
         waiting = [archiver.oldest_ms for archiver in self.partitions.values() if archiver.pending_records]
         return max(0.0, (clock.now_ms() - min(waiting)) / 1000) if waiting else 0.0
 
     def close(self) -> None:
-        """Release the log and the archive; what was read goes to files first, if partitions are handed back."""
+        """Release the log and the archive; records that were read are written first, if partitions are handed back."""
         try:
             if self._source is not None:
                 self._source.close()
@@ -266,7 +266,7 @@ class EventArchiver:
 
 
 def run_event_archive(child: ChildRuntime) -> None:
-    """Archive until stopped, and then write what was read."""
+    """Archive events until stopped, and then write the records that were read."""
     archiver = EventArchiver(child.settings)
     reported_at = float("-inf")
     try:

@@ -75,7 +75,7 @@ NO_FILTERS = DecisionFilters()
 
 
 class DecisionConsequences(NamedTuple):
-    """The neighbours of a decision, and everything that it set off."""
+    """The decisions before and after a decision, and everything that it caused."""
 
     later: Decision | None
     earlier: Decision | None
@@ -85,14 +85,14 @@ class DecisionConsequences(NamedTuple):
 
 
 def _pending_error() -> ProblemError:
-    """409 for a decision that answers name already and the store does not have yet."""
+    """Return a 409 for a decision that answers already name and the store does not have yet."""
     detail = "this decision was made, and is not stored yet; ask again in a moment"
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return ProblemError(ProblemDetails(409, "decision_pending", "Not stored yet", detail, headers))
 
 
 class SubscriptionEnded(Exception):
-    """There will be no more changes: the service stops, or this watcher did not keep up."""
+    """The subscription ended: the service stops, or this watcher did not keep up."""
 
 
 @dataclass(eq=False, repr=False)
@@ -111,7 +111,7 @@ class LevelChangeSubscription:
         self._status.unsubscribe(self._queue)
 
     async def next_change(self, wait_s: float) -> LevelChange | None:
-        """The next change; None if none came in *wait_s* seconds. Raises SubscriptionEnded."""
+        """Return the next change, or None if there is none within *wait_s* seconds. Raises SubscriptionEnded."""
         try:
             async with asyncio.timeout(wait_s):
                 while True:
@@ -124,7 +124,7 @@ class LevelChangeSubscription:
             return None
 
     def pending_changes(self) -> list[LevelChange]:
-        """Changes that came meanwhile, without waiting; `next_change` raises at the end."""
+        """Return pending changes without waiting; `next_change` raises at the end."""
         changes: list[LevelChange] = []
         while not self._queue.empty():
             change = self._queue.get_nowait()
@@ -141,7 +141,7 @@ class LevelChangeSubscription:
 
 @dataclass(eq=False, repr=False)
 class DecisionService:
-    """Decisions of the tenants that a caller may see. For one event loop."""
+    """Serves decisions of the tenants that a caller may see. For one event loop."""
 
     _runtime: Runtime
     _agents: AgentResolver
@@ -155,7 +155,7 @@ class DecisionService:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> FilteredPage[Decision]:
-        """Changes of level, newest first. An unknown agent has none.
+        """List changes of level, newest first. An unknown agent has none.
 
         Raises TenantNotAllowed, ProblemError, Unavailable.
         """
@@ -175,7 +175,7 @@ class DecisionService:
         return await self._executor(partial(read_filtered_page, page_at, keep, cursor, least_items=least))
 
     async def get(self, caller: AuthenticatedCaller, decision_id: str) -> Decision:
-        """One decision. Raises ProblemError (404; 409 while it is not stored yet), Unavailable."""
+        """Return one decision. Raises ProblemError (404; 409 while it is not stored yet), Unavailable."""
         tenants = visible_tenants(caller, None)
         decision = await self._executor(self._runtime.store.decisions.get, decision_id, tenants)
         if decision is None:
@@ -190,12 +190,13 @@ class DecisionService:
         return tenants is None or tenant in tenants
 
     async def consequences(self, caller: AuthenticatedCaller, decision: Decision) -> DecisionConsequences:
-        """What followed from *decision*; deliveries of its alerts only for callers with the scope `trust.admin`."""
+        """Return what followed from *decision*; deliveries of its alerts only for callers with the scope
+        `trust.admin`."""
         tenants, with_alerts = visible_tenants(caller, None), SCOPE_ADMIN in caller.scopes
         return await self._executor(load_consequences, self._runtime.store, decision, tenants, with_alerts=with_alerts)
 
     async def escalation(self, caller: AuthenticatedCaller, decision: Decision) -> tuple[Decision, ...]:
-        """*decision*, and those before it by which its agent rose to it, newest first."""
+        """Return *decision*, and those before it by which its agent rose to it, newest first."""
         decisions = self._runtime.store.decisions
         page = await self._executor(
             decisions.page, visible_tenants(caller, None), decision.agent, MAX_EARLIER_DECISIONS
@@ -203,13 +204,13 @@ class DecisionService:
         return escalation_to(decision, page.items)
 
     async def behind_levels(self, caller: AuthenticatedCaller, agents: Iterable[AgentSummary]) -> dict[str, Decision]:
-        """The decisions, by id, that set the levels which agents above low are at; at most 60."""
+        """Return the decisions, by id, that set the current levels of agents above low; at most 60."""
         ids = [agent.decision_id for agent in agents if agent.level >= RiskLevel.MEDIUM and agent.decision_id]
         get_many = self._runtime.store.decisions.get_many
         return await self._executor(get_many, ids[:MAX_DECISIONS_LOOKED_UP], visible_tenants(caller, None))
 
     def subscribe(self, caller: AuthenticatedCaller, tenant: str | None = None) -> LevelChangeSubscription:
-        """Changes of level from now on. It must end with the caller's token or session.
+        """Subscribe to changes of level from now on. The subscription must end with the caller's token or session.
 
         Raises TenantNotAllowed, see `visible_tenants`.
         """
@@ -233,12 +234,13 @@ class DecisionService:
                 del self._open_streams[who]
 
     def may_give_feedback(self, caller: AuthenticatedCaller, decision: Decision) -> bool:
-        """True if the caller may judge *decision*: only one that raised the agent to medium or above can be judged."""
+        """Return whether the caller may judge *decision*: only one that raised the agent to medium or above can be
+        judged."""
         return SCOPE_FEEDBACK in caller.scopes and decision.level > max(decision.previous_level, RiskLevel.LOW)
 
 
 def matches_filters(decision: Decision, filters: DecisionFilters) -> bool:
-    """True if a list shows *decision*; unknown levels and changes do not filter."""
+    """Return whether a list shows *decision*; unknown levels and changes do not filter."""
     wanted = filters.indicator
     if wanted and wanted != decision.event_id and all(one.value != wanted for one in decision.indicators):
         return False
@@ -252,7 +254,7 @@ def matches_filters(decision: Decision, filters: DecisionFilters) -> bool:
 def load_consequences(
     store: SqlStore, decision: Decision, tenants: Collection[str] | None, *, with_alerts: bool
 ) -> DecisionConsequences:
-    """Read the neighbours of *decision* and what it set off; blocks."""
+    """Read the decisions around *decision* and what it caused. Blocks."""
     agent = decision.agent
     decision_id = decision.decision_id
     deliveries = store.outbox.page(tenants, key=f"{ALERT_KEY_PREFIX}{decision_id}").items if with_alerts else []
@@ -269,7 +271,7 @@ def load_consequences(
 
 
 def _neighbours(newest_first: Sequence[Decision], decision_id: str) -> tuple[Decision | None, Decision | None]:
-    """The decisions after and before the one of that id, as far as they are among those given."""
+    """Return the decisions after and before the one of that id, if they are among those given."""
     around = [None, *newest_first, None]
     for later, decision, earlier in zip(around, around[1:], around[2:], strict=False):
         if decision is not None and decision.decision_id == decision_id:
@@ -285,7 +287,8 @@ def _decision_of(actuation: Actuation) -> str:
 
 
 def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
-    """*marked*, and before it the decisions by which its agent rose to it without a fall between them, newest first.
+    """Return *marked*, and before it the decisions by which its agent rose to it without a fall between them, newest
+    first.
 
     A rule that names only the reasons of the last step leaves the agent at the level of the step before.
     """
@@ -321,7 +324,7 @@ def parse_time_range(since: str, until: str, now_ms: int) -> TimeRange:
 
 
 def _moment(name: str, text: str, now_ms: int) -> int:
-    """UTC milliseconds of a text.
+    """Parse a text to UTC milliseconds.
 
     >>> _moment("since", "2h", 10_000_000_000), _moment("since", "2026-11-28T18:04", 0), _moment("since", "", 5)
     (9992800000, 1795889040000, 0)
@@ -387,7 +390,7 @@ class DecisionTrends:
         """Changes of each remembered day, by the start of their slice, UTC ms."""
 
     async def over(self, caller: AuthenticatedCaller, days: int) -> LevelTrends:
-        """The last *days* days, today included. Raises Unavailable."""
+        """Return the last *days* days, including today. Raises Unavailable."""
         tenants = visible_tenants(caller, None)
         key = None if tenants is None else frozenset(tenants)
         return await self._executor(self._over, key, self._runtime.now_ms(), days)
@@ -415,7 +418,7 @@ class DecisionTrends:
             return self._days.get((tenants, begin_ms // DAY_MS), {}).get(begin_ms)
 
     def _count(self, tenants: frozenset[str] | None, begin_ms: int, now_ms: int) -> Sequence[CountedChanges]:
-        """Count a slice, and remember it once it is over; empty ones before it are found out at once."""
+        """Count a slice, and remember it once it is over; empty slices before it are recognized at once."""
         store, end_ms = self._runtime.store.decisions, begin_ms + SLICE_MS
         last_ms = store.last_before(end_ms, tenants)
         counts = store.count_changes(begin_ms, end_ms, tenants) if last_ms >= begin_ms else []
@@ -429,7 +432,7 @@ class DecisionTrends:
 
 
 def _is_over(begin_ms: int, now_ms: int) -> bool:
-    """True if a slice gets no more decisions."""
+    """Return whether a slice gets no more decisions."""
     return begin_ms + SLICE_MS <= now_ms - SETTLED_MS
 
 

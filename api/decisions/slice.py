@@ -67,7 +67,7 @@ class LevelChangeOut(Wire, of=LevelChange, rename={"event_time_ms": "event_time"
 
 
 def decision_out(decision: Decision) -> DecisionOut:
-    """A decision with all that it keeps."""
+    """Return a decision with all its members."""
     evidence = {name: value for name, value in decision.evidence.items() if name != "indicators"}
     return DecisionOut.of(decision, evidence=evidence)
 

@@ -47,18 +47,18 @@ class AgentResolver:
     _executor: StoreExecutor
 
     def entry(self, caller: AuthenticatedCaller, agent: AgentSelector) -> RiskViewEntry | None:
-        """The agent in memory; None if this caller knows no such agent."""
+        """Return the agent in memory, or None if this caller knows no such agent."""
         return find_agent_entry(self._risk_view, caller, *agent)
 
     async def find_name(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentName | None:
-        """Full name of the agent; None if this caller knows no such agent."""
+        """Return the full name of the agent, or None if this caller knows no such agent."""
         if agent.tenant is not None and agent.issuer is not None:
             return self._store.edges.agent_name(agent.tenant, agent.issuer, agent.agent_id)
         found = await self._find(caller, agent)
         return None if found is None else found.name
 
     def name(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentName:
-        """Name of the agent. An agent that was never seen must be named in full, else ProblemError (404)."""
+        """Return the name of the agent. An agent that was never seen must be named in full, else ProblemError (404)."""
         entry = self.entry(caller, agent)
         if entry is not None:
             return entry.summary.name
@@ -69,7 +69,7 @@ class AgentResolver:
         return self._store.edges.agent_name(tenant, issuer, agent.agent_id)
 
     async def summary(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary:
-        """The current state of the agent. Raises ProblemError (404) if it was never seen."""
+        """Return the current state of the agent. Raises ProblemError (404) if it was never seen."""
         found = await self._find(caller, agent)
         if found is None:
             raise not_found_error("agent, or none that you may see")
@@ -95,7 +95,7 @@ def require_all_tenants(caller: AuthenticatedCaller) -> None:
 
 
 def visible_tenants(caller: AuthenticatedCaller, tenant: str | None) -> Collection[str] | None:
-    """Tenants that a request of *caller* may read; None for all. Raises TenantNotAllowed."""
+    """Return the tenants that a request of *caller* may read, None for all. Raises TenantNotAllowed."""
     if tenant is not None:
         return (caller.require_tenant(tenant),)
     if ANY_NAME in caller.tenants:
@@ -108,7 +108,7 @@ def visible_tenants(caller: AuthenticatedCaller, tenant: str | None) -> Collecti
 def find_agent_entry(
     view: RiskView, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None
 ) -> RiskViewEntry | None:
-    """The agent that is named; None if this caller knows no such agent.
+    """Return the named agent, or None if this caller knows no such agent.
 
     Raises TenantNotAllowed, ProblemError.
     """
@@ -120,7 +120,7 @@ def find_agent_entry(
 
 
 def ambiguous_agent_error(names: Sequence[AgentName]) -> ProblemError:
-    """409 with the names that the request must choose from, all of tenants that the caller may see."""
+    """Return a 409 with the names that the request must choose from, all of tenants that the caller may see."""
     candidates = [{"tenant": name.tenant, "issuer": name.issuer} for name in names[:MAX_CANDIDATES]]
     missing = [part for part in ("tenant", "issuer") if len({getattr(name, part) for name in names}) > 1]
     detail = f"{len(names)} agents have that id; name its {' and '.join(missing)}"
@@ -129,12 +129,12 @@ def ambiguous_agent_error(names: Sequence[AgentName]) -> ProblemError:
 
 
 def not_found_error(what: str) -> ProblemError:
-    """404 for something that does not exist, or that this caller may not see."""
+    """Return a 404 for something that does not exist, or that this caller may not see."""
     return ProblemError(ProblemDetails(404, "not_found", "Not found", f"there is no such {what}"))
 
 
 class NameConvertor(PathConvertor):
-    """Any text, with slashes and line feeds. Starlette's own `path` ends at a line feed."""
+    """Matches any text, including slashes and line feeds. Starlette's `path` convertor ends at a line feed."""
 
     regex = "(?s:.*)"
 
@@ -146,7 +146,7 @@ PRINCIPAL_PATH: Final = "/v1/principals/{principal_id:name}"
 
 
 def decode_agent_id(raw: bytes) -> str:
-    """The agent ID of a path, percent-decoded once, for routes in front of FastAPI.
+    """Decode the agent ID of a path once from percent-encoding, for routes in front of FastAPI.
 
     Ids that are URLs come as `https%3A%2F%2F…`, or as they are. Raises ProblemError.
     """
@@ -159,7 +159,7 @@ def decode_agent_id(raw: bytes) -> str:
 
 
 def parse_agent_selection(query: bytes) -> tuple[str | None, str | None]:
-    """`tenant` and `issuer` of a query string, or None. Raises ProblemError."""
+    """Parse `tenant` and `issuer` of a query string; None if they are absent. Raises ProblemError."""
     try:
         members = parse_qs(query.decode(), keep_blank_values=True, errors="strict", max_num_fields=16)
     except ValueError:

@@ -183,7 +183,7 @@ class DocumentedApp(FastAPI):
         self.router.routes[:0] = [route for part in slices for route in part.direct_routes]
 
     def openapi(self) -> dict[str, Any]:
-        """The complete document, made once."""
+        """Return the complete document, which is made once."""
         with self._documenting:
             if self._document is None:
                 scopes = {name: text for part in self._slices for name, text in part.scopes.items()}
@@ -194,7 +194,7 @@ class DocumentedApp(FastAPI):
 
 
 def create_app(runtime: Runtime, slices: Sequence[Slice], *, only_service: bool = False) -> FastPath:
-    """The ASGI application that a server runs."""
+    """Create the ASGI application that a server runs."""
     services = ServiceRegistry((runtime, *runtime.services))
     guard = services.find(ConnectionGuard)
     observed: list[Callable[[], MetricValues]] = [partial(part.metrics, services) for part in slices]
@@ -222,7 +222,6 @@ def create_app(runtime: Runtime, slices: Sequence[Slice], *, only_service: bool 
 
 
 def _add_store_access(services: ServiceRegistry) -> None:
-    """Add the store executor and the agent resolver, unless the composition root made them."""
     runtime, executor = services.get(Runtime), services.find(StoreExecutor)
     if executor is None:
         executor = StoreExecutor()
@@ -247,7 +246,6 @@ def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequen
 
 
 def _redirection(target: str) -> Callable[[], Response]:
-    """A route that redirects to *target*, for a path without its last slash."""
     return lambda: RedirectResponse(target, 308)
 
 

@@ -154,13 +154,13 @@ class ConnectionGuard:
         return connection
 
     def forget(self, connection: GuardedConnection) -> None:
-        """Forget a closed connection."""
         self.release(connection)
         if self._connections.get(connection.client) is connection:
             del self._connections[connection.client]
 
     def hold(self, connection: GuardedConnection, size: int) -> None:
-        """Count *size* more bytes of an unknown caller. Above the limit, close those that hold some longest."""
+        """Count *size* more bytes of an unknown caller. Above the limit, close the connections that have held bytes
+        longest."""
         if self.held_bytes + size > self._max_held_bytes:
             self._make_memory(size)
             if connection.transport.is_closing():
@@ -195,11 +195,11 @@ class ConnectionGuard:
         self._connections[connection.client] = connection
 
     async def start(self) -> None:
-        """Start to close overdue connections."""
+        """Start closing overdue connections."""
         self._closing = asyncio.get_running_loop().create_task(self._close_overdue_always())
 
     async def close(self) -> None:
-        """Stop. The server closes the connections."""
+        """Stop the guard. The server closes the connections."""
         if self._closing is not None:
             self._closing.cancel()
 
@@ -209,7 +209,6 @@ class ConnectionGuard:
             self.close_overdue()
 
     def close_overdue(self) -> None:
-        """Close overdue connections."""
         now = self.monotonic()
         for connection in list(self._connections.values()):
             reason = self._overdue_reason(connection, now)
@@ -236,7 +235,6 @@ class ConnectionGuard:
         self._end_all(waiting[:number] or [newest], ClosingReason.NO_ROOM)
 
     def _make_memory(self, size: int) -> None:
-        """Close connections until *size* more bytes are within the bound."""
         holding = sorted(self._connections.values(), key=lambda connection: connection.since)
         target_bytes = self._max_held_bytes * (1 - EVICTED_PART)
         remaining_bytes, closing = self.held_bytes + size, []
@@ -253,7 +251,6 @@ class ConnectionGuard:
             self.end(connection, reason)
 
     def metric_values(self) -> Mapping[str, Mapping[tuple[str, ...], float]]:
-        """Values of the metrics of connections."""
         closed: dict[tuple[str, ...], float] = {(reason.value,): self.closed[reason.value] for reason in ClosingReason}
         return {"trustwatch_connections_closed_total": closed}
 
@@ -263,7 +260,7 @@ RESERVED_FILES = 256
 
 
 def affordable_connections(planned: int = MAX_CONNECTIONS) -> int:
-    """As many of *planned* connections as this process may open files for. Raises its soft limit if possible."""
+    """Return how many of *planned* connections this process may open files for. Raises its soft limit if possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = planned + RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:

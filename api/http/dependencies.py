@@ -37,14 +37,14 @@ oauth2_scheme = OAuth2(
 
 
 def services_of(request: Request) -> ServiceRegistry:
-    """The services of the application that serves *request*."""
+    """Return the services of the application that serves *request*."""
     services = request.app.state.services
     assert isinstance(services, ServiceRegistry)
     return services
 
 
 def provided(kind: type[T]) -> Callable[[Request], T]:
-    """A dependency: the service of that type. If this process has none, the answer is 503."""
+    """Return a dependency: the service of that type. If this process does not have it, the answer is 503."""
 
     def service_of(request: Request) -> T:
         return services_of(request).get(kind)
@@ -94,12 +94,12 @@ class RequireScopeUnlessLocal:
 
 
 def declared(required: Any) -> Any:
-    """A dependency that has `scopes`, with these in the OpenAPI document: a token needs one of them."""
+    """Return a dependency that has `scopes`, with these in the OpenAPI document: a token needs one of them."""
     return Security(required, scopes=required.scopes)
 
 
 def is_local(request: Request) -> bool:
-    """True if *request* comes from this machine and not through a proxy that adds a header or is configured."""
+    """Return whether *request* comes from this machine, and not through a proxy that adds a header or is configured."""
     if request.client is None or any(name in request.headers for name in _FORWARDED):
         return False
     try:
@@ -121,7 +121,6 @@ AgentIdParam = Annotated[str, Path(description="ID of the agent, percent-encoded
 
 
 def _agent_of_path(agent_id: AgentIdParam, tenant: TenantParam = None, issuer: IssuerParam = None) -> AgentSelector:
-    """The agent that the path and query of a request name."""
     return AgentSelector(agent_id, tenant, issuer)
 
 
@@ -129,7 +128,7 @@ AgentDep = Annotated[AgentSelector, Depends(_agent_of_path)]
 
 
 def presents_bearer(scope: Scope) -> bool:
-    """True if the request has an access token, valid or not."""
+    """Return whether the request has an access token, valid or not."""
     return any(
         name == b"authorization" and value.partition(b" ")[0].lower() in _TOKEN_SCHEMES
         for name, value in scope["headers"]
@@ -137,7 +136,7 @@ def presents_bearer(scope: Scope) -> bool:
 
 
 async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], scope: Scope) -> AuthenticatedCaller:
-    """The caller of a request. Waits only for a key that is not known yet; raises AuthenticationFailed."""
+    """Return the caller of a request. Waits only for a key that is not known yet. Raises AuthenticationFailed."""
     authorization = authorization_header(scope)
     if authorization is None and verifier.caller_without_token is not None:
         scope[CALLER_OF_REQUEST] = caller = verifier.caller_without_token(scope)

@@ -45,7 +45,7 @@ _ID_PATTERN: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
 def given_request_id(scope: Scope) -> bytes:
-    """The ID in a request's header, if it is well-formed; else empty."""
+    """Return the ID in a request's header if it is well-formed, else an empty text."""
     given = b""
     for name, value in scope["headers"]:
         if name == REQUEST_ID_HEADER:
@@ -56,7 +56,7 @@ def given_request_id(scope: Scope) -> bytes:
 
 
 def request_id_of(scope: Scope, new_id: Callable[[], str]) -> str:
-    """The ID of a request, or a new one."""
+    """Return the ID of a request, or a new one."""
     stored_id: str | None = scope.get(REQUEST_ID_KEY)
     return stored_id or given_request_id(scope).decode() or new_id()
 
@@ -85,7 +85,7 @@ class RequestBodyTooLong(Exception):
 
 
 async def read_request_body(receive: Receive, most: int) -> bytes | None:
-    """The body, of at most so many bytes; None if the client disconnected before it was complete.
+    """Read a body of at most that many bytes; None if the client disconnected before it was complete.
 
     Raises RequestBodyTooLong.
     """
@@ -103,7 +103,7 @@ async def read_request_body(receive: Receive, most: int) -> bytes | None:
 
 
 def _limit_body(receive: Receive, most: int) -> Receive:
-    """*receive* that refuses, with 413, a body of more than *most* bytes."""
+    """Wrap *receive* to refuse, with 413, a body of more than *most* bytes."""
     left = most
 
     async def counted() -> Message:
@@ -159,7 +159,7 @@ class AllowedHosts:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without port and in lower case; "" if it is invalid.
+    """Return the name in a Host header, without port and in lower case; "" if it is invalid.
 
     >>> host_name("Trust.example.:8420"), host_name("[::1]:8420"), host_name("127.0.0.1")
     ('trust.example', '::1', '127.0.0.1')
@@ -209,17 +209,15 @@ class FastAgentRoute(ABC):
         self._observe_duration = metrics.histogram("trustwatch_http_request_seconds", self.route).observe
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
-        """This route, if *path* is one of its."""
+        """Return this route if it serves *path*."""
         if path.endswith(self._suffix) and path.startswith(self._prefix) and len(path) >= self._least_length:
             return self
         return None
 
     def template(self, path: bytes) -> str:  # noqa: ARG002 - there is one
-        """See `FastRoute`."""
         return self.route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         start = self._monotonic()
         try:
             if scope["method"] != self.method:
@@ -247,7 +245,7 @@ class FastAgentRoute(ABC):
     async def _answer(
         self, caller: AuthenticatedCaller, agent_id: str, scope: Scope, receive: Receive
     ) -> tuple[tuple[bytes, bytes], bytes] | None:
-        """The header `content-type` and the body of the answer; None if the client disconnected early."""
+        """Return the `content-type` header and the body of the answer; None if the client disconnected early."""
 
 
 @dataclass(eq=False, repr=False)
@@ -284,7 +282,7 @@ class FastPath:
             await self._forward(scope, receive, send)
 
     def route_template(self, scope: Scope) -> str:
-        """The route of a request."""
+        """Return the route of a request."""
         path = scope.get("raw_path") or b""
         for route in self._routes:
             if route.find_handler(path) is not None:
@@ -320,7 +318,6 @@ class FastPath:
             self._guard.admit(scope["client"])
 
     async def _check_host(self, scope: Scope) -> None:
-        """Raise unless the request names this service or has a valid token."""
         try:
             self._hosts.check(scope)
         except ProblemError as misdirected:
@@ -354,13 +351,14 @@ class FastPath:
 
 
 def route_template(scope: Scope) -> str:
-    """The route that FastAPI found for a request, or (none)."""
+    """Return the route that FastAPI found for a request, or (none)."""
     route = getattr(scope.get("route"), "path_format", "")
     return scope.get("root_path", "") + route if route else "(none)"
 
 
 def _without_origin(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """A header unchanged, except `Location`, which loses the scheme and host that Starlette copies from the request."""
+    """Return a header unchanged, except `Location`, which loses the scheme and host that Starlette copies from the
+    request."""
     if name != b"location":
         return name, value
     parts = urlsplit(value)

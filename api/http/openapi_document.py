@@ -75,13 +75,12 @@ def complete_document(
 
 
 def operations_of(document: Document) -> Iterator[Document]:
-    """Every operation of a document."""
+    """Return every operation of a document."""
     for item in document["paths"].values():
         yield from (item[method] for method in _METHODS if method in item)
 
 
 def _with_readable_names(document: Document) -> Document:
-    """Name schemas of pages after their items."""
 
     def renamed(value: Any) -> Any:
         if isinstance(value, dict):
@@ -98,7 +97,7 @@ def _readable(name: str) -> str:
 
 
 def _alternatives(security: list[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
-    """One requirement for each scope: a token needs one of them, not several."""
+    """Return one requirement for each scope: a token needs one of them, not several."""
     return [
         {scheme: [scope] if scope else []}
         for requirement in security
@@ -108,7 +107,7 @@ def _alternatives(security: list[dict[str, list[str]]]) -> list[dict[str, list[s
 
 
 def _with_scopes(operation: Document) -> str:
-    """The description of an operation with the scopes that it requires, unless it states them itself."""
+    """Return the description of an operation with the scopes that it requires, unless it states them itself."""
     text: str = operation.get("description", "")
     scopes = [scope for requirement in operation["security"] for scope in requirement.get(OAUTH_SCHEME, ())]
     if not scopes or re.search(r"[Ss]cope\s+`", text):
@@ -117,7 +116,7 @@ def _with_scopes(operation: Document) -> str:
 
 
 def _write_sentences(node: Any) -> None:
-    """Have every description below *node* begin with a capital letter and end with a period."""
+    """Make every description below *node* begin with a capital letter and end with a period."""
     if isinstance(node, dict):
         for name, value in node.items():
             if name == "description" and isinstance(value, str) and value:
@@ -132,7 +131,7 @@ def _write_sentences(node: Any) -> None:
 
 
 def _give_example(schema: Document, document: Document) -> None:
-    """Use `examples` of JSON Schema, made from the members' own if there are none."""
+    """Set `examples` of a JSON Schema, made from the members' examples if it has none."""
     if "example" in schema:
         schema["examples"] = [schema.pop("example")]
     elif "examples" not in schema:
@@ -140,7 +139,7 @@ def _give_example(schema: Document, document: Document) -> None:
 
 
 def _example(schema: Document, document: Document) -> Any:
-    """A value that fits a schema, of the examples below it."""
+    """Return a value that fits a schema, made of the examples below it."""
     if "example" in schema:
         return schema["example"]
     for name in ("examples", "enum"):

@@ -40,11 +40,11 @@ _log = structlog.get_logger(__name__)
 
 
 class MissingService(Unavailable):
-    """This process runs without the service that a request needs. Answered with 503."""
+    """This process does not have the service that a request needs. Answered with 503."""
 
 
 class SignedAnswersMissing(TrustwatchError):
-    """The client accepts a signed answer only, and the service has no keys. Answered with 406."""
+    """The client accepts only a signed answer, and the service has no keys. Answered with 406."""
 
     code = "not_acceptable"
 
@@ -60,7 +60,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
     members: Mapping[str, Any] = {}
 
     def body(self) -> bytes:
-        """The document as JSON. Extension members replace no member of RFC 9457."""
+        """Return the document as JSON. Extension members never replace a member of RFC 9457."""
         fixed = {
             "type": TYPE_PREFIX + self.code,
             "title": self.title,
@@ -81,7 +81,7 @@ class ProblemError(TrustwatchError):
 
 
 def invalid_value_error(name: str, reason: str) -> ProblemError:
-    """422 for one invalid value, in the form that `invalid_request` has for a body."""
+    """Return a 422 for one invalid value, in the form that `invalid_request` uses for a body."""
     errors = [{"path": f"$.{name}", "reason": reason}]
     detail = f"{name}: {reason}"
     return ProblemError(ProblemDetails(422, "invalid_request", "Invalid request", detail, members={"errors": errors}))
@@ -92,13 +92,12 @@ ProblemMaker = Callable[[Any], ProblemDetails]
 
 
 class ProblemTable:
-    """The answers to all errors: those of slices first, then those of the whole service."""
+    """Maps errors to answers: those of slices first, then those of the whole service."""
 
     def __init__(self, makers: Mapping[type[TrustwatchError], ProblemMaker] = MappingProxyType({})) -> None:
         self._makers = makers
 
     def problem_of(self, error: TrustwatchError) -> ProblemDetails:
-        """The answer to *error*."""
         for kind in type(error).__mro__:
             if (maker := self._makers.get(kind)) is not None:
                 return maker(error)
@@ -106,19 +105,20 @@ class ProblemTable:
 
 
 def bearer_challenge(error: str = "", description: str = "", realm: str = REALM, **more: str) -> str:
-    """Value of WWW-Authenticate (RFC 6750 section 3). Without *error* it is the bare challenge for a missing token."""
+    """Return the value of WWW-Authenticate (RFC 6750 section 3). Without *error* it is the bare challenge for a missing
+    token."""
     return "Bearer " + _parameters(realm=realm, error=error, error_description=description, **more)
 
 
 def proof_challenge(error: ProofRefused, realm: str) -> str:
-    """Value of WWW-Authenticate if a bound token came without its proof (RFC 9449 section 7.1, RFC 8705)."""
+    """Return the value of WWW-Authenticate for a bound token without its proof (RFC 9449 section 7.1, RFC 8705)."""
     algorithms = " ".join(DPOP_ALGORITHMS) if error.scheme == "DPoP" else ""
     given = _parameters(realm=realm, error=error.error, error_description=str(error), algs=algorithms)
     return f"{error.scheme} {given}"
 
 
 def _parameters(**given: str) -> str:
-    """The parameters that are not empty, with no other characters than RFC 6750 allows."""
+    """Return the parameters that are not empty, with only the characters that RFC 6750 allows."""
     allowed = {
         name: "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)
         for name, value in given.items()
@@ -128,7 +128,7 @@ def _parameters(**given: str) -> str:
 
 
 def problem_of(error: TrustwatchError) -> ProblemDetails:
-    """The answer to *error*. Internal errors give no detail: their text is for the log."""
+    """Return the answer to *error*. Internal errors give no detail: their text is for the log."""
     match error:
         case ProblemError():
             return error.problem
@@ -172,7 +172,7 @@ def _authentication_problem(error: AuthenticationFailed) -> ProblemDetails:
 
 
 def internal_problem(error_id: str = "") -> ProblemDetails:
-    """500 without any internal detail; *error_id* finds the log line."""
+    """Return a 500 without any internal detail; *error_id* finds the log line."""
     detail = "the service failed to answer" + (f"; quote {error_id} to its operator" if error_id else "")
     members = {"error_id": error_id} if error_id else {}
     return ProblemDetails(500, TrustwatchError.code, "Internal error", detail, members=members)
@@ -181,7 +181,8 @@ def internal_problem(error_id: str = "") -> ProblemDetails:
 def problem_of_failure(
     error: Exception, route: str, new_error_id: Callable[[], str], scope: Scope, refused_callers: RefusedCallers
 ) -> ProblemDetails:
-    """The answer to an error of *route*. An unexpected error is logged under an ID, and the answer has only the ID."""
+    """Return the answer to an error of *route*. An unexpected error is logged under an ID, and the answer has only the
+    ID."""
     problem = problem_of(error) if isinstance(error, TrustwatchError) else internal_problem()
     refused_callers.tell_of(scope, problem.code, problem.detail)
     if problem.status != HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -190,7 +191,8 @@ def problem_of_failure(
 
 
 def error_members(error: Exception) -> dict[str, str]:
-    """Members of a log line about an unexpected error. No local variables: one of them may be a token."""
+    """Return the members of a log line about an unexpected error. Local variables are left out: one of them may be a
+    token."""
     return {"error": type(error).__name__, "traceback": "".join(traceback.format_exception(error))}
 
 
@@ -201,7 +203,7 @@ def _logged_failure(error: Exception, new_error_id: Callable[[], str], **members
 
 
 def problem_response(problem: ProblemDetails) -> Response:
-    """The problem as a Starlette response."""
+    """Return the problem as a Starlette response."""
     return Response(problem.body(), problem.status, dict(problem.headers), media_type=CONTENT_TYPE)
 
 
@@ -219,7 +221,7 @@ async def send_problem(problem: ProblemDetails, send: Send, *, with_body: bool) 
 
 
 def encode_http_problem(problem: ProblemDetails) -> bytes:
-    """A whole HTTP answer that closes the connection, for requests that never reach the application."""
+    """Encode a whole HTTP answer that closes the connection, for requests that never reach the application."""
     body = problem.body()
     head = (
         f"HTTP/1.1 {problem.status} {problem.title}\r\nContent-Type: {CONTENT_TYPE}\r\nCache-Control: no-store\r\n"
@@ -231,7 +233,7 @@ def encode_http_problem(problem: ProblemDetails) -> bytes:
 def install_problem_handlers(
     app: Starlette, problems: ProblemTable, new_error_id: Callable[[], str], refused_callers: RefusedCallers
 ) -> None:
-    """Have every failure of *app* answered with a problem document."""
+    """Answer every failure of *app* with a problem document."""
 
     async def ours(request: Request, error: Any) -> Response:
         problem = problems.problem_of(error)
@@ -262,7 +264,7 @@ def install_problem_handlers(
 
 
 def invalid_request(error: RequestValidationError) -> ProblemDetails:
-    """422 with the place and reason of each invalid part. The input is not repeated."""
+    """Return a 422 with the place and reason of each invalid part. The input is not repeated."""
     errors = [{"path": _location_path(item["loc"]), "reason": item["msg"]} for item in error.errors()]
     first = errors[0] if errors else {"path": "$", "reason": "is not valid"}
     detail = f"{first['path']}: {first['reason']}"
@@ -270,7 +272,7 @@ def invalid_request(error: RequestValidationError) -> ProblemDetails:
 
 
 def _location_path(location: tuple[int | str, ...]) -> str:
-    """`("body", "agents", 0, "id")` → `$.agents[0].id`; parameters keep their kind: `query.tenant`."""
+    """Convert `("body", "agents", 0, "id")` to `$.agents[0].id`; parameters keep their kind: `query.tenant`."""
     kind, *steps = location or ("body",)
     root = "$" if kind == "body" else str(kind)
     return root + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)

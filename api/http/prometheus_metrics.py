@@ -47,14 +47,14 @@ METRICS: Final = msgspec.convert([{"name": name, **metric} for name, metric in _
 
 
 class RuntimeCollector(Collector):
-    """All `observed` metrics of one application."""
+    """Collects all `observed` metrics of one application."""
 
     def __init__(self, services: Runtime, slice_values: Sequence[Callable[[], MetricValues]]) -> None:
         self._runtime = services
         self._slice_values = slice_values
 
     def describe(self) -> Iterator[Any]:
-        """Names only, so that registering reads nothing."""
+        """Return names only, so that registering reads no values."""
         return iter(())
 
     def collect(self) -> Iterator[Any]:
@@ -125,7 +125,7 @@ def _pipeline_values(services: Runtime) -> dict[str, LabelledValues]:
 
 
 def age_s(at_ms: int, now_ms: int) -> float:
-    """Seconds since *at_ms*; -1 if it has not happened."""
+    """Return the seconds since *at_ms*, or -1 if it has not happened."""
     return (now_ms - at_ms) / 1000 if at_ms else -1.0
 
 
@@ -164,11 +164,11 @@ class ServiceMetrics:
         registry.register(RuntimeCollector(services, slice_values))
 
     def counter(self, name: str, *labels: str) -> Counter:
-        """A counter with its labels. Keep it if it is used often."""
+        """Return a counter with its labels. Keep it if it is used often."""
         return self._counters[name].labels(*labels)
 
     def histogram(self, name: str, *labels: str) -> Histogram:
-        """A histogram with its labels."""
+        """Return a histogram with its labels."""
         return self._histograms[name].labels(*labels)
 
     def count_hook_answer(self, hook: str, route: str, status: int, seconds: float) -> None:
@@ -193,7 +193,8 @@ class ServiceMetrics:
             histogram.observe(seconds)
 
     def values(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """Values now of every declared metric but histograms, by name and labels in the order of their declaration."""
+        """Return the current values of every declared metric except histograms, by name and labels in the order of
+        their declaration."""
         labels = {metric.name: metric.labels for metric in METRICS if not metric.kind.endswith("histogram")}
         values: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in labels}
         for family in self.registry.collect():
@@ -203,5 +204,5 @@ class ServiceMetrics:
         return values
 
     def exposition(self) -> bytes:
-        """Exposition format 0.0.4."""
+        """Return the metrics in exposition format 0.0.4."""
         return generate_latest(self.registry)

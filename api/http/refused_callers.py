@@ -25,7 +25,7 @@ LINES_PER_S: Final = 20
 
 
 class LineLimit:
-    """Limits lines of one kind to some per second. For one event loop."""
+    """Limits lines of one kind to a number per second. For one event loop."""
 
     def __init__(self, monotonic: Callable[[], float], per_s: int = LINES_PER_S) -> None:
         self._monotonic = monotonic
@@ -54,13 +54,14 @@ _CAUSED_BY_AGENTS = (".request", ".expire")
 
 
 class OrderLines:
-    """Logs orders, some per second. Orders that agents cause never hide those of a person. For one event loop."""
+    """Logs orders, at most a number per second. Orders that agents cause never hide those of a person. For one event
+    loop."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._of_people, self._of_agents = LineLimit(monotonic), LineLimit(monotonic)
 
     def write(self, agent: AgentName, action: str, by: str, intervention_id: str | None = None) -> None:
-        """Log what was ordered and by whom. Reasons are free text and stay in the records."""
+        """Log an order and who gave it. Reasons are free text and stay in the records."""
         lines = self._of_agents if action.endswith(_CAUSED_BY_AGENTS) else self._of_people
         lines.write(
             _log.info,
@@ -155,12 +156,11 @@ class RefusedCallers:
         return limit
 
     def metric_values(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """Values of the observed metrics."""
         return {"trustwatch_callers_refused_total": {labels: float(count) for labels, count in self.counts.items()}}
 
 
 def _agent_of(scope: Scope) -> str | None:
-    """The agent that a path names. Names of principals do not belong in a log."""
+    """Return the agent that a path names. Names of principals do not belong in a log."""
     path: bytes = scope.get("raw_path") or b""
     if not path.startswith(_AGENTS_PREFIX):
         return None

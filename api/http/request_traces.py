@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 def trace_requests(app: FastPath) -> ASGIApp:
-    """The application with a span around each request; as it is if the environment names no collector."""
+    """Wrap the application in a span for each request; return it unchanged if the environment names no collector."""
     if not any(map(os.environ.get, _ENDPOINTS)) or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
         return app
     if missing_packages("traces"):
@@ -45,7 +45,7 @@ def trace_requests(app: FastPath) -> ASGIApp:
 
 
 class _TracedRequests:
-    """Runs the middleware over what a collector may know of a request: no path, query, header or address."""
+    """Runs the middleware with only what a collector may see of a request: no path, query, header or address."""
 
     def __init__(self, app: FastPath) -> None:
         from opentelemetry import trace

@@ -27,8 +27,6 @@ AnswerKind = Literal["risk", "risks", "decision", "decisions", "alert"]
 
 @dataclass(eq=False, repr=False)
 class AnswerSigner:
-    """Signs answers."""
-
     _keys: SecurityEventKeys
     _issuer: str
     _lifetime_s: int
@@ -36,7 +34,7 @@ class AnswerSigner:
     _new_id: Callable[[], str]
 
     def sign(self, kind: AnswerKind, audience: str, body: bytes, answer_id: str = "") -> bytes:
-        """*body* (JSON) as the claim *kind* of a compact JWS. Raises ConfigError if a key cannot be read."""
+        """Sign *body* (JSON) as the claim *kind* of a compact JWS. Raises ConfigError if a key cannot be read."""
         now = int(self._now_s())
         claims: dict[str, Any] = {
             "iss": self._issuer,
@@ -71,7 +69,7 @@ def wants_signed(headers: Iterable[tuple[bytes, bytes]], *, can_sign: bool) -> b
 
 
 def _qualities(accept: bytes) -> dict[str, float]:
-    """Quality of each media range of an Accept header (RFC 9110, 12.5.1); 0 if it cannot be read."""
+    """Return the quality of each media range of an Accept header (RFC 9110, 12.5.1); 0 if it cannot be read."""
     qualities: dict[str, float] = {}
     for part in accept.decode("latin-1").lower().split(","):
         kind, *parameters = (piece.strip() for piece in part.split(";"))
@@ -90,7 +88,8 @@ SIGNED_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 def signed_response(
     request: Request, caller: AuthenticatedCaller, kind: AnswerKind, answer: bytes | BaseModel
 ) -> Response | None:
-    """*answer* (JSON) signed for the caller; None if the client does not ask for it. Raises SignedAnswersMissing."""
+    """Return *answer* (JSON) signed for the caller, or None if the client does not ask for it. Raises
+    SignedAnswersMissing."""
     signer = services_of(request).find(AnswerSigner)
     if not wants_signed(request.scope["headers"], can_sign=signer is not None) or signer is None:
         return None
@@ -99,12 +98,12 @@ def signed_response(
 
 
 def encode_model(answer: BaseModel) -> bytes:
-    """A model as FastAPI would answer it."""
+    """Encode a model as FastAPI would."""
     return answer.model_dump_json(by_alias=True).encode()
 
 
 def encode_event(name: str, data: str, event_id: str | None = None) -> bytes:
-    """One event. Each line of *data*, however it is broken, is a line of the event's data.
+    """Encode one event. Each line of *data*, however it is broken, is a line of the event's data.
 
     >>> encode_event("decision", "{}", "D1")
     b'id: D1\\nevent: decision\\ndata: {}\\n\\n'
@@ -126,6 +125,5 @@ class CountedEventStream(EventSourceResponse):
         self._counted = counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events."""
         with self._counted:
             await super().__call__(scope, receive, send)

@@ -28,7 +28,7 @@ LifespanHook = Callable[[], Awaitable[object]]
 
 @dataclass(eq=False)
 class Runtime:
-    """Everything the application uses. Nothing but `settings` is replaced, by those of a reload."""
+    """Everything that the application uses. Only `settings` is ever replaced, when they are reloaded."""
 
     settings: Settings
     verifier: TokenVerifier[AuthenticatedCaller]
@@ -64,7 +64,7 @@ class Runtime:
 
     @property
     def scoring_version(self) -> str:
-        """Version of the model that scores now."""
+        """Version of the active model."""
         return self.model_version if self.active_version is None else self.active_version()
 
 
@@ -73,7 +73,7 @@ MAX_PIPELINE_SILENCE_S = 15.0
 
 
 def component_states(services: Runtime) -> dict[str, bool]:
-    """The parts of the service, and whether each can do its work now."""
+    """Return the parts of the service, and whether each can do its work now."""
     checks = {name: check() for name, check in services.readiness_checks.items()}
     if not services.runs_pipeline:
         return checks

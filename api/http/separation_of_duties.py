@@ -16,7 +16,7 @@ MAX_REASON_LENGTH: Final = 2_048
 
 
 class Reviewer(NamedTuple):
-    """A person or client that decides, from its token: name, tenants it may speak of (None = all), ids it goes by."""
+    """A person or client that decides, from its token: name, tenants that it may act for (None = all), and its ids."""
 
     name: str
     tenants: Collection[str] | None
@@ -31,13 +31,14 @@ class Attribution(NamedTuple):
 
 
 def reviewer_of(caller: AuthenticatedCaller) -> Reviewer:
-    """The author that a token names."""
+    """Return the author that a token names."""
     tenants = None if ANY_NAME in caller.tenants else caller.tenants
     return Reviewer(caller.recorded_name, tenants, caller.other_names | {caller.client_id, caller.subject} - {""})
 
 
 def agents_operated_by(author: Reviewer, actuators: Iterable[ActuatorSettings]) -> set[str]:
-    """Ids of agents that *author* may be: those it goes by, and those whose client it is at an authorization server."""
+    """Return the ids of agents that *author* may be: its own ids, and agents whose client it is at an authorization
+    server."""
     return _agents_of_client(author, actuators) | set(author.ids)
 
 
@@ -73,7 +74,8 @@ def _own_decision_error(detail: str) -> ProblemError:
 def attribute_to_caller(
     actuators: Iterable[ActuatorSettings], caller: AuthenticatedCaller, agent: AgentName, why: str
 ) -> Attribution:
-    """The caller as the author of an order about *agent*, which may not be the caller itself. Raises ProblemError."""
+    """Return the caller as the author of an order about *agent*, which may not be the caller itself. Raises
+    ProblemError."""
     check_not_own_agent(agent, reviewer_of(caller), actuators)
     return Attribution(caller.recorded_name, why)
 

@@ -38,21 +38,21 @@ class ServiceRegistry:
         self._services[kind] = service
 
     def get(self, kind: type[T]) -> T:
-        """The service of that type. Raises MissingService, with the type's `MISSING_DETAIL` if it has one."""
+        """Return the service of that type. Raises MissingService, with the type's `MISSING_DETAIL` if it has one."""
         service = self.find(kind)
         if service is None:
             raise MissingService(getattr(kind, "MISSING_DETAIL", f"no {kind.__qualname__} runs in this process"))
         return service
 
     def find(self, kind: type[T]) -> T | None:
-        """The service of that type, or None."""
+        """Return the service of that type, or None."""
         service = self._services.get(kind)
         assert service is None or isinstance(service, kind)
         return service
 
 
 class LifespanService(Protocol):
-    """A service with something to start before the first request, and to end after the last one."""
+    """A service with something to start before the first request, and to close after the last one."""
 
     async def start(self) -> None:
         """Start, before the first request."""
@@ -62,13 +62,13 @@ class LifespanService(Protocol):
 
 
 class FastRoute(Protocol):
-    """Requests that are answered in front of FastAPI, because tokens and calls wait for them."""
+    """Requests that are answered in front of FastAPI, because clients wait for them."""
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
-        """The handler of requests to *path*, percent-encoded as received, or None."""
+        """Return the handler of requests to *path*, percent-encoded as received, or None."""
 
     def template(self, path: bytes) -> str:
-        """The route of a *path* that this handles, as metrics and traces name it."""
+        """Return the route of a *path* that this handles, as metrics and traces name it."""
 
 
 class MountedApplication(LifespanService, Protocol):

@@ -35,7 +35,7 @@ class StoreExecutor:
         self._wait_s = wait_s
 
     async def __call__(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of *read*. Raises Unavailable, ProblemError."""
+        """Return the result of *read*. Raises Unavailable, ProblemError."""
         call = partial(read, *args, **kwargs)
         try:
             with anyio.fail_after(self._wait_s):
@@ -46,7 +46,7 @@ class StoreExecutor:
             raise ProblemError(ProblemDetails(400, error.code, "Invalid cursor", str(error))) from None
 
     async def write(self, change: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of *change*, without a time limit: an abandoned change might still take effect."""
+        """Return the result of *change*, without a time limit: an abandoned change might still take effect."""
         return await anyio.to_thread.run_sync(partial(change, *args, **kwargs), limiter=self._limiter)
 
 
@@ -56,7 +56,7 @@ MAX_PAGES_READ = 20
 
 
 class FilteredPage(NamedTuple, Generic[T]):
-    """Items that fit, the cursor of the next ones, and how many items were read to find them."""
+    """Items that match, the cursor of the next page, and how many items were read to find them."""
 
     items: list[T]
     next_cursor: str | None
@@ -98,7 +98,7 @@ BULK_RETRY_S = 2.0
 
 
 class TooMuchBulkWork(Unavailable):
-    """A tenant has too much bulk work waiting; nothing of the request was kept."""
+    """A tenant has too much bulk work waiting; no part of the request was kept."""
 
     code = "too_many_requests"
 
@@ -118,14 +118,14 @@ class _TenantWork:
 
 
 class BulkTurns:
-    """Gives turns, to tenants and within each tenant in the order in which they came. For one event loop."""
+    """Gives turns to tenants, and within each tenant in the order of arrival. For one event loop."""
 
     def __init__(self, at_once: int = AT_ONCE) -> None:
         self._places = asyncio.Semaphore(at_once)
         self._tenants: dict[str, _TenantWork] = {}
 
     def check(self, tenant: str, size: int) -> None:
-        """Raise TooMuchBulkWork if so many more bytes of a tenant would be refused now."""
+        """Raise TooMuchBulkWork if that many more bytes of a tenant would be refused now."""
         work = self._tenants.get(tenant)
         if work and (work.pieces >= MAX_TENANT_PIECES or work.bytes + size > MAX_TENANT_BYTES):
             raise TooMuchBulkWork

@@ -81,7 +81,6 @@ class Wire(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        """Describe members that the class declares with a type of `trustwatch.ingest.described`."""
         for field in cls.model_fields.values():
             notes = _unwrapped(field.annotation)[1]
             for name, value in _info((*notes, *field.metadata)).items():
@@ -91,7 +90,8 @@ class Wire(BaseModel):
 
     @classmethod
     def of(cls, record: Any, **more: Any) -> Self:
-        """The answer of a record. *more* are members that it does not have, or that replace its own."""
+        """Return the answer of a record. *more* are members that the record does not have, or that replace its
+        members."""
         return cls.model_validate(_values(cls.wire_plan, record) | more)
 
 
@@ -100,12 +100,12 @@ _models: dict[Any, type[Wire]] = {}
 
 
 def level_word(level: int) -> Any:
-    """The word of a level; Any because pydantic, not the type checker, knows the words."""
+    """Return the word of a level; Any because pydantic, not the type checker, knows the words."""
     return RiskLevel(level).label
 
 
 def time_or_none(at_ms: int) -> str | None:
-    """Like `format_rfc3339`; None for 0, which represents never."""
+    """Like `format_rfc3339`, but returns None for 0, which represents never."""
     return format_rfc3339(at_ms) if at_ms else None
 
 
@@ -129,13 +129,12 @@ def _members(
 
 
 def _below(names: Any, member: str) -> dict[str, str]:
-    """The names below *member*, without its prefix."""
     values = names if isinstance(names, Mapping) else dict.fromkeys(names, "")
     return {name.removeprefix(f"{member}."): new for name, new in values.items() if name.startswith(f"{member}.")}
 
 
 def _hints(record: type) -> Iterator[tuple[str, Any]]:
-    """Types of members, then of the described properties."""
+    """Return the types of members, then of the described properties."""
     yield from ((name, hint) for name, hint in get_type_hints(record, include_extras=True).items() if name[0] != "_")
     for name, value in vars(record).items():
         if isinstance(value, property):
@@ -145,7 +144,7 @@ def _hints(record: type) -> Iterator[tuple[str, Any]]:
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The type and the notes of an annotation; `X | None` has those of X."""
+    """Return the type and the notes of an annotation; `X | None` has those of X."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         inner, notes = _unwrapped(args[0])
@@ -162,7 +161,7 @@ def _extra(notes: Sequence[Any], name: str) -> bool:
 
 
 def _info(notes: Sequence[Any]) -> dict[str, Any]:
-    """Description, examples and bounds of a member, of the last note that has each."""
+    """Return the description, examples and bounds of a member, each from the last note that has it."""
     info: dict[str, Any] = {}
     for note in notes:
         if isinstance(note, msgspec.Meta):
@@ -207,7 +206,7 @@ def _or_none(convert: Convert | None, value: Any) -> Any:
 
 
 def _converted(hint: Any) -> tuple[Any, Convert | None]:
-    """The type of an answer for one of a record, and what makes its values; None = they are the same."""
+    """Return the type in the answer for one of a record, and the conversion of its values; None = they are the same."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _converted(args[0])
@@ -241,7 +240,7 @@ def _each(convert: Convert, values: Sequence[Any]) -> list[Any]:
 
 
 def _model_of(record: type) -> type[Wire]:
-    """The answer of a record in a member: the one that is declared, else one that is called as it with `Out`."""
+    """Return the answer class of a record in a member: the declared one, else a new one named after it plus `Out`."""
     if record not in _models:
         text = (record.__doc__ or "").partition("\n\n")[0]
         made: dict[str, Any] = {"__doc__": text, "__module__": record.__module__}

@@ -44,7 +44,7 @@ CachedCaller = TypeVar("CachedCaller")
 
 
 class TokenCache(Generic[CachedCaller]):
-    """Two bounded maps from token digest to judgement. For one thread.
+    """Two bounded maps from token digest to verdict. For one thread.
 
     The least recently used accepted token and the oldest refused one are evicted first. Every answer reads the former,
     so it is a bare OrderedDict: a cache of cachetools would cost a few more calls.
@@ -65,7 +65,7 @@ class TokenCache(Generic[CachedCaller]):
         return len(self._refused)
 
     def get(self, digest: bytes, now: float) -> CachedCaller | None:
-        """The holder of a token verified earlier, or None. Raises InvalidToken."""
+        """Return the holder of a token verified earlier, or None. Raises InvalidToken."""
         verified = self._verified.get(digest)
         if verified is not None:
             if now < verified[1]:
@@ -91,7 +91,6 @@ class TokenCache(Generic[CachedCaller]):
             self._refused[digest] = (error.reason, now + self._refused_s)
 
     def clear(self) -> None:
-        """Drop everything."""
         self._verified.clear()
         self._refused.clear()
 
@@ -114,7 +113,8 @@ class PresentedToken(NamedTuple):
 
 
 def authorization_header(scope: Mapping[str, Any]) -> bytes | None:
-    """The Authorization header of a request (its ASGI scope), or None. Raises BadAuthorization if there are several."""
+    """Return the Authorization header of a request (its ASGI scope), or None. Raises BadAuthorization if there are
+    several."""
     given: bytes | None = None
     for name, value in scope["headers"]:
         if name == b"authorization":
@@ -125,7 +125,7 @@ def authorization_header(scope: Mapping[str, Any]) -> bytes | None:
 
 
 def presented_token(authorization: bytes | None) -> PresentedToken:
-    """The token of an Authorization header as it came in. Raises MissingToken, BadAuthorization."""
+    """Return the token of an Authorization header as received. Raises MissingToken, BadAuthorization."""
     if authorization is None:
         raise MissingToken("the request has no bearer token")
     scheme, _, token = authorization.partition(b" ")
@@ -146,7 +146,7 @@ CallerWithoutToken = Callable[[MutableMapping[str, Any]], BoundCaller]
 
 
 class TokenVerifier(Generic[BoundCaller]):
-    """Judges bearer tokens. For one event loop; `verify_now` neither waits nor calls out."""
+    """Verifies bearer tokens. For one event loop; `verify_now` neither waits nor sends requests."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class TokenVerifier(Generic[BoundCaller]):
         self.cache.clear()
 
     def verify_now(self, token: bytes) -> BoundCaller:
-        """The caller of *token* (compact JWS, as received), by the keys in memory.
+        """Return the caller of *token* (compact JWS, as received), verified with the keys in memory.
 
         Raises UnknownKey, InvalidToken.
         """

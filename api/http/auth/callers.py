@@ -103,21 +103,21 @@ class SourceBinding:
 
     @property
     def source_without_name(self) -> str:
-        """The source of an event that names none."""
+        """The source of an event that does not name one."""
         return CALLER_SOURCE_PREFIX + self.name
 
     @property
     def default_tenant(self) -> str | None:
-        """Tenant of an event that names none: the binding's only one, else None."""
+        """Tenant of an event that does not name one: the binding's only tenant, else None."""
         return only_name(self.tenants)
 
     @property
     def default_issuer(self) -> str | None:
-        """Issuer of an agent that names none: the only one of this binding, else None."""
+        """Issuer of an agent that does not name one: the only issuer of this binding, else None."""
         return only_name(self.issuers)
 
     def parser(self, name: str) -> FormatParser:
-        """The parser of a format, with this source's mapping if the format is its own. Raises ConfigError."""
+        """Return the parser of a format, with this source's mapping if the format is its own. Raises ConfigError."""
         parser = self._parsers.get(name)
         if parser is None:
             own = name == self.source.format
@@ -155,7 +155,7 @@ class SourceBinding:
             raise SourceNotAllowed(reason, "$.source")
 
     def check_agent(self, issuer: str | None, agent_id: str) -> None:
-        """Raise unless an event may be about that agent. Raises SourceNotAllowed: with the path `$.agent.id`."""
+        """Raise SourceNotAllowed, with the path `$.agent.id`, unless an event may be about that agent."""
         if self._covers_agent(issuer, agent_id):
             return
         raise SourceNotAllowed(
@@ -170,7 +170,7 @@ class SourceBinding:
         return bool(self._own_agent) and agent_id == self._own_agent and issuer in self._own_issuers
 
     def unauthorized_agents(self, issuer: str | None, names: Iterable[str | None]) -> list[str]:
-        """Those of *names* that an event may show but not affect: agents that `agents` does not cover.
+        """Return those of *names* that an event may show but not affect: agents that `agents` does not cover.
 
         Applies to every member that names another agent than the event's own. Empty for a source whose events are
         self-asserted, because these affect no other agent.
@@ -180,7 +180,7 @@ class SourceBinding:
         return [name for name in dict.fromkeys(names) if name and not self._covers_agent(issuer, name)]
 
     def may_speak_for(self, tenant: str | None, issuer: str | None, agent_id: str) -> bool:
-        """True if events of that agent are accepted from this source."""
+        """Return whether events of that agent are accepted from this source."""
         try:
             self.check_claims(tenant, issuer, None)
             self.check_agent(issuer, agent_id)
@@ -224,12 +224,12 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
 
     @property
     def audience(self) -> str:
-        """`aud` of what is signed for it: its client ID at the issuer."""
+        """`aud` of documents signed for the caller: its client ID at the issuer."""
         return self.client_id or self.subject
 
     @property
     def recorded_name(self) -> str:
-        """The name under which its orders are recorded: that of the settings, else the token's subject."""
+        """The name under which its orders are recorded: the name in the settings, else the token's subject."""
         return self.name or self.subject
 
     @property
@@ -248,11 +248,11 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
             raise InsufficientScope(scope)
 
     def may_see(self, tenant: str) -> bool:
-        """True if it is bound to *tenant*."""
+        """Return whether the caller is bound to *tenant*."""
         return tenant in self.binding.tenants or ANY_NAME in self.binding.tenants
 
     def require_tenant(self, tenant: str | None) -> str:
-        """The tenant of a request: *tenant*, or the caller's only one if the request names none.
+        """Return the tenant of a request: *tenant*, or the caller's only one if the request does not name a tenant.
 
         Raises TenantNotAllowed.
         """
@@ -284,7 +284,8 @@ class CallerDirectory:
                 self._bindings[issuer, caller.client_id, caller.subject] = binding_of_caller(caller, issuer)
 
     def resolve(self, claims: TokenClaims) -> AuthenticatedCaller:
-        """The caller of a verified token. Without an entry it is not authorized for anything. Raises InvalidToken."""
+        """Return the caller of a verified token. A caller without an entry is not authorized for anything. Raises
+        InvalidToken."""
         client, subject = claims.client_id or None, claims.subject
         bindings = (
             self._bindings.get((claims.issuer, *key)) for key in ((client, subject), (client, None), (None, subject))
@@ -297,12 +298,12 @@ class CallerDirectory:
 
 
 def token_issuer(caller: CallerSettings, issuers: Sequence[str]) -> str | None:
-    """Issuer of a caller's tokens; None if neither the caller nor *issuers* determine it."""
+    """Return the issuer of a caller's tokens, or None if neither the caller nor *issuers* determine it."""
     return caller.authenticated_by or (issuers[0] if len(issuers) == 1 else None)
 
 
 def binding_of_caller(caller: CallerSettings, issuer: str | None) -> SourceBinding:
-    """Claims that events of a configured caller may make, if its tokens are of *issuer*.
+    """Return the claims that events of a configured caller may make, if *issuer* issues its tokens.
 
     `self` is an agent of that issuer, and of the one that the settings name for its events.
     """

@@ -53,7 +53,7 @@ class ForwardedCertificates:
         self._proxies = [ipaddress.ip_network(network) for network in settings.proxies]
 
     def shown(self, headers: list[tuple[bytes, bytes]], peer: str) -> ShownCertificate:
-        """The client's certificate as the proxy forwards it, if that can be trusted."""
+        """Return the client's certificate as the proxy forwards it, if that can be trusted."""
         if not self._header:
             return NO_CERTIFICATE
         values = [value for name, value in headers if name == self._header]
@@ -67,7 +67,7 @@ class ForwardedCertificates:
 
 
 def read_certificate(value: bytes) -> ShownCertificate:
-    """The certificate in a proxy's header, if there is one that can be read.
+    """Return the certificate in a proxy's header, if it is present and readable.
 
     Read are RFC 9440 (`:BASE64:`), PEM as NGINX escapes it (`$ssl_client_escaped_cert`), and Envoy's
     `x-forwarded-client-cert` with one element (`Hash=…`, `Cert="…"`).
@@ -85,7 +85,7 @@ def read_certificate(value: bytes) -> ShownCertificate:
 
 
 def certificate_names(certificate: x509.Certificate) -> frozenset[str]:
-    """URIs and DNS names that a certificate is issued to: those of its SAN, never its subject."""
+    """Return the URIs and DNS names that a certificate is issued to: those of its SAN, never its subject."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
@@ -96,7 +96,7 @@ def certificate_names(certificate: x509.Certificate) -> frozenset[str]:
 
 
 def _forwarded_certificate(value: bytes) -> ShownCertificate:
-    """The certificate of Envoy's header. If it has a digest too, both must match."""
+    """Return the certificate of Envoy's header. If the header also has a digest, both must match."""
     pairs = _forwarded_pairs(value)
     digest, certificate = pairs.get(b"hash"), pairs.get(b"cert")
     by_itself = NO_CERTIFICATE if certificate is None else _shown_pem(certificate)
@@ -143,15 +143,13 @@ BROWSER_HEADERS: Final = (b"origin", b"sec-fetch-site")
 
 
 class InvalidCertificate(InvalidToken):
-    """A client certificate was presented in place of a token, and is refused."""
+    """A client certificate was presented instead of a token, and is refused."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, lasting=False)
 
 
 class _Entry(NamedTuple):
-    """A caller of the settings and its certificates."""
-
     caller: CallerSettings
     certificate: CallerCertificateSettings
     issuer: str
@@ -186,7 +184,7 @@ class CertificateCallers:
         return len(self._by_thumbprint) + len(self._by_name)
 
     def caller_of(self, scope: Mapping[str, Any]) -> AuthenticatedCaller:
-        """The caller of a request (its ASGI scope) without a token. Raises MissingToken, InvalidCertificate."""
+        """Return the caller of a request (its ASGI scope) without a token. Raises MissingToken, InvalidCertificate."""
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         shown = self._forwarded.shown(headers, (scope.get("client") or ("",))[0])
         if not shown.thumbprint:
@@ -199,7 +197,7 @@ class CertificateCallers:
         return _caller(self._entry(shown, names), until, names)
 
     def _end(self, certificate: x509.Certificate) -> float:
-        """Seconds since 1970 at which the certificate ends. Raises InvalidCertificate unless it counts now."""
+        """Return when the certificate ends, in seconds since 1970. Raises InvalidCertificate unless it is valid now."""
         try:
             start = certificate.not_valid_before_utc.timestamp() - LEEWAY_S
             end = certificate.not_valid_after_utc.timestamp() + LEEWAY_S
@@ -210,7 +208,6 @@ class CertificateCallers:
         return end
 
     def _entry(self, shown: ShownCertificate, names: frozenset[str]) -> _Entry:
-        """Entry of the settings for a certificate: by its thumbprint, else by its names."""
         by_itself = self._by_thumbprint.get(shown.thumbprint)
         if by_itself is not None:
             return by_itself
@@ -223,7 +220,8 @@ class CertificateCallers:
 
 
 def _caller(entry: _Entry, until: float, names: frozenset[str]) -> AuthenticatedCaller:
-    """The same caller as by a token of the client, if the settings name one. Its names may be those of agents."""
+    """Return the same caller as for a token of the client, if the settings name one. Its names may be those of
+    agents."""
     client = entry.caller.client_id or ""
     return AuthenticatedCaller(
         issuer=entry.issuer,

@@ -100,11 +100,12 @@ class PublishedKeyCache(Generic[Keys]):
         self._refresh_task: asyncio.Task[None] | None = None
 
     def on_change(self, call: Callable[[str], None]) -> None:
-        """Have *call* called with the issuer each time its keys change or are dropped."""
+        """Call *call* with the issuer each time its keys change or are dropped."""
         self._on_change.append(call)
 
     def keys(self, issuer: str) -> Keys | None:
-        """Current keys of *issuer*; None if it is unknown, never answered, or has not answered for too long."""
+        """Return the current keys of *issuer*, or None if it is unknown, never answered, or has not answered for too
+        long."""
         issuer_keys = self._issuers.get(issuer)
         if issuer_keys is None or self._age_s(issuer_keys) >= KEYS_MAX_AGE_S:
             return None
@@ -114,7 +115,8 @@ class PublishedKeyCache(Generic[Keys]):
         return math.inf if issuer_keys.fetched is None else self._monotonic() - issuer_keys.fetched
 
     def is_fetched_since(self, issuer: str, since: float) -> bool:
-        """True if the keys of *issuer* were fetched by a request that began at *since* or later (monotonic clock).
+        """Return whether the keys of *issuer* were fetched by a request that began at *since* or later (monotonic
+        clock).
 
         An earlier request may have returned the previous keys.
         """
@@ -122,11 +124,11 @@ class PublishedKeyCache(Generic[Keys]):
         return asked is not None and asked >= since
 
     def usable_until(self, issuer: str) -> float:
-        """Time until which the stored keys of *issuer* are trusted, unless they are fetched again."""
+        """Return the time until which the stored keys of *issuer* are trusted, unless they are fetched again."""
         return self._clock() + KEYS_MAX_AGE_S - self._age_s(self._issuers[issuer])
 
     def status(self) -> list[JwksStatus]:
-        """State of all issuers' keys, for readiness and metrics, in the order of the settings."""
+        """Return the state of all issuers' keys, for readiness and metrics, in the order of the settings."""
         return [
             JwksStatus(issuer, len(self.keys(issuer) or ()), issuer_keys.last_error, issuer_keys.skipped_keys)
             for issuer, issuer_keys in self._issuers.items()
@@ -151,7 +153,7 @@ class PublishedKeyCache(Generic[Keys]):
         self._client = self._refresh_task = None
 
     def refresh_soon(self, issuer: str, again_after_s: float | None = None) -> asyncio.Task[None] | None:
-        """Start a fetch of the keys of *issuer*, or join the one that runs."""
+        """Start a fetch of the keys of *issuer*, or join the running one."""
         issuer_keys = self._issuers[issuer]
         if issuer_keys.task is not None and not issuer_keys.task.done():
             return issuer_keys.task
@@ -210,7 +212,7 @@ class PublishedKeyCache(Generic[Keys]):
 
 
 class JwksCache(PublishedKeyCache[KeySet]):
-    """Keys that verify what their issuers signed."""
+    """Holds the keys that verify issuers' signatures."""
 
     _parse = staticmethod(parse_keys)
 

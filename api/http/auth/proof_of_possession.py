@@ -86,7 +86,7 @@ class ShownProof(NamedTuple):
 
 
 class NonceIssuer:
-    """Nonces that are stored nowhere. Every process with the same key accepts them."""
+    """Issues nonces that are not stored. Every process with the same key accepts them."""
 
     _TIME = struct.Struct(">Q")
     _MAC_BYTES = 16
@@ -96,11 +96,11 @@ class NonceIssuer:
         self._lifetime_s = lifetime_s
 
     def current(self, now: float) -> str:
-        """The nonce of *now*."""
+        """Return the nonce of *now*."""
         return self._nonce(int(now // self._lifetime_s))
 
     def accepts(self, nonce: object, now: float) -> bool:
-        """True if *nonce* is that of this period or of the one before."""
+        """Return whether *nonce* is that of this period or of the previous one."""
         period = int(now // self._lifetime_s)
         given = nonce.encode(errors="replace") if isinstance(nonce, str) else b""
         return any([hmac.compare_digest(self._nonce(period - back).encode(), given) for back in (0, 1)])
@@ -135,13 +135,14 @@ class ProofWindow:
         return self._count
 
     def remembers(self, holder: bytes, iat: float) -> bool:
-        """True if it would be known of a proof of *holder* with that `iat` whether it was shown before."""
+        """Return whether the window covers a proof of *holder* with that `iat`, so that a repeated proof would be
+        recognized."""
         floor = max(self._floor, self._floors.get(holder, self._floor))
         # What is forgotten stays forgotten if a clock is set back.
         return int(iat) > floor and int(iat) >= self._forgotten
 
     def add(self, holder: bytes, digest: bytes, iat: float, now: float) -> bool:
-        """Remember a proof; False = it was shown before, or is as old as some that were forgotten."""
+        """Remember a proof. Returns False if it was shown before, or is as old as some that were forgotten."""
         self._forget_before(int(now - self._max_age_s) - 1)
         if not self.remembers(holder, iat):
             return False
@@ -160,7 +161,6 @@ class ProofWindow:
         return True
 
     def _forget_before(self, second: int) -> None:
-        """Forget what is too old to be shown, once a second."""
         if second <= self._forgotten:
             return
         self._forgotten = second
@@ -193,7 +193,7 @@ class ProofVerifier:
         self._certificates = ForwardedCertificates(settings)
 
     def check(self, binding: TokenBinding, token: bytes, shown: ShownProof, holder: Sequence[str]) -> None:
-        """Raise InvalidToken, mostly a ProofRefused, unless a request shows everything that its token is bound to."""
+        """Raise InvalidToken, usually a ProofRefused, unless a request proves everything that its token is bound to."""
         if binding.is_unchecked:
             sentence = "the token is bound in a way that is not checked here: its cnf may have jkt and x5t#S256 alone"
             raise InvalidToken(sentence, lasting=False)
@@ -254,12 +254,12 @@ class ProofVerifier:
             raise ProofRefused("proof-replayed", "proof", "the proof was shown before (jti)", proof.thumbprint)
 
     def certificate_of(self, headers: list[tuple[bytes, bytes]], peer: str) -> str:
-        """SHA-256 of the client's certificate, as a trusted proxy forwards it; "" if there is none."""
+        """Return the SHA-256 of the client's certificate, as a trusted proxy forwards it; "" if there is none."""
         return self._certificates.shown(headers, peer).thumbprint
 
 
 class _Proof(NamedTuple):
-    """A proof that is well-formed. Only the signature shows whose its claims are."""
+    """A well-formed proof. Its claims are trusted only after its signature is verified."""
 
     signed: bytes  # what the signature is of
     signature: bytes
@@ -270,7 +270,6 @@ class _Proof(NamedTuple):
 
 
 def _read_proof(proof: bytes) -> _Proof:
-    """A proof before its signature is checked. Raises ProofRefused."""
     if len(proof) > MAX_PROOF_BYTES:
         raise _malformed()
     try:
@@ -289,7 +288,6 @@ def _read_proof(proof: bytes) -> _Proof:
 
 
 def _check_signature(proof: _Proof) -> None:
-    """Raise ProofRefused unless the proof is signed with the key that it names."""
     if proof.jwk["kty"] == "RSA" and not _is_short(proof.jwk):
         raise _malformed(f"an RSA key of a proof has at most {MAX_RSA_BITS} bits, and an exponent of 32")
     try:
@@ -302,7 +300,7 @@ def _check_signature(proof: _Proof) -> None:
 
 
 def _is_short(jwk: Mapping[str, Any]) -> bool:
-    """True if an RSA key is short enough to verify quickly, by its text before the key is built."""
+    """Return whether an RSA key is short enough to verify quickly, by its text before the key is built."""
     modulus, exponent = jwk["n"], jwk["e"]
     texts = isinstance(modulus, str) and isinstance(exponent, str)
     return texts and len(modulus) <= _MODULUS_LENGTH and len(exponent) <= _EXPONENT_LENGTH
@@ -313,7 +311,7 @@ def _malformed(sentence: str = "the proof is malformed") -> ProofRefused:
 
 
 def _stolen(proof: _Proof, jkt: str, token: bytes) -> ProofRefused | None:
-    """Refusal of a proof that, if its signature is valid, shows that another party has the token; else None."""
+    """Return the refusal of a proof whose valid signature shows that another party has the token; else None."""
     if not hmac.compare_digest(proof.thumbprint.encode(), jkt.encode(errors="replace")):
         return ProofRefused("proof-of-another-key", "proof", "the proof is made with another key", proof.thumbprint)
     ath, expected = proof.claims["ath"], base64url(hashlib.sha256(token).digest())
@@ -337,7 +335,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 def normal_url(url: str) -> str:
-    """A URL without query and fragment, in the normal form of RFC 3986; "" = it is none.
+    """Return a URL without query and fragment, in the normal form of RFC 3986; "" if it is invalid.
 
     >>> normal_url("HTTPS://Api.Example:443/a%2db%2f?x=1")
     'https://api.example/a-b%2F'

@@ -37,27 +37,26 @@ _ALLOWED: Final = sorted({CONTENT_ALGORITHM, *(alg for algs in _ALGORITHMS_OF_KE
 
 
 class NoEncryptionKey(Unavailable):
-    """A receiver whose tokens must be encrypted has no available key. Nothing is sent unencrypted instead."""
+    """A receiver whose tokens must be encrypted has no available key. The token is not sent unencrypted."""
 
     def __init__(self, receiver: str) -> None:
         super().__init__(f"no encryption key of the receiver {receiver} can be had (`shared_signals.encryption`)")
 
 
 class EncryptionKey(NamedTuple):
-    """A receiver's public key, and the header of what is encrypted to it."""
+    """A receiver's public key, and the header of tokens encrypted to it."""
 
     key: jwk.Key
     header: Mapping[str, str]
 
 
 def parse_encryption_keys(document: bytes) -> PublishedKeys[EncryptionKey]:
-    """Keys of a JWKS document with `use: enc` that can encrypt. Private, symmetric, short and very long ones are left
-    out. Raises ValueError if the document is not a JWK set."""
+    """Return the keys of a JWKS document with `use: enc` that can encrypt. Private, symmetric, short and very long ones
+    are left out. Raises ValueError if the document is not a JWK set."""
     return PublishedKeys.read(document, lambda _, member: _usable_key(member))
 
 
 def _usable_key(member: Any) -> tuple[EncryptionKey, ...]:
-    """The key of one member, or none if it is for another use. Raises if a part of it has a wrong type."""
     if not isinstance(member, dict):
         raise TypeError
     if member.get("use") != "enc" or "d" in member or not _KEY_OPERATIONS & set(member.get("key_ops", _KEY_OPERATIONS)):
@@ -80,7 +79,7 @@ def _usable_key(member: Any) -> tuple[EncryptionKey, ...]:
 
 
 def encrypt_token(token: str, key: EncryptionKey) -> str:
-    """A signed token, encrypted, in compact form."""
+    """Return a signed token, encrypted, in compact form."""
     return jwe.encrypt_compact(dict(key.header), token, key.key, algorithms=_ALLOWED)
 
 
@@ -109,7 +108,8 @@ class _EncryptionKeyCache(PublishedKeyCache[PublishedKeys[EncryptionKey]]):
 
 
 class SetEncryption:
-    """Encrypts tokens of the receivers whose settings ask for it. For one event loop; `encrypt` for any thread."""
+    """Encrypts tokens for the receivers whose settings require it. `start` and `close` are for one event loop;
+    `encrypt` is for any thread."""
 
     def __init__(
         self,
@@ -124,18 +124,18 @@ class SetEncryption:
         self._started = False
 
     async def start(self) -> None:
-        """Fetch keys, and keep them fresh until `close`; again it does nothing."""
+        """Fetch keys, and keep them fresh until `close`. Has no effect if already started."""
         if not self._started:
             self._started = True
             await self._cache.start()
 
     async def close(self) -> None:
-        """Stop fetching; keys that are here serve what is under way."""
+        """Stop fetching. Keys in memory still serve pending deliveries."""
         self._started = False
         await self._cache.close()
 
     def encrypt(self, receiver: str, token: str) -> str:
-        """*token*, encrypted if the receiver's settings require it. Raises NoEncryptionKey."""
+        """Return *token*, encrypted if the receiver's settings require it. Raises NoEncryptionKey."""
         if receiver not in self._names:
             return token
         keys = self._cache.keys(receiver)

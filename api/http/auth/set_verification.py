@@ -40,7 +40,7 @@ _REQUIRED: Final = ["iss", "iat", "jti", "aud", "events", "sub_id"]
 
 
 class SetRefused(TrustwatchError):
-    """A SET is refused. The description contains nothing of it."""
+    """A SET is refused. The description does not quote the SET."""
 
     code = "set_refused"
 
@@ -58,14 +58,14 @@ class SetKeyUnknown(SetRefused):
 
 
 class SetEarly(SetRefused):
-    """Its time is slightly ahead: it will become valid."""
+    """The time of the SET is slightly in the future: it will become valid."""
 
     def __init__(self) -> None:
         super().__init__("invalid_request", "the claim iat is in the future")
 
 
 def verify_security_event(token: str, transmitter: IssuerSettings, keys: KeySet, now: float) -> dict[str, Any]:
-    """Claims of a SET with exactly one event. Raises SetKeyUnknown, SetEarly, SetRefused."""
+    """Return the claims of a SET with exactly one event. Raises SetKeyUnknown, SetEarly, SetRefused."""
     kid, alg = _check_header(token)
     _check_issuer(token, transmitter)
     key = keys.find(kid, alg)
@@ -116,7 +116,7 @@ def _check_header(token: str) -> tuple[str | None, str]:
 
 
 def _check_issuer(token: str, transmitter: IssuerSettings) -> None:
-    """Before any key is looked for: the SET of another issuer is signed with a key that is not held."""
+    """Check the issuer before any key is looked up: the SET of another issuer is signed with a key that is not held."""
     try:
         issuer = unverified_issuer(token)
     except (InvalidToken, RecursionError):
@@ -146,5 +146,5 @@ def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
 
 
 def _is_writable(text: str) -> bool:
-    """True unless it holds half a surrogate pair, which JSON can name and no event or log can hold."""
+    """Return False for half a surrogate pair, which JSON can express but no event or log can hold."""
     return not any("\ud800" <= sign <= "\udfff" for sign in text)

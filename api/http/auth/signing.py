@@ -58,7 +58,7 @@ class LocalSigningKey:
 
     @classmethod
     def open(cls, data_dir: Path) -> LocalSigningKey:
-        """The key of *data_dir*, created on first use: `local-key.pem` (mode 0600) and `local-jwks.json`.
+        """Open the key of *data_dir*, which is created on first use: `local-key.pem` (mode 0600) and `local-jwks.json`.
 
         Raises ConfigError.
         """
@@ -76,7 +76,7 @@ class LocalSigningKey:
         return local
 
     def jwks(self) -> bytes:
-        """The public key as a JWK set document."""
+        """Return the public key as a JWK set document."""
         return msgspec.json.encode({"keys": [self.jwk]})
 
     def issue_token(
@@ -89,7 +89,7 @@ class LocalSigningKey:
         now: float,
         token_id: str,
     ) -> str:
-        """An access token of issuer `urn:trustwatch:local` in the form of RFC 9068."""
+        """Issue an access token of issuer `urn:trustwatch:local` in the form of RFC 9068."""
         claims = {
             "iss": LOCAL_ISSUER,
             "sub": subject,
@@ -119,7 +119,8 @@ class LocalSigningKey:
 def assertion_signer(
     key: str, key_id: str, now_s: Callable[[], float], new_id: Callable[[], str]
 ) -> Callable[[str, str], str]:
-    """Signs our client authentication at other servers (`private_key_jwt`, RFC 7523). Raises ConfigError."""
+    """Return a signer of our client authentication at other servers (`private_key_jwt`, RFC 7523). Raises
+    ConfigError."""
 
     def sign(client_id: str, audience: str) -> str:
         issued = int(now_s())
@@ -155,7 +156,7 @@ def _load_local_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def issue_local_token(data_dir: Path, client_id: str, scopes: list[str], audience: str, lifetime_s: int) -> str:
-    """A token signed with the key of *data_dir*. It is accepted only if the settings trust that issuer."""
+    """Issue a token signed with the key of *data_dir*. It is accepted only if the settings trust that issuer."""
     return LocalSigningKey.open(data_dir).issue_token(
         subject=client_id,
         client_id=client_id,
@@ -168,7 +169,7 @@ def issue_local_token(data_dir: Path, client_id: str, scopes: list[str], audienc
 
 
 def create_key_file(path: Path, content: bytes) -> None:
-    """Write the file of a key, unless it exists. Raises ConfigError."""
+    """Write a key file, unless it exists. Raises ConfigError."""
     try:
         create_secret_file(path, content)
     except OSError as error:
@@ -176,7 +177,7 @@ def create_key_file(path: Path, content: bytes) -> None:
 
 
 def read_key_file(path: Path) -> bytes:
-    """Read the file of a key. Raises ConfigError if others may read it, or this process may not."""
+    """Read a key file. Raises ConfigError if other users may read it, or this process may not."""
     try:
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"{path}: others may read the key; its mode must be 0600")
@@ -214,7 +215,7 @@ class RotatedKey(NamedTuple):
 
 
 class RotatedKeys:
-    """Keys of one purpose, the files of a folder with one prefix. It may be used from several threads."""
+    """Keys of one purpose: the files of a folder with one prefix. Safe for use from several threads."""
 
     def __init__(
         self, folder: Path, prefix: str, rotation_s: float, now_s: Callable[[], float], monotonic: Callable[[], float]
@@ -228,7 +229,7 @@ class RotatedKeys:
         self._read_at = float("-inf")
 
     def current(self, max_age_s: float = REREAD_EVERY_S) -> tuple[RotatedKey, ...]:
-        """All keys, the oldest first, as the folder had them at most *max_age_s* ago. Raises ConfigError."""
+        """Return all keys, the oldest first, as read from the folder at most *max_age_s* ago. Raises ConfigError."""
         now = self._monotonic()
         if now - self._read_at >= max_age_s:
             self._keys = self._read_keys()
@@ -239,7 +240,7 @@ class RotatedKeys:
         return self._keys
 
     def rotate(self) -> None:
-        """Make the next key if it is time, and remove keys that are no longer needed. For one process at a time.
+        """Make the next key if it is due, and remove keys that are no longer needed. For one process at a time.
 
         Raises ConfigError.
         """
@@ -289,7 +290,7 @@ class BrokenSeal(Exception):
 
 
 class SecretSealer:
-    """Seals texts under the key of a folder, which is made on first use. It may be used from several threads."""
+    """Seals texts under the key of a folder, which is made on first use. Safe for use from several threads."""
 
     def __init__(self, folder: Path, purpose: str = "") -> None:
         self.path = folder / SEALING_KEY_FILE
@@ -297,12 +298,12 @@ class SecretSealer:
         self._key: AESGCM | None = None
 
     def seal(self, text: str) -> str:
-        """*text*, encrypted for this deployment, differently each time. Raises ConfigError."""
+        """Encrypt *text* for this deployment, differently each time. Raises ConfigError."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return base64.b64encode(nonce + self._cipher().encrypt(nonce, text.encode(), self._purpose)).decode()
 
     def unseal(self, sealed: str) -> str:
-        """Inverse of `seal`. Raises BrokenSeal, ConfigError."""
+        """Decrypt a text that `seal` returned. Raises BrokenSeal, ConfigError."""
         try:
             raw = base64.b64decode(sealed, validate=True)
             if len(raw) < _NONCE_BYTES + _TAG_BYTES:
@@ -319,7 +320,7 @@ class SecretSealer:
 
 
 class SecurityEventKeys(RotatedKeys):
-    """Signs SETs and publishes the keys; seals secrets of receivers. It may be used from several threads."""
+    """Signs SETs and publishes the keys; seals secrets of receivers. Safe for use from several threads."""
 
     def __init__(
         self, folder: Path, rotation_s: float, now_s: Callable[[], float], monotonic: Callable[[], float]
@@ -328,7 +329,7 @@ class SecurityEventKeys(RotatedKeys):
         self._sealer = SecretSealer(folder)
 
     def sign(self, claims: dict[str, Any], token_type: str = SET_TYPE) -> str:
-        """A SET with these claims, or another token of that type, as a compact JWS.
+        """Sign a SET with these claims, or another token of that type, as a compact JWS.
 
         Raises ConfigError: a key cannot be read or made.
         """
@@ -338,16 +339,16 @@ class SecurityEventKeys(RotatedKeys):
         return jwt.encode(claims, signer.key, algorithm="RS256", headers={"typ": token_type, "kid": signer.kid})
 
     def jwks(self) -> bytes:
-        """All keys by which SETs may have been signed, or will be soon, as a JWK set. Raises ConfigError."""
+        """Return all keys by which SETs may have been signed, or will be soon, as a JWK set. Raises ConfigError."""
         keys = [{**key.jwk, "alg": "RS256", "use": "sig"} for key in self.current()]
         return msgspec.json.encode({"keys": keys})
 
     def seal(self, secret: str) -> str:
-        """*secret*, encrypted for this deployment; "" stays "". Raises ConfigError."""
+        """Encrypt *secret* for this deployment; "" stays "". Raises ConfigError."""
         return self._sealer.seal(secret) if secret else ""
 
     def unseal(self, sealed: str) -> str:
-        """Inverse of `seal`. Raises ConfigError: it was sealed under another key."""
+        """Decrypt a secret that `seal` returned. Raises ConfigError if it was sealed under another key."""
         try:
             return self._sealer.unseal(sealed) if sealed else ""
         except BrokenSeal:
@@ -365,7 +366,7 @@ ASK_AGAIN_S: Final = 1.0
 
 
 class SetDecryption(RotatedKeys):
-    """Decrypts, and publishes the keys. It may be used from several threads. Raises ConfigError."""
+    """Decrypts SETs, and publishes the keys. Safe for use from several threads. Raises ConfigError."""
 
     def __init__(
         self,
@@ -383,12 +384,12 @@ class SetDecryption(RotatedKeys):
         super().__init__(folder, "enc", rotation_s, now_s, monotonic)
 
     def jwks(self) -> bytes:
-        """The newest key, to which SETs are to be encrypted, as a JWK set. Raises ConfigError."""
+        """Return the newest key, to which SETs are to be encrypted, as a JWK set. Raises ConfigError."""
         newest = self.current()[-1]
         return msgspec.json.encode({"keys": [{**newest.jwk, "alg": KEY_ALGORITHM, "use": "enc"}]})
 
     def decrypt(self, token: str) -> str:
-        """The signed SET in an encrypted one. Raises SetRefused, ConfigError."""
+        """Return the signed SET in an encrypted one. Raises SetRefused, ConfigError."""
         kid = _checked_kid(token)
         for key in self._fitting(kid):
             try:
@@ -409,7 +410,7 @@ class SetDecryption(RotatedKeys):
         return imported
 
     def _fitting(self, kid: str | None) -> list[RotatedKey]:
-        """Keys that may fit, the newest first. Raises SetRefused if there is none."""
+        """Return the keys that may fit, the newest first. Raises SetRefused if there are none."""
         for max_age_s in (float("inf"), ASK_AGAIN_S):
             keys = [key for key in reversed(self.current(max_age_s)) if kid in (None, key.kid)]
             if keys:
@@ -418,7 +419,7 @@ class SetDecryption(RotatedKeys):
 
 
 def _checked_kid(token: str) -> str | None:
-    """The key that a JWE names; None = it names none. Raises SetRefused: its header is not accepted."""
+    """Return the key that a JWE names, or None if it names none. Raises SetRefused if its header is not accepted."""
     header = _read_header(token)
     kid, cty = header.get("kid"), header.get("cty", "JWT")
     if "crit" in header or "zip" in header:

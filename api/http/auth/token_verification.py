@@ -56,7 +56,7 @@ class InvalidToken(AuthenticationFailed):
 
 
 class UnknownKey(InvalidToken):
-    """No key of the issuer fits; `issuer` is one that the settings name."""
+    """No key of the issuer fits; `issuer` is named in the settings."""
 
     def __init__(self, issuer: str) -> None:
         super().__init__("the token is signed with a key that its issuer does not publish", lasting=False)
@@ -104,7 +104,7 @@ NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
 class TokenClaims(msgspec.Struct, frozen=True):
-    """Claims of a verified token. Times are seconds since 1970; `members` are all claims, as they are."""
+    """Claims of a verified token. Times are seconds since 1970; `members` are all claims, unchanged."""
 
     issuer: str
     subject: str
@@ -119,7 +119,7 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, repr=False)
 class PublishedKeys(Generic[Key]):
-    """The usable keys of one JWK set, in its order."""
+    """The usable keys of one JWK set, in the order of the set."""
 
     keys: Sequence[Key]
     digest: bytes  # changes exactly when a usable key does
@@ -130,7 +130,7 @@ class PublishedKeys(Generic[Key]):
 
     @classmethod
     def read(cls, document: bytes, usable: Callable[[int, Any], Iterable[Key]]) -> Self:
-        """The keys of a JWKS document: those that *usable* makes of a member and its position.
+        """Read the keys of a JWKS document: those that *usable* makes of a member and its position.
 
         A member that *usable* cannot read is skipped and reported, so that it does not affect the others. Raises
         ValueError if the document is not a JWK set.
@@ -166,7 +166,7 @@ class KeySet(PublishedKeys[VerificationKey]):
         return len({key.kid for key in self.keys})
 
     def find(self, kid: str | None, alg: str) -> jwt.PyJWK | None:
-        """Key *kid* for *alg*. Without a kid, the only key that fits.
+        """Return key *kid* for *alg*. Without a kid, return the only key that fits.
 
         If several fit and the token names none, none is used (RFC 7515 leaves it open): trying one after the other
         would let a withdrawn key's double pass, and cost an attacker's token as many verifications as there are keys.
@@ -179,7 +179,7 @@ class KeySet(PublishedKeys[VerificationKey]):
 
 
 def parse_keys(document: bytes) -> KeySet:
-    """Keys of a JWKS document that may verify one of `SIGNATURE_ALGORITHMS`.
+    """Return the keys of a JWKS document that may verify one of `SIGNATURE_ALGORITHMS`.
 
     Symmetric, private, encryption and short RSA keys are left out, as RFC 7517 section 5 asks for unusable members. A
     set without a usable key is valid: then no token of the issuer is accepted any more. Raises ValueError.
@@ -192,7 +192,7 @@ def parse_keys(document: bytes) -> KeySet:
 
 
 def usable_keys(member: Any, algorithms: Sequence[str] = SIGNATURE_ALGORITHMS) -> list[tuple[str, jwt.PyJWK]]:
-    """Keys of one member of a set. Raises if a part of it has a wrong type or is not a key."""
+    """Return the keys of one member of a set. Raises if a part of it has a wrong type or is not a key."""
     if not isinstance(member, dict) or not isinstance(member.get("kid", ""), str):
         raise TypeError
     if "d" in member or member.get("use", "sig") != "sig":
@@ -215,18 +215,18 @@ _THUMBPRINT_MEMBERS: Mapping[str, tuple[str, ...]] = {
 
 
 def key_thumbprint(jwk: Mapping[str, Any]) -> str:
-    """Thumbprint of a public key (RFC 7638). Raises KeyError for an unknown type of key."""
+    """Return the thumbprint of a public key (RFC 7638). Raises KeyError for an unknown key type."""
     members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
     return base64url(hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest())
 
 
 def base64url(raw: bytes) -> str:
-    """Text of bytes, without padding."""
+    """Encode bytes as base64url, without padding."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def unverified_issuer(token: str) -> str:
-    """The issuer that *token* claims, unverified: good for choosing keys and for nothing else. Raises InvalidToken."""
+    """Return the issuer that *token* claims, unverified: use it only to choose keys. Raises InvalidToken."""
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
     except jwt.PyJWTError:
@@ -245,7 +245,8 @@ def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float) -
 
 
 def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bool = True) -> dict[str, Any]:
-    """Claims of a token with a valid header, signature, issuer and audience. The other claims are not checked yet.
+    """Return the claims of a token with a valid header, signature, issuer and audience. The other claims are not
+    checked yet.
 
     Raises InvalidToken.
     """
@@ -288,7 +289,7 @@ def _checked_header(token: str, *, typed: bool) -> tuple[str | None, str]:
 
 
 def check_times(claims: Mapping[str, Any], now: float) -> float:
-    """`exp` of claims that are valid at *now*, s since 1970. Raises InvalidToken."""
+    """Return `exp` of claims that are valid at *now* (seconds since 1970). Raises InvalidToken."""
     exp, iat = _numeric_date(claims["exp"], "exp"), _numeric_date(claims["iat"], "iat")
     if exp <= now - LEEWAY_S:
         raise InvalidToken("the token has expired")
@@ -318,7 +319,7 @@ def _token_claims(claims: Mapping[str, Any], exp: float, issuer: IssuerSettings)
 
 
 def split_scopes(text: str, issuer: IssuerSettings) -> list[str]:
-    """Scopes of one text, as that issuer writes them."""
+    """Split one text into scopes, as that issuer writes them."""
     if issuer.scopes == "spaces":
         return text.split()
     return [name for part in text.split(",") if (name := part.strip())]
@@ -339,7 +340,7 @@ def _scope_names(value: Any, issuer: IssuerSettings) -> list[str]:
 
 
 def verify_id_token(token: str, issuer: IssuerSettings, keys: KeySet, nonce: str, now: float) -> Mapping[str, Any]:
-    """Claims of an ID token that answers our own request, all in one call. Raises UnknownKey, InvalidToken."""
+    """Return the claims of an ID token that answers our request. Raises UnknownKey, InvalidToken."""
     if len(token) > MAX_TOKEN_BYTES:
         raise InvalidToken("the token is too long")
     claims = signed_claims(token, issuer, keys, typed=False)
@@ -361,7 +362,7 @@ MAX_THUMBPRINT_LENGTH: Final = 256
 
 
 class TokenBinding(NamedTuple):
-    """Key or certificate that a token is bound to (`cnf`, RFC 7800); "" = not so."""
+    """Key or certificate that a token is bound to (`cnf`, RFC 7800); "" if it is not bound."""
 
     jkt: str = ""  # thumbprint of a key (RFC 7638)
     x5t: str = ""  # SHA-256 of a certificate, base64url
@@ -373,7 +374,7 @@ _CHECKED_MEMBERS: Final = ("jkt", "x5t#S256")
 
 
 def read_binding(members: Mapping[str, Any]) -> TokenBinding:
-    """Read what a token with these claims is bound to. Raises InvalidToken if that is not understood."""
+    """Return what a token with these claims is bound to. Raises InvalidToken if the binding is not understood."""
     confirmation = members.get("cnf")
     if confirmation is None:
         return UNBOUND
