@@ -1,4 +1,4 @@
-"""Approvals and pins: requests to a person, orders of a person, and how they end.
+"""Approvals and pins: requests to people, decisions of people, and how they end.
 
 The store is the truth. Memory follows it (`synchronise`), and applies at once what this process writes. A request
 that needs a person never waits: it is refused, and can be repeated once a person approved it.
@@ -382,7 +382,7 @@ class ApprovalWorkflow:
         """Spend a single-use approval. Return False (no permit) if it has ended or the store does not answer."""
         used = msgspec.structs.replace(approval, status="used", updated_ms=_next_update_ms(approval, self.now_ms()))
         try:
-            # One that is given up may still be written: then it is spent, and gave no permit.
+            # A write that timed out may still succeed: then the approval is spent without a permit.
             async with asyncio.timeout(SPEND_TIMEOUT_S):
                 was_open = await self._executor(self._interventions.update, used, approval.status)
         except (Unavailable, TimeoutError) as error:

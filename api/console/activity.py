@@ -1,7 +1,7 @@
 """Activity of the fleet as this process saw it: risk over time, rates and counts by level.
 
-Bounded: so many agents, so many points of each. A full trail loses every other point, so that it goes back as far as
-before, more coarsely. It ends with the process; then decisions are all that is known of earlier times.
+The number of agents and of points per agent is bounded. A full series drops every other point, so that it covers the
+same period more coarsely. It is lost when the process ends; then only decisions show earlier times.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RiskSeries:
     max_agents: int = MAX_SERIES
 
     def __post_init__(self) -> None:
-        # Not one of cachetools: only a new point counts as use, and one is looked for at every update of the risk view.
+        # Not a cachetools cache: only a new point counts as use, but every update of the risk view does a lookup.
         self._series: OrderedDict[int, tuple[array[int], array[float]]] = OrderedDict()
 
     def record(self, summary: AgentSummary) -> None:

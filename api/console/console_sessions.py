@@ -271,7 +271,7 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
         issuer, client_id = "urn:trustwatch:console", ""
     else:
         return None
-    # For refused records that an administrator sends in again.
+    # For rejected records that an administrator replays.
     speaks = ("*",) if SCOPE_ADMIN in scopes else ()
     binding = SourceBinding(EventSourceSettings(f"{CONSOLE_NAME_PREFIX}{session.name}", tenants, speaks, speaks))
     ends_s = session.began_s + SESSION_S
@@ -285,7 +285,8 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
 class SessionCookies:
     """Reads and writes the cookies of sessions and sign-ins.
 
-    *secure*: the console is reached over https. Else *port* is in their names: browsers share cookies between ports.
+    *secure*: the console is served over https. If not, *port* is in the names, because browsers share cookies between
+    ports.
     """
 
     sessions: ConsoleSessions
@@ -371,7 +372,7 @@ class EndedSessions:
     async def end(self, session: ConsoleSession) -> bool:
         """End a session and all copies of its cookie. Return False if only this process has recorded it so far.
 
-        Then it is written as soon as the database answers, unless the process ends before.
+        In that case it is written when the database answers, unless the process ends first.
         """
         key = _key(session)
         self._ended[session.session_id] = self._unsaved[key] = None

@@ -1,4 +1,4 @@
-"""Lists: filters, columns and order of an address (which a bookmark keeps), files of rows, and escalations."""
+"""Lists: filters, columns and order from the URL (which a bookmark keeps), files of rows, and escalations."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     inside cells.
     """
     out = io.StringIO()
-    # Quotes do not keep a text whole: what parts at semicolons sees none open after the first comma.
+    # Quotes do not protect text: a program that splits at semicolons sees no open quote after the first comma.
     writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\r\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for row in rows:

@@ -2,7 +2,7 @@
 
 Events carry no risk data but names and levels of the person's own tenants: `change` (some agent's level changed),
 `agent-…` (that of one agent, by a digest of its name), `opened` (earlier events were not received), `said` (a sentence
-for people who listen to the page), `tick` (figures moved on), `end` (the session is over).
+for people who listen to the page), `tick` (figures changed), `end` (the session is over).
 
 Opening a stream is not use of the session, and the stream ends with the session. If the session only seems idle here
 (a click renewed a younger copy of its cookie), the stream is closed, and the browser opens the next one with its

@@ -1,4 +1,4 @@
-"""Rendering of pages, and static files that are known by their content."""
+"""Rendering of pages, and static files named by their content."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class StaticAssets(dict[str, StaticAsset]):
 class MenuEntry(NamedTuple):
     """A page in the menu. *scope* is what a person needs to see the page and its entry.
 
-    *badge* is the path of a part with how much waits there; "" = nothing is counted. *key* leads there after `g`.
+    *badge* is the path of a part with how much waits there; "" = nothing is counted. *key* opens the page after `g`.
     """
 
     title: str
@@ -138,8 +138,8 @@ class PageRenderer:
 def shown_value(value: Any) -> Any:
     """Render a value with direction marks and control characters written out, so that they have no effect.
 
-    What is Markup is left as it is: so are values of form fields, which end in `| e`, since they have to come back as
-    they were.
+    Markup stays unchanged. So do values of form fields, which end in `| e`, because they must be submitted as they
+    were.
     """
     return shown_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 

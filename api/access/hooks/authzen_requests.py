@@ -232,7 +232,7 @@ def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
         return INVALID_ITEM._replace(error=str(error))
     resource = check_name_length(whole["resource"]["type"]), check_name_length(whole["resource"]["id"])
     named = check_name_length(whole["action"]["name"])
-    # Of a tool call of MCP the tool is judged.
+    # For an MCP tool call, the tool is judged.
     action, gate = resource[1] if named == TOOL_CALL else named, ISSUANCE_ACTION.fullmatch(named)
     if gate or member_at(context, "arguments") is None:
         return EvaluationItem(who, action, gate.group(2) if gate else "", resource)
@@ -349,5 +349,5 @@ def _parsed_request_of(
     # The model judges a call with arguments; the call evaluator knows its boundary, too.
     actions = tuple(dict.fromkeys(item.action for item in items if item.call is None))
     question = question._replace(actions=actions)
-    # Names of actions are judged as scopes are, and are none: events hold scopes of tokens alone.
+    # Action names are judged like scopes but are not scopes: events hold only scopes of tokens.
     return ParsedHookRequest(question, items[0].action, None, {**more, "scopes": None}, own_event_type="api.call")

@@ -1,4 +1,4 @@
-"""The server of hooks, and the proofs by which a product shows who it is."""
+"""The server of hooks, and the proofs that authenticate a product."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class HookEndpoint:
         return answer if challenge is None else answer.with_header(b"www-authenticate", challenge)
 
 
-# Tokens wait for these answers, so they take the short way that the risk answer takes (`api/http/fast_path.py`), not
+# Tokens wait for these answers, so they take the same short path as the risk answer (`api/http/fast_path.py`), not
 # the one through FastAPI.
 
 HOOK_PATH_PREFIX = "/hooks/"

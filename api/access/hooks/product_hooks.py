@@ -1,4 +1,4 @@
-"""Hooks of authorization servers: how each product asks, and which answers it takes."""
+"""Hooks of authorization servers: the requests that each product sends, and the answers it accepts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class HydraHook(HookAdapter):
     """Ory Hydra: `oauth2.token_hook` (every grant) and its forerunner `oauth2.refresh_token_hook`.
 
     Hydra can deny (403) and write claims (200, which replaces the session's claims: what came is given back with
-    ours). It cannot shorten a token here, `exp` is reserved, nor leave scopes out, so a request that may have only some
+    ours). It cannot shorten a token here, `exp` is reserved, nor remove scopes, so a request that may have only some
     of its scopes is denied. Anything but 200, 204 and 403 is `server_error` to the client, and 5xx is retried while the
     client waits, so we never answer with one.
     """

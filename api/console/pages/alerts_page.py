@@ -1,4 +1,4 @@
-"""Alerts and dead letters: what left and its status at each target; what was refused, its bytes, and a retry."""
+"""Alerts and dead letters: sent alerts with their status at each target; rejected records, their bytes, and a replay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..lists import LevelStep, group_escalations, text_filters
 from ..page_dependencies import Cursor, FormDep, PageAdministratorDep, PageRequest, Text
 from ..rendering import url_with_query
 
-# Bytes of a foreign sender are shown as text if they are text, else as a hex dump. They are never interpreted.
+# Bytes of an external sender are shown as text if they are text, otherwise as a hex dump. They are never interpreted.
 
 MAX_GROUPED: Final = 500  # Letters that are grouped; older ones are reached page by page
 MAX_DISPLAYED_BYTES: Final = 16_384  # Bytes of one record that a page shows; the API gives all of them
@@ -90,7 +90,7 @@ def _dead_letter_page(
 
 
 class _DeadLetterGroup(NamedTuple):
-    """Dead letters of one source with one reason: their number, how many were not replayed, and the time of the last."""
+    """Dead letters of one source with one reason: their number, how many were not replayed, and the last time."""
 
     source: str
     reason: str

@@ -199,7 +199,7 @@ def read_evidence(evidence: Mapping[str, Any]) -> dict[str, Any]:
     """Return the evidence of the risk kernel (natural logs) in a decision, whichever version wrote it.
 
     Members: `statistic` after the event, `prior` before it, `gain` of it, `events` of the agent so far; None = not
-    kept. `signals` that fired; `thresholds` as (level, evidence at which it begins, whether it was reached);
+    stored. `signals` that fired; `thresholds` as (level, evidence at which it begins, whether it was reached);
     `left_aside`, anomalies that had counted before, as text; `concerns` as (name, meaning, odds), the strongest first.
     """
     numbers = {name: _number_or_none(evidence.get(name)) for name in ("statistic", "prior", "gain", "events")}
@@ -427,9 +427,9 @@ def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
 def _preview_part(visit: PageRequest, preview: FeedbackPreview) -> Response:
     """Render a preview as a part of the page.
 
-    `result` has the members that the API names, and is empty until the preview is over. `marked` is the alert that is
-    spoken of, if the rule would have changed it; `lowered` counts listed alerts that would still have been ones, of a
-    lower level; `still_odd` are features that keep events anomalous, with their number.
+    `result` has the members of the API, and is empty until the preview has finished. `marked` is the alert in question,
+    if the rule would have changed it; `lowered` counts listed alerts that would have remained at a lower level;
+    `still_odd` are features that keep events anomalous, with their number.
     """
     result = msgspec.json.decode(preview.result) if preview.result else {}
     removed = result.get("alerts_removed", ())

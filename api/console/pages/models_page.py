@@ -1,4 +1,4 @@
-"""The model: versions, what they learned, whether they still fit, and the alert budget against what happened."""
+"""The model: versions, what they learned, whether they still fit, and alerts against the budget."""
 
 from __future__ import annotations
 

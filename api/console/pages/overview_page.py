@@ -172,7 +172,7 @@ async def _overview_values(visit: PageRequest) -> dict[str, Any]:
     worst = (await visit.get(AgentService).list(caller, RISKIEST, MAX_SHOWN)).items
     reasons = await decisions.behind_levels(caller, worst)
     tenants = [tenant for tenant in await activity.known_tenants() if caller.may_see(tenant)]
-    # Figures of the whole service add up all tenants.
+    # Figures of the whole service include all tenants.
     may_see_service = ANY_NAME in caller.tenants or SCOPE_ADMIN in caller.scopes
     return {
         "counts": await activity.level_counts(visible_tenants(caller, None)),
