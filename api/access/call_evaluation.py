@@ -208,7 +208,7 @@ class CallEvaluation(NamedTuple):
 
     @property
     def would_allow(self) -> bool:
-        """True if the policy allows the call, regardless of the mode."""
+        """Whether the policy allows the call, regardless of the mode."""
         return self.decision == "allow"
 
     @property
@@ -264,7 +264,7 @@ class CallEvaluator:
             issuer or "",
             agent_id,
             ancestors=tuple(name for name in (call.delegation or ())[:MAX_ACTORS] if name and name != agent_id),
-            # A caller that may not act for an agent cannot request approvals for it: they would use up the agent's limit.
+            # A caller that may not act for an agent cannot request approvals for it: it would use up the agent's limit.
             approvable=caller.binding.may_speak_for(tenant, issuer, agent_id),
             caller=caller.name,
             # An agent that could name its own scopes would choose its own boundary.

@@ -150,7 +150,7 @@ class ContainmentService:
         )
 
     async def reject(self, caller: AuthenticatedCaller, approval_id: str, why: str) -> Intervention:
-        """Reject a request. The next one that needs a person creates another. Raises as `approve`."""
+        """Reject a request; the next one that needs approval creates a new one. Raises the same errors as `approve`."""
         approval, person = await self._decidable_approval(caller, approval_id, why)
         return await self._approvals.decide(approval, person, approve=False, valid_s=0.0)
 
@@ -187,7 +187,9 @@ class ContainmentService:
         return await self._approvals.pin(name, PINNABLE_LEVELS[level], person, valid_s)
 
     async def unpin(self, caller: AuthenticatedCaller, agent: AgentSelector, why: str) -> Intervention:
-        """End the pin of an agent, so that the measured level is used. Raises as `pin`, and 404 without a pin."""
+        """End the pin of an agent, so that the measured level is used. Raises the same errors as `pin`, and 404 without
+        a pin.
+        """
         check_reason("why", why)
         name = self._agents.name(caller, agent)
         pin = await self._approvals.unpin(name, self._attribute(caller, name, why))
@@ -249,8 +251,8 @@ class ContainmentService:
         issuer: str,
         days: float = DEFAULT_DAYS,
     ) -> Sequence[ActingAgent]:
-        """The agents that acted on its behalf, the riskiest, which decides its own risk, first. Looked for by its
-        pseudonym and by its plain name. Raises TenantNotAllowed, ProblemError, Unavailable.
+        """Return the agents that acted for a principal. The riskiest is first and determines its risk. The principal is
+        looked up by pseudonym and plain name. Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         visible_tenants(caller, tenant)
         alias = self._runtime.principal_alias
@@ -300,7 +302,7 @@ class ContainmentService:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Actuation]:
-        """List what actuators did and are to do, last changed first. Raises as `list`.
+        """List what actuators did and will do, last changed first. Raises the same errors as `list`.
 
         An agent that was never above `low` has none. One that was pinned and never seen must be named in full.
         """

@@ -1,4 +1,4 @@
-"""Alerts and dead letters: sent alerts with their status at each target; rejected records, their bytes, and a replay."""
+"""Alerts and dead letters: alerts with their status at each target; rejected records, their bytes, and a replay."""
 
 from __future__ import annotations
 
