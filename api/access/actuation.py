@@ -42,7 +42,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ActuationService:
-    """Delivery of desired states to authorization servers. For one event loop; close it at the end.
+    """Delivers desired states to authorization servers. Use it from one event loop, and close it at the end.
 
     Raises ConfigError.
 
@@ -84,7 +84,7 @@ class ActuationService:
         return DeliveryChannel(ACTION_ROW_KIND, settings, notifier, ACTUATION_DISPATCH_POLICY)
 
     def reconcile(self, agents: Collection[AgentName]) -> None:
-        """Apply a change for agents that has no decision: a person pinned one, or a pin ended."""
+        """Apply a change that no decision announces: a person pinned an agent, or a pin ended."""
         if self.channels and agents:
             task = asyncio.get_running_loop().create_task(self._reconcile(agents))
             self._tasks.add(task)
@@ -117,7 +117,7 @@ class ActuationService:
             await _wait_for_either(self._full_reconciliation_requested, stop, pause_s)
 
     async def close(self) -> None:
-        """Wait for what is under way."""
+        """Wait for deliveries in progress."""
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._http.aclose()

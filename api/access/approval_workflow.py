@@ -1,4 +1,4 @@
-"""Approvals and pins: requests to a person, orders of a person, and how they end.
+"""Approvals and pins: requests to people, decisions of people, and how they end.
 
 The store is the truth. Memory follows it (`synchronise`), and applies at once what this process writes. A request
 that needs a person never waits: it is refused, and can be repeated once a person approved it.
@@ -56,8 +56,6 @@ LOOK_AT_ALL_EVERY_MS = 1_000
 
 @dataclass(eq=False, repr=False)
 class _AskedByCaller:
-    """Approvals that one caller had persons asked for: ids by tenant, with their ends, the first to end first."""
-
     by_tenant: dict[str, OrderedDict[str, int]] = field(default_factory=dict)
     count: int = 0
     looked_at_ms: int = 0
@@ -71,7 +69,6 @@ class _AskedByCaller:
         return len(self.by_tenant.get(tenant, ())) >= self.share()
 
     def share(self) -> int:
-        """Approvals that a tenant may have waiting now."""
         room = MAX_PENDING_PER_CALLER - self.count
         return min(MAX_PENDING_PER_TENANT, max(MIN_PENDING_PER_TENANT, room // SHARE_OF_ROOM))
 
@@ -93,7 +90,7 @@ class _AskedByCaller:
 
 
 class AskedApprovals:
-    """Approvals that were asked for in this process, by who asked. For one event loop."""
+    """Approvals that were requested in this process, by caller. Use it from one event loop."""
 
     def __init__(self, waiting: Callable[[Collection[str]], Collection[str]]) -> None:
         self._waiting = waiting
@@ -103,11 +100,11 @@ class AskedApprovals:
         return sum(asked.count for asked in self._callers.values())
 
     def add(self, caller: str, intervention_id: str, tenant: str, now_ms: int, expires_ms: int) -> None:
-        """Note that *caller* had persons asked about an agent of *tenant*."""
+        """Record that *caller* requested an approval for an agent of *tenant*."""
         self._callers.setdefault(caller, _AskedByCaller()).add(intervention_id, tenant, now_ms, expires_ms)
 
     def has_room(self, caller: str, tenant: str, now_ms: int) -> bool:
-        """True if *caller* may have persons asked about one more agent of *tenant*."""
+        """Return whether *caller* may request one more approval for agents of *tenant*."""
         asked = self._callers.get(caller)
         if asked is None or not asked.is_full(tenant):
             return True
@@ -117,7 +114,6 @@ class AskedApprovals:
         return not asked.is_full(tenant)
 
     def _look_at_all(self, asked: _AskedByCaller, now_ms: int) -> None:
-        """Forget what does not wait any more of all tenants: their room counts, too."""
         if now_ms - asked.looked_at_ms < LOOK_AT_ALL_EVERY_MS:
             return
         asked.looked_at_ms = now_ms
@@ -159,18 +155,19 @@ _CALL_SCOPE = re.compile(f"{CALL_SCOPE_PREFIX}[0-9a-f]{{{CALL_DIGEST_DIGITS}}}|{
 
 
 def without_call_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """*scopes* without those of calls and access paths. Otherwise a client could request a token with such a scope and
-    get an approval that no person has seen."""
+    """Return *scopes* without those of calls and access paths. Otherwise a client could request a token with such a
+    scope and get an approval that no person has seen.
+    """
     return tuple(scope for scope in scopes if not _CALL_SCOPE.fullmatch(scope))
 
 
 def without_path_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """*scopes* but those by which an access path would be trusted."""
+    """Return *scopes* without those that make an access path trusted."""
     return tuple(scope for scope in scopes if not _PATH_SCOPE.fullmatch(scope))
 
 
 class InterventionNotOpen(ProblemError):
-    """Raised if another person decided first, or the time is over; answered with 409."""
+    """Raised if another person decided first, or the request has expired. The answer has status 409."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(ProblemDetails(409, "not_open", "Not open", detail))
@@ -178,7 +175,7 @@ class InterventionNotOpen(ProblemError):
 
 @dataclass(eq=False, repr=False)
 class ApprovalWorkflow:
-    """Requests for approval, and the approvals and pins that persons decide.
+    """Creates approval requests, and applies the approvals and pins that people decide.
 
     The service checks who may decide. What persons and agents wait for uses the executor. Background synchronization
     uses other threads.
@@ -208,7 +205,9 @@ class ApprovalWorkflow:
     def request_approval(
         self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str, caller: str = ""
     ) -> str:
-        """Request an approval unless one waits; returns its id, "" if too many do. Never waits for the store."""
+        """Request an approval unless one is pending. Return its id, or "" if too many are pending. Never waits for the
+        store.
+        """
         requested = tuple(sorted(set(scopes) - {ALL_SCOPES}))
         if not requested and scopes:
             return ""
@@ -252,7 +251,6 @@ class ApprovalWorkflow:
         return approval.intervention_id
 
     def _is_refused(self, caller: str, agent: AgentName, now_ms: int) -> bool:
-        """True if too many approvals are pending for another one, which is counted and logged."""
         waiting = self.active_interventions.pending_count_of_tenant(agent.tenant)
         if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT:
             why = "too many approvals are being written"
@@ -325,7 +323,7 @@ class ApprovalWorkflow:
         return decided
 
     async def pin(self, agent: AgentName, level: RiskLevel, person: Attribution, valid_s: float) -> Intervention:
-        """Fix the level that policy acts on. An earlier pin ends with it. Raises Unavailable."""
+        """Pin the level that the policy uses, which ends an earlier pin. Raises Unavailable."""
         now_ms = self.now_ms()
         new_pin = Intervention(
             record_id(now_ms, "pin", agent.key, person.name, int(level)),
@@ -349,7 +347,7 @@ class ApprovalWorkflow:
         return new_pin
 
     async def unpin(self, agent: AgentName, person: Attribution, but: str = "") -> Intervention | None:
-        """End every pin of an agent, hidden ones too, except *but*. Returns the active one, or None.
+        """End every pin of an agent except *but*, including hidden ones. Return the active one, or None.
 
         Raises Unavailable.
         """
@@ -381,10 +379,10 @@ class ApprovalWorkflow:
         return ended
 
     async def spend(self, approval: Intervention) -> bool:
-        """Spend an approval for one use. Returns False, for no permit, if it is over or the store does not answer."""
+        """Spend a single-use approval. Return False (no permit) if it has ended or the store does not answer."""
         used = msgspec.structs.replace(approval, status="used", updated_ms=_next_update_ms(approval, self.now_ms()))
         try:
-            # One that is given up may still be written: then it is spent, and gave no permit.
+            # A write that timed out may still succeed: then the approval is spent without a permit.
             async with asyncio.timeout(SPEND_TIMEOUT_S):
                 was_open = await self._executor(self._interventions.update, used, approval.status)
         except (Unavailable, TimeoutError) as error:
@@ -403,7 +401,7 @@ class ApprovalWorkflow:
         return was_open
 
     async def synchronise(self) -> None:
-        """Apply what other processes wrote, and record what has expired. Raises Unavailable."""
+        """Apply what other processes wrote, and record which interventions have expired. Raises Unavailable."""
         news = self.active_interventions.apply_changes(
             await asyncio.to_thread(self._interventions.changed_since, self.active_interventions.since_ms)
         )
@@ -421,11 +419,11 @@ class ApprovalWorkflow:
                 self._on_change({intervention.agent})
 
     async def load_open(self) -> None:
-        """Load everything that is open. Raises Unavailable."""
+        """Load all open interventions. Raises Unavailable."""
         self.active_interventions.apply_changes(await asyncio.to_thread(self._interventions.list_open))
 
     async def close(self) -> None:
-        """Wait for requests that are being written."""
+        """Wait for requests that are still being written."""
         if self._tasks:
             await asyncio.gather(*self._tasks)
 
@@ -437,7 +435,6 @@ class ApprovalWorkflow:
         self._apply_and_audit(intervention, action, person.name, person.why)
 
     def _apply_and_audit(self, intervention: Intervention, action: str, by: str, why: str) -> None:
-        """Apply a written intervention in this process, notify the observers, and write its audit event."""
         self.active_interventions.apply_changes([intervention])
         self._orders.write(intervention.agent, action, by, intervention.intervention_id)
         attributes = {
@@ -451,12 +448,14 @@ class ApprovalWorkflow:
 
 
 def _outbox_of(intervention: Intervention) -> list[OutboxRow]:
-    """Rows that announce an intervention: only of pins, which change the level that the policy uses."""
+    """Return the announcements of an intervention: only pins have any, because they change the level that the policy
+    uses.
+    """
     return [build_pin_row(intervention)] if intervention.kind == "pin" else []
 
 
 def _next_update_ms(intervention: Intervention, now_ms: int) -> int:
-    """UTC ms of a change: later than the last change, even if clocks of other processes differ."""
+    """Return a change time (UTC ms) after the last change, even if clocks of other processes differ."""
     return max(now_ms, intervention.updated_ms + 1)
 
 
@@ -465,7 +464,7 @@ def _status_word(intervention: Intervention, now_ms: int) -> str:
 
 
 class Outcome(NamedTuple):
-    """The answer that a request would get: `scopes` are those that remain of a token; None for all."""
+    """The answer that a request would get. `scopes` are the remaining scopes of a token; None means all."""
 
     permitted: bool
     scopes: tuple[str, ...] | None = None
@@ -476,7 +475,8 @@ async def spend_needed(
     identities: Iterable[AgentIdentity],
     judge: Callable[[tuple[Intervention, ...]], Outcome],
 ) -> tuple[Intervention, ...]:
-    """The approvals that were spent for a request; none if it is permitted without, or is not with all of them.
+    """Return the approvals that were spent for a request: none if it is permitted without them, or denied despite all
+    of them.
 
     A verdict never waits for the store. So what it needs is spent first and passed on in `AccessRequest.spent`; other
     approvals for one use do not count.

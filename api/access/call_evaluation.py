@@ -95,7 +95,7 @@ class LiveCallScorer:
         self.missing_because = "the model is not loaded yet"
 
     def use_version(self, version: str) -> None:
-        """Load a version unless it is loaded; blocks while the model is read and verified."""
+        """Load a version unless it is already loaded. Blocks while the model is read and verified."""
         if version == self._tried and self.scorer is not None:
             return
         if not self._gate.is_open():
@@ -115,7 +115,7 @@ class LiveCallScorer:
         self._tried = version
 
     async def follow(self, version: Callable[[], str], stop: asyncio.Event) -> None:
-        """Use the version that *version* returns, until *stop*. A restored model is found."""
+        """Use the version that *version* returns, until *stop*. Picks up a restored model."""
         while not stop.is_set():
             await asyncio.to_thread(self.use_version, version())
             with contextlib.suppress(TimeoutError):
@@ -123,8 +123,6 @@ class LiveCallScorer:
 
 
 def _threshold_texts(scorer: CallScorer) -> dict[str, str]:
-    """Thresholds by effect, for the log, of tenants without separate thresholds; "none" if the history is too short for
-    the budget."""
     return {
         effect: "none" if threshold is None else f"{threshold.anomaly_score:.3f} of {threshold.effect}"
         for effect, threshold in scorer.thresholds.items()
@@ -143,7 +141,7 @@ CALL_DECISIONS: tuple[CallDecision, ...] = ("deny", "step_up", "allow")
 
 
 class CallQuestion(Call, kw_only=True, omit_defaults=False):
-    """A call that an agent is about to make: the members of an event that are known before it.
+    """A call that an agent is about to make: the members of an event that are known before the call.
 
     Attributes:
         arguments_hash: keyed hash of all arguments to the letter; those of `arguments` are of normal forms, and short
@@ -161,7 +159,9 @@ class CallQuestion(Call, kw_only=True, omit_defaults=False):
             raise ValueError("each of `arguments` needs its `hash` in a question: an approval is bound to it")
 
     def bound_members(self) -> bytes:
-        """Members that an approval is bound to: kind, action, effect, task, peer, principal, resource, arguments."""
+        """Return the members that an approval is bound to: kind, action, effect, task, peer, principal, resource,
+        arguments.
+        """
         resource, principal = self.resource or Resource(), self.principal or Principal()
         bound = (
             self.type,
@@ -184,7 +184,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CallEvaluation(NamedTuple):
-    """Answer about one call.
+    """The answer about one call.
 
     Attributes:
         decision: that of the policy, regardless of the mode.
@@ -208,17 +208,16 @@ class CallEvaluation(NamedTuple):
 
     @property
     def would_allow(self) -> bool:
-        """True if the policy allows the call, regardless of the mode."""
+        """Whether the policy allows the call, regardless of the mode."""
         return self.decision == "allow"
 
     @property
     def allow(self) -> bool:
-        """Whether to make the call; always true in shadow mode."""
+        """Whether the agent may make the call; always true in shadow mode."""
         return self.would_allow or not self.by_level.enforced
 
     @property
     def basis(self) -> Literal["model", "level"]:
-        """What decided."""
         return "level" if self.score is None else "model"
 
     @property
@@ -248,7 +247,8 @@ class CallEvaluator:
     async def answer(
         self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None, body: bytes
     ) -> bytes:
-        """The answer to a request's body, as JSON. Waits for the store only if the agent needs an approval for one use.
+        """Return the answer to a request body, as JSON. Waits for the store only if the agent needs a single-use
+        approval.
 
         Raises TenantNotAllowed, ProblemError.
         """
@@ -264,7 +264,7 @@ class CallEvaluator:
             issuer or "",
             agent_id,
             ancestors=tuple(name for name in (call.delegation or ())[:MAX_ACTORS] if name and name != agent_id),
-            # A caller that may not act for an agent cannot request approvals for it: they would use up the agent's own.
+            # A caller that may not act for an agent cannot request approvals for it: it would use up the agent's limit.
             approvable=caller.binding.may_speak_for(tenant, issuer, agent_id),
             caller=caller.name,
             # An agent that could name its own scopes would choose its own boundary.
@@ -308,7 +308,7 @@ class CallEvaluator:
         return CallThreshold(score.threshold.anomaly_score, score.threshold.effect, per_1000)
 
     async def spend_needed(self, access: AccessRequest, call: CallQuestion) -> AccessRequest:
-        """*access* with the approvals for one use that it needs, which are spent for it."""
+        """Spend the single-use approvals that *access* needs, and return it with them."""
 
         def judge(spent: tuple[Intervention, ...]) -> Outcome:
             return self.preview(access._replace(spent=spent), call)
@@ -320,7 +320,7 @@ class CallEvaluator:
         return Outcome(self._judge(access, call)[0].allow)
 
     def evaluate(self, access: AccessRequest, call: CallQuestion, via: str) -> CallEvaluation:
-        """The verdict on a call of an agent that came by *via*. Never waits."""
+        """Return the verdict on a call that came by *via*. Never waits."""
         judged, asked = self._judge(access, call)
         self.counts[via, call.effect or "unknown", judged.decision, judged.basis] += 1
         if judged.decision != "step_up" or not judged.by_level.enforced or not access.approvable:
@@ -332,7 +332,6 @@ class CallEvaluator:
         return judged._replace(approval_id=self._request_approval(access, approvable, judged.by_level.level, text, via))
 
     def _judge(self, access: AccessRequest, call: CallQuestion) -> tuple[CallEvaluation, NativeEvent | None]:
-        """The judgment of level, boundary and model on a call, and the event that was scored, if any."""
         by_level, context = self._policy_evaluator.evaluate(access)
         bound = call.bound_members()
         digest = self._identities.call_digest(*access.identity, bound)
@@ -362,11 +361,10 @@ class CallEvaluator:
         )
 
     def _path_scope(self, access: AccessRequest, path: AccessPath) -> str:
-        """Scope of an approval that trusts an access path of the agent."""
         return PATH_SCOPE_PREFIX + self._identities.access_path_digest(*access.identity, path.encoded())
 
     def _new_path(self, asked: NativeEvent) -> AccessPath | None:
-        """Access path of an unusual call, if it is the only reason to wait for a person."""
+        """Return the access path of an unusual call if it is the only reason to wait for a person."""
         path = AccessPath.of_event(asked)
         if not path.is_told:
             return None
@@ -374,7 +372,6 @@ class CallEvaluator:
         return None if score is None or score.exceeds else path
 
     def _score(self, asked: NativeEvent, announced: bytes, *, trusted: bool) -> tuple[CallScore | None, str]:
-        """The score of a call, or why there is none."""
         live = self._live_scorer
         if live is None:
             return None, "this process asks no model about calls"
@@ -387,7 +384,7 @@ class CallEvaluator:
             return None, FAILED
 
     def _as_event(self, access: AccessRequest, call: CallQuestion, agent_type: str | None) -> NativeEvent:
-        """The call as an event. The agent's type is the one that it is known by: else it would choose its own peers."""
+        """Return the call as an event with the agent's known type: otherwise an agent could choose its peers."""
         details = {name: getattr(call, name) for name in CallDetails.__struct_fields__}
         return NativeEvent(
             time=datetime.fromtimestamp(self._now_ms() / 1000, UTC),
@@ -402,7 +399,7 @@ class CallEvaluator:
     def _request_approval(
         self, access: AccessRequest, scopes: Sequence[str], level: RiskLevel, text: str, via: str
     ) -> str:
-        """Request approval of a call, once; returns the id of the waiting approval, "" if too many wait."""
+        """Request approval of a call once. Return the id of the pending approval, or "" if too many are pending."""
         waiting = self._policy_evaluator.interventions.pending_approval(
             access.identity, scopes, self._now_ms(), MAX_PENDING_PER_AGENT
         )
@@ -415,7 +412,7 @@ class CallEvaluator:
 
 
 def _announced_paths(by_level: Verdict, context: DecisionContext) -> bytes:
-    """Announced access paths of an agent; none while it is suspicious, or its risk may be out of date."""
+    """Return the announced access paths of an agent: none while it is suspicious, or its risk may be out of date."""
     if context.entry is None or by_level.stale:
         return NO_PATHS
     if max(by_level.level, context.entry.summary.level) >= RiskLevel.MEDIUM:
@@ -424,13 +421,13 @@ def _announced_paths(by_level: Verdict, context: DecisionContext) -> bytes:
 
 
 def _unkeyed_digest(bound: bytes) -> str:
-    """Digest of approvals from before digests were keyed. No new ones are stored."""
+    """Return the digest that approvals had before digests were keyed. New ones are never stored."""
     return hashlib.sha256(bound).hexdigest()[:CALL_DIGEST_DIGITS]
 
 
 def decide_by_level(by_level: Verdict, effect: str | None, *, approved: bool) -> tuple[CallDecision, str]:
-    """Decision on a call by the agent's level, and its reason. What holds some scopes for a person holds every call
-    that does more than read, since the scopes that a call needs are not known here.
+    """Return the decision that the agent's level gives, and its reason. A level that holds any scope for a person holds
+    every call that does more than read, because the scopes that a call needs are not known here.
     """
     if not by_level.would_allow and by_level.reason != STEP_UP:
         return "deny", by_level.reason
@@ -440,7 +437,9 @@ def decide_by_level(by_level: Verdict, effect: str | None, *, approved: bool) ->
 
 
 def _request_text(call: CallQuestion, reason: str, score: CallScore | None, new_path: AccessPath | None) -> str:
-    """Text for the person who decides. No targets, arguments or other names: erasures do not search here."""
+    """Return the text for the person who decides. It has no targets, arguments or other names, because erasures do not
+    search here.
+    """
     codes = () if score is None else dict.fromkeys(model_reason.code for model_reason in score.reasons)
     why = f"{reason}: {call.action[:200]}" + (f" ({', '.join(codes)})" if codes else "")
     return why if new_path is None else f"{why}; its access path is new: {new_path.describe()}"
@@ -455,7 +454,6 @@ def read_call_question(body: bytes) -> CallQuestion:
 
 
 def _unreadable_call(reason: str) -> ProblemError:
-    """422 for a body that is not a request about a call."""
     message, at_path, path = reason.rpartition(" - at `")
     errors: list[dict[str, Any]] = [{"path": path.removesuffix("`") if at_path else "$", "reason": message or reason}]
     members = {"errors": errors}
@@ -467,7 +465,7 @@ MAX_CALL_BYTES = 128 * 1024
 
 
 class FastCallRoute(FastAgentRoute):
-    """The route in front of FastAPI."""
+    """Answers the route in front of FastAPI."""
 
     route, method = "/v1/agents/{agent_id}/calls/evaluate", "POST"
 

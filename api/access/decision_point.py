@@ -51,12 +51,14 @@ class AccessDecision(NamedTuple):
     approval_id: str
 
     def risk_claims(self) -> dict[str, Any]:
-        """Claims of risk for a token's resource servers, if the product lets a hook write claims."""
+        """Return the risk claims for a token's resource servers, if the product lets a hook write claims."""
         return {LEVEL_CLAIM: self.verdict.level.label, "policy_version": self.verdict.policy_version}
 
 
 def refusal_members(question: AccessRequest, decided: AccessDecision) -> dict[str, Any]:
-    """Members of a log line about a refusal: the agent, its level and the reason, without principal or scopes."""
+    """Return the members of a log line about a refusal: the agent, its level and the reason, without principal or
+    scopes.
+    """
     return {
         "tenant": question.tenant,
         "issuer": question.issuer,
@@ -69,7 +71,7 @@ def refusal_members(question: AccessRequest, decided: AccessDecision) -> dict[st
 
 @dataclass(eq=False, repr=False)
 class PolicyDecisionPoint:
-    """Decides requests from memory, and counts and records what it decided.
+    """Decides requests from memory, and counts and records its decisions.
 
     Attributes:
         verdict_counts: requests by (way, level, reason, mode).
@@ -89,7 +91,7 @@ class PolicyDecisionPoint:
     def decide(
         self, question: AccessRequest, via: str, fit: Callable[[Verdict], Verdict] | None = None
     ) -> AccessDecision:
-        """The verdict on a request that came by *via* (`hydra`, `ext_authz`, …). Never waits."""
+        """Return the verdict on a request that came by *via* (`hydra`, `ext_authz`, …). Never waits."""
         verdict, context = self.policy_evaluator.evaluate(question)
         if fit is not None:
             verdict = fit(verdict)
@@ -101,11 +103,10 @@ class PolicyDecisionPoint:
 
     @property
     def any_for_one_use(self) -> bool:
-        """True if some agent has an approval for one use."""
+        """Whether any agent has a single-use approval."""
         return self.approval_workflow.active_interventions.any_for_one_use
 
     def _request_approval(self, question: AccessRequest, verdict: Verdict, via: str) -> str:
-        """Request approval of the scopes that a verdict holds; "" if no approval is needed."""
         scopes = without_call_scopes(verdict.held_scopes)
         if verdict.held_scopes and not scopes:
             return ""
@@ -115,11 +116,11 @@ class PolicyDecisionPoint:
         )
 
     def count_failure(self, via: str, *, fails_open: bool) -> None:
-        """Count a request that could not be decided, and how it is answered."""
+        """Count a request that could not be decided, by the answer that it got."""
         self.failure_counts[via, "open" if fails_open else "closed"] += 1
 
     def may_enforce(self, tenant: str) -> bool:
-        """True if the tenant's policy is enforced, or if that cannot be determined. Never raises.
+        """Return whether the tenant's policy is enforced; true if that cannot be determined. Never raises.
 
         If no policy is enforced, no fault of the service may refuse a request.
         """
@@ -129,7 +130,7 @@ class PolicyDecisionPoint:
             return True
 
     def undecided(self, question: AccessRequest, *, allow: bool) -> AccessDecision:
-        """The decision on a request that could not be decided."""
+        """Return the decision on a request that could not be decided."""
         enforced = self.may_enforce(question.tenant)
         verdict = Verdict(
             allow, allow, enforced, RiskLevel.UNKNOWN, UNDECIDED, None, None, False, (), (), allow, False, ""
@@ -139,7 +140,7 @@ class PolicyDecisionPoint:
     async def spend_needed(
         self, identities: Iterable[AgentIdentity], judge: Callable[[tuple[Intervention, ...]], Outcome]
     ) -> tuple[Intervention, ...]:
-        """Approvals for one use that were spent for a request about these agents (`spend_needed`). Never raises."""
+        """Spend the single-use approvals that a request about these agents needs, and return them. Never raises."""
         try:
             return await spend_needed(self.approval_workflow, identities, judge)
         except Exception as error:
@@ -168,7 +169,7 @@ class PolicyDecisionPoint:
 
 
 def _audit_members(verdict: Verdict, question: AccessRequest, lifetime_s: int | None) -> dict[str, Any]:
-    """Members of the audit event about a request and its answer.
+    """Return the members of the audit event about a request and its answer.
 
     Our own decision is in `attributes`, which no feature reads. Otherwise a lifetime that we shorten and restore
     would look like a change of the agent's behavior.
@@ -200,7 +201,7 @@ def _audit_members(verdict: Verdict, question: AccessRequest, lifetime_s: int | 
 
 
 def mode_word(verdict: Verdict) -> str:
-    """The mode of a verdict, as metrics and events name it."""
+    """Return the mode of a verdict, as metrics and events name it."""
     return "enforce" if verdict.enforced else "shadow"
 
 
@@ -216,25 +217,25 @@ class ClientInducedFailure(TrustwatchError):
 
 
 class RequestLimitExceeded(ClientInducedFailure):
-    """A request holds more than a hook takes."""
+    """Raised if a request contains more than a hook accepts."""
 
     code = "too_much"
 
 
 def text_or_empty(value: Any) -> str:
-    """*value* if it is a text, else ""."""
+    """Return *value* if it is a string, otherwise ""."""
     return value if type(value) is str else ""
 
 
 def check_name_length(name: str) -> str:
-    """*name*. Raises RequestLimitExceeded if it is too long for an event."""
+    """Return *name*. Raises RequestLimitExceeded if it is too long for an event."""
     if len(name) > MAX_ID_LENGTH:
         raise RequestLimitExceeded(f"a name has more than {MAX_ID_LENGTH} characters")
     return name
 
 
 def earlier_actors(act: Any, agent: str) -> tuple[str, ...]:
-    """Earlier actors of a delegation chain (`act` of RFC 8693), nearest first; the agent itself is not one of them."""
+    """Return the earlier actors of a delegation chain (`act` of RFC 8693), nearest first, without the agent itself."""
     actors: list[str] = []
     while type(act) is dict and len(actors) <= MAX_ACTORS:
         actors.append(check_name_length(text_or_empty(act.get("sub"))))
@@ -245,7 +246,7 @@ def earlier_actors(act: Any, agent: str) -> tuple[str, ...]:
 
 
 def strictest_decision(decisions: Sequence[AccessDecision]) -> tuple[AccessDecision, int]:
-    """The decision that satisfies all of *decisions*, and the index of the one that decides."""
+    """Return the decision that satisfies all of *decisions*, and the index of the strictest one."""
     decides = min(range(len(decisions)), key=lambda at: _leniency(decisions[at].verdict))
     if len(decisions) == 1:
         return decisions[0], decides
@@ -256,13 +257,15 @@ def strictest_decision(decisions: Sequence[AccessDecision]) -> tuple[AccessDecis
 
 
 def _leniency(verdict: Verdict) -> tuple[bool, bool, int, int]:
-    """Sorts verdicts, the strictest first: denied, waiting for a person, fewest scopes, highest level."""
+    """Return a sort key that puts the strictest verdict first: denied, waiting for a person, fewest scopes, highest
+    level.
+    """
     left_out = len(verdict.refused_scopes) + len(verdict.held_scopes)
     return verdict.would_allow, verdict.step_up ^ verdict.would_allow, -left_out, -verdict.level
 
 
 def _combine(verdicts: Sequence[Verdict], deciding: Verdict) -> Verdict:
-    """One verdict that grants only what each of *verdicts* grants."""
+    """Return one verdict that grants only what each of *verdicts* grants."""
     lifetimes = [one.max_token_lifetime_s for one in verdicts if one.max_token_lifetime_s is not None]
     granted = [one.scopes for one in verdicts if one.scopes is not None]
     scopes = tuple(scope for scope in granted[0] if all(scope in one for one in granted)) if granted else None

@@ -169,12 +169,12 @@ class ReconciliationOut(BaseModel):
 
 
 def interventions_out(page: Page[Intervention]) -> PageOut[InterventionOut]:
-    """A page of pins and approvals as it is answered."""
+    """Return a page of pins and approvals in the format of the API."""
     return PageOut(items=[InterventionOut.of(one) for one in page.items], next_cursor=page.next_cursor)
 
 
 def actuation_out(actuation: Actuation) -> ActuationOut:
-    """An actuation as it is answered; what another version wrote is null."""
+    """Return an actuation in the format of the API; values that another version wrote are null."""
     desired, original = None, None
     with suppress(UnreadableAction):
         desired = decode_desired_state(actuation.desired)

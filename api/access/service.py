@@ -67,7 +67,7 @@ class ActingAgent(NamedTuple):
 
 
 class ContainmentTimes(NamedTuple):
-    """Times from an event to what the authorization server confirmed because of it, s."""
+    """Times in seconds from an event until the authorization server confirmed the resulting state."""
 
     confirmed: int
     p50_s: float
@@ -78,7 +78,9 @@ class ContainmentTimes(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class ContainmentService:
-    """Pins and approvals, blast radius, risk of principals, actuations. For one event loop."""
+    """Manages pins, approvals and actuations, and reports blast radius and risk of principals. Use it from one event
+    loop.
+    """
 
     _runtime: Runtime
     _approvals: ApprovalWorkflow
@@ -97,7 +99,7 @@ class ContainmentService:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Intervention]:
-        """Pins and approvals, newest first; of one agent, if *agent* is given. An unknown one has none.
+        """List pins and approvals, newest first; only those of *agent* if it is given. An unknown agent has none.
 
         Raises TenantNotAllowed, ProblemError, Unavailable.
         """
@@ -111,14 +113,14 @@ class ContainmentService:
     async def get(
         self, caller: AuthenticatedCaller, intervention_id: str, kind: InterventionKind = "approval"
     ) -> Intervention:
-        """One approval or pin. Raises ProblemError (404), Unavailable."""
+        """Return an approval or pin. Raises ProblemError (404), Unavailable."""
         intervention = await self.find(caller, intervention_id)
         if intervention is None or intervention.kind != kind:
             raise not_found_error(kind)
         return intervention
 
     async def find(self, caller: AuthenticatedCaller, intervention_id: str) -> Intervention | None:
-        """One approval or pin; None if this caller knows none of that ID. Raises Unavailable."""
+        """Return an approval or pin, or None if the caller may see none of that id. Raises Unavailable."""
         return await self._executor(
             self._runtime.store.interventions.get, intervention_id, visible_tenants(caller, None)
         )
@@ -133,7 +135,7 @@ class ContainmentService:
         trust_path: bool = False,
         one_use: bool = False,
     ) -> Intervention:
-        """Allow the scopes from now on, for this agent and *valid_s* seconds.
+        """Allow the scopes for this agent for *valid_s* seconds from now.
 
         Raises ProblemError, Unavailable.
         """
@@ -148,12 +150,12 @@ class ContainmentService:
         )
 
     async def reject(self, caller: AuthenticatedCaller, approval_id: str, why: str) -> Intervention:
-        """Reject a request. The next one that needs a person creates another. Raises as `approve`."""
+        """Reject a request; the next one that needs approval creates a new one. Raises the same errors as `approve`."""
         approval, person = await self._decidable_approval(caller, approval_id, why)
         return await self._approvals.decide(approval, person, approve=False, valid_s=0.0)
 
     async def withdraw(self, caller: AuthenticatedCaller, approval_id: str, why: str) -> Intervention:
-        """End an approval before its time. Raises as `approve`."""
+        """End an approval before it expires. Raises the same errors as `approve`."""
         approval, person = await self._decidable_approval(caller, approval_id, why)
         return await self._approvals.end_intervention(approval, person)
 
@@ -185,7 +187,9 @@ class ContainmentService:
         return await self._approvals.pin(name, PINNABLE_LEVELS[level], person, valid_s)
 
     async def unpin(self, caller: AuthenticatedCaller, agent: AgentSelector, why: str) -> Intervention:
-        """End the pin of an agent, so that the measured level is used. Raises as `pin`, and 404 without a pin."""
+        """End the pin of an agent, so that the measured level is used. Raises the same errors as `pin`, and 404 without
+        a pin.
+        """
         check_reason("why", why)
         name = self._agents.name(caller, agent)
         pin = await self._approvals.unpin(name, self._attribute(caller, name, why))
@@ -194,7 +198,7 @@ class ContainmentService:
         return pin
 
     def _attribute(self, caller: AuthenticatedCaller, agent: AgentName, why: str) -> Attribution:
-        """The caller as the author of a decision about *agent*. Raises ProblemError (403) if it is the agent."""
+        """Return the caller as the author of a decision about *agent*. Raises ProblemError (403) if it is the agent."""
         return attribute_to_caller(self._runtime.settings.actuators, caller, agent, why)
 
     # Whom an agent reached, and who acted for a principal.
@@ -202,7 +206,8 @@ class ContainmentService:
     async def blast_radius(
         self, caller: AuthenticatedCaller, agent: AgentSelector, days: float = DEFAULT_DAYS, depth: int = MAX_DEPTH
     ) -> BlastRadiusReport:
-        """Agents it delegated to or called, and theirs, with their own levels; principals it acted for.
+        """Return the agents that it reached, directly or through others, with their levels, and the principals it acted
+        for.
 
         Raises TenantNotAllowed, ProblemError, Unavailable.
         """
@@ -246,8 +251,8 @@ class ContainmentService:
         issuer: str,
         days: float = DEFAULT_DAYS,
     ) -> Sequence[ActingAgent]:
-        """The agents that acted on its behalf, the riskiest, which decides its own risk, first. Looked for by its
-        pseudonym and by its plain name. Raises TenantNotAllowed, ProblemError, Unavailable.
+        """Return the agents that acted for a principal. The riskiest is first and determines its risk. The principal is
+        looked up by pseudonym and plain name. Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         visible_tenants(caller, tenant)
         alias = self._runtime.principal_alias
@@ -270,7 +275,6 @@ class ContainmentService:
         return [msgspec.structs.replace(edge, risk=self._decayed_risk(edge.risk, edge.risk_ms)) for edge in edges]
 
     def _decayed_risk(self, risk: float, at_ms: int) -> float:
-        """Risk of a pair as of now: it decays as that of agents does."""
         half_life_ms = self._runtime.settings.risk.half_life_s * 1000.0
         return round(decayed_score(risk, max(0, self._runtime.now_ms() - at_ms), half_life_ms), 4)
 
@@ -298,7 +302,7 @@ class ContainmentService:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Actuation]:
-        """List what actuators did and are to do, last changed first. Raises as `list`.
+        """List what actuators did and will do, last changed first. Raises the same errors as `list`.
 
         An agent that was never above `low` has none. One that was pinned and never seen must be named in full.
         """
@@ -310,7 +314,7 @@ class ContainmentService:
         return await self._executor(self._runtime.store.actuations.page, tenants, name, target, limit, cursor)
 
     def informed_actuators(self, name: AgentName) -> Sequence[str]:
-        """Authorization servers that restrict an agent. Without one, issued tokens are not revoked."""
+        """Return the authorization servers that restrict an agent. Without one, issued tokens are not revoked."""
         return [
             actuator.name
             for actuator in self._runtime.settings.actuators
@@ -318,7 +322,9 @@ class ContainmentService:
         ]
 
     async def containment_times(self, caller: AuthenticatedCaller) -> ContainmentTimes:
-        """Time from a decision to its desired state at the server, for states that events led to. Raises as `list`."""
+        """Return the times from decisions to desired states at the server, for states that events led to. Raises as
+        `list`.
+        """
         actuations = (await self.actuations(caller, limit=MAX_ACTUATIONS_READ)).items
         times = sorted(
             (actuation.confirmed_ms - actuation.caused_ms) / 1000
@@ -330,7 +336,7 @@ class ContainmentService:
         return ContainmentTimes(len(times), p50_s, p99_s, statuses.count("failed"), statuses.count("wanted"))
 
     async def reconcile(self, caller: AuthenticatedCaller, target: str, tenant: str | None = None) -> int:
-        """Compare every agent that is restricted, or should be, with a server. Returns their number.
+        """Compare every agent that is restricted, or should be, with a server. Return their number.
 
         Raises TenantNotAllowed, ProblemError, Unavailable.
         """

@@ -47,7 +47,9 @@ class CallerProofs:
         self._hosts = AllowedHosts(self._listen)
 
     def check(self, caller: AuthenticatedCaller, presented: PresentedToken, scope: MutableMapping[str, Any]) -> None:
-        """Raise InvalidToken unless the request proves what the caller's token is bound to. Once for each request."""
+        """Raise InvalidToken unless the request proves possession of the key of the caller's token. Runs once per
+        request.
+        """
         if scope.get(PROVEN) == presented.token:
             return
         headers = scope["headers"]
@@ -67,7 +69,7 @@ class CallerProofs:
         scope[PROVEN] = presented.token
 
     def _url(self, scope: MutableMapping[str, Any]) -> str:
-        """URL of a request as its client called it; "" if it names another service."""
+        """Return the URL that the client called, or "" if it names another service."""
         path: str = scope["raw_path"].decode("latin-1")
         if self._listen.public_url is not None:
             return self._listen.public_url.rstrip("/") + path

@@ -1,7 +1,7 @@
 """Activity of the fleet as this process saw it: risk over time, rates and counts by level.
 
-Bounded: so many agents, so many points of each. A full trail loses every other point, so that it goes back as far as
-before, more coarsely. It ends with the process; then decisions are all that is known of earlier times.
+The number of agents and of points per agent is bounded. A full series drops every other point, so that it covers the
+same period more coarsely. It is lost when the process ends; then only decisions show earlier times.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ LEVEL_COUNTS_VALID_S = 1.0  # Counts of levels are good for so long, s: many pag
 
 @dataclass(eq=False, repr=False)
 class RiskSeries:
-    """Risk over time of the agents, *max_agents* at most, whose risk changed last. For one event loop."""
+    """Keeps the risk over time of the *max_agents* agents whose risk changed last. Use it from one event loop."""
 
     max_agents: int = MAX_SERIES
 
     def __post_init__(self) -> None:
-        # Not one of cachetools: only a new point counts as use, and one is looked for at every update of the risk view.
+        # Not a cachetools cache: only a new point counts as use, but every update of the risk view does a lookup.
         self._series: OrderedDict[int, tuple[array[int], array[float]]] = OrderedDict()
 
     def record(self, summary: AgentSummary) -> None:
-        """Add the risk of an agent at a time."""
         key, risk, at_ms = summary.name.key, summary.risk_score, summary.evaluated_ms
         track = self._series.get(key)
         if track is None:
@@ -62,13 +61,13 @@ class RiskSeries:
             self._series[key] = times[::2], risks[::2]
 
     def points(self, key: int) -> list[tuple[int, float]]:
-        """(UTC ms, risk) of an agent over time, oldest first."""
+        """Return (UTC ms, risk) of an agent over time, oldest first."""
         return list(zip(*self._series.get(key, ((), ())), strict=True))
 
 
 @dataclass(eq=False, repr=False)
 class ActivitySampler:
-    """Samples of the pipeline, agents by level, and how their risk moved. For one event loop."""
+    """Samples the pipeline, the agents by level, and how their risk changed. Use it from one event loop."""
 
     services: Runtime
 
@@ -89,12 +88,11 @@ class ActivitySampler:
             await asyncio.sleep(SAMPLE_INTERVAL_S)
 
     def sample(self) -> None:
-        """Take a sample now."""
         done = self.services.pipeline_status.work_counts.get("events", 0)
         self._samples.append((self.services.now_ms(), done))
 
     def note_components(self) -> dict[str, tuple[bool, int]]:
-        """Look at the parts of the service; those that did not change keep their time."""
+        """Read the status of the service's components; those that did not change keep their time."""
         states = component_states(self.services)
         for name, fine in states.items():
             if self.component_changes.get(name, (None, 0))[0] != fine:
@@ -102,7 +100,7 @@ class ActivitySampler:
         return {name: self.component_changes[name] for name in states}
 
     def throughput_series(self) -> list[tuple[int, float]]:
-        """(UTC ms, events per second that were judged until then) of each sample but the first.
+        """Return (UTC ms, events judged per second until then) of each sample except the first.
 
         A restarted pipeline counts from 0 again.
         """
@@ -113,13 +111,13 @@ class ActivitySampler:
         return rates
 
     def throughput(self, over_s: float = 60.0) -> float | None:
-        """Events per second lately; None = not known yet."""
+        """Return the recent events per second, or None if not known yet."""
         rates = self.throughput_series()
         recent = [rate for at_ms, rate in rates if at_ms > rates[-1][0] - over_s * 1000]
         return sum(recent) / len(recent) if recent else None
 
     async def level_counts(self, tenants: Collection[str] | None) -> dict[str, int]:
-        """Agents of the *tenants* (None = all) by level, a second old at most."""
+        """Return the number of agents of the *tenants* (None = all) by level, at most a second old."""
         async with self._count_lock:
             now_s, cached = self.services.monotonic(), self._cached_counts
             if cached is None or now_s - cached[0] >= LEVEL_COUNTS_VALID_S:
@@ -132,7 +130,7 @@ class ActivitySampler:
         return by_level
 
     async def known_tenants(self) -> list[str]:
-        """Tenants that have agents, by name."""
+        """Return the tenants that have agents, sorted by name."""
         await self.level_counts(None)
         assert self._cached_counts is not None
         return sorted({tenant for tenant, _ in self._cached_counts[1]})

@@ -49,7 +49,7 @@ LINK_VALID_S = 86_400.0
 
 
 def issue_login_code(data_dir: Path, now_s: float) -> str:
-    """A code that signs in once within a day. Raises OSError."""
+    """Return a code that signs in once within a day. Raises OSError."""
     folder = data_dir / LINKS_FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in folder.iterdir():
@@ -63,7 +63,7 @@ def issue_login_code(data_dir: Path, now_s: float) -> str:
 
 
 def redeem_login_code(data_dir: Path, code: str, now_s: float) -> bool:
-    """True if *code* may sign in now; it is used up then."""
+    """Return whether *code* may sign in now, and use it up."""
     file = data_dir / LINKS_FOLDER / _file_name(code)
     if _expired(file, now_s):
         return False
@@ -95,7 +95,7 @@ SessionState = Literal["lasts", "idle", "over"]
 
 
 class ConsoleSession(msgspec.Struct, frozen=True):
-    """One person that is signed in. Times are seconds since 1970."""
+    """A signed-in person. Times are seconds since 1970."""
 
     session_id: str
     subject: str  # `sub` at the provider
@@ -107,7 +107,7 @@ class ConsoleSession(msgspec.Struct, frozen=True):
 
 
 class PendingSignIn(msgspec.Struct, frozen=True):
-    """A sign-in that is under way at the provider."""
+    """A sign-in in progress at the provider."""
 
     state: str
     nonce: str
@@ -121,7 +121,7 @@ SESSION_S, IDLE_S = 28_800.0, 3_600.0
 
 
 class ConsoleSessions:
-    """Seals and opens cookies with a *key* of 32 secret bytes or more."""
+    """Seals and opens cookies with a secret *key* of at least 32 bytes."""
 
     def __init__(self, key: bytes, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -130,37 +130,37 @@ class ConsoleSessions:
         self._forms = _derive_key(key, b"form")
 
     def seal(self, session: ConsoleSession) -> str:
-        """The session as the value of its cookie."""
+        """Return the cookie value of the session."""
         return self._seal(self._sessions, session)
 
     def open(self, cookie: str) -> ConsoleSession | None:
-        """The session that *cookie* holds, if it still lasts."""
+        """Return the session in *cookie*, if it is still valid."""
         session = self._open(self._sessions, cookie, ConsoleSession)
         return session if session is not None and self.state(session) == "lasts" else None
 
     def state(self, session: ConsoleSession) -> SessionState:
-        """Return the state of a session that was not ended. A younger copy of an idle one may still be valid."""
+        """Return the state of a session that was not ended. A newer copy of an idle session may still be valid."""
         now = self._clock()
         if session.began_s + SESSION_S <= now:
             return "over"
         return "idle" if session.used_s + IDLE_S <= now else "lasts"
 
     def renew(self, session: ConsoleSession) -> ConsoleSession | None:
-        """Return the session as used now; None if the cookie is recent enough."""
+        """Return the session with its last use set to now, or None if the cookie is recent enough."""
         now = self._clock()
         return msgspec.structs.replace(session, used_s=now) if now - session.used_s >= RENEW_AFTER_S else None
 
     def seal_sign_in(self, under_way: PendingSignIn) -> str:
-        """The value of the cookie of a sign-in."""
+        """Return the cookie value of a sign-in."""
         return self._seal(self._sign_ins, under_way)
 
     def open_sign_in(self, cookie: str) -> PendingSignIn | None:
-        """The sign-in that *cookie* holds, if it is not too old."""
+        """Return the sign-in in *cookie*, if it is not too old."""
         sign_in = self._open(self._sign_ins, cookie, PendingSignIn)
         return sign_in if sign_in is not None and 0 <= self._clock() - sign_in.began_s < SIGN_IN_TIMEOUT_S else None
 
     def form_token(self, session: ConsoleSession) -> str:
-        """Token that every form and request of a session's pages has to carry."""
+        """Return the token that every form and request of the session's pages must send."""
         return hmac.new(self._forms, session.session_id.encode(), hashlib.sha256).hexdigest()
 
     def _seal(self, box: Fernet, value: msgspec.Struct) -> str:
@@ -180,7 +180,9 @@ def _derive_key(key: bytes, use: bytes) -> bytes:
 
 
 def session_key(settings: ConsoleSettings, data_dir: Path) -> bytes:
-    """The key of the settings, else that of *data_dir*, which is made on first use (mode 0600). Raises ConfigError."""
+    """Return the key of the settings, or that of *data_dir*, which is created on first use (mode 0600). Raises
+    ConfigError.
+    """
     if settings.session_key is not None:
         return settings.session_key.reveal().encode()
     path = data_dir / KEY_FILE
@@ -205,12 +207,14 @@ MAX_NAME_LENGTH = 200
 
 
 def matching_grant(claims: Mapping[str, Any], grants: tuple[ConsoleGrantSettings, ...]) -> ConsoleGrantSettings | None:
-    """The first grant that the claims of a person fit; None = the person may not look at all."""
+    """Return the first grant that matches the claims of a person, or None if the person has no access."""
     return next((grant for grant in grants if _claim_matches(_claim_at(claims, grant.claim), grant.value)), None)
 
 
 def _claim_at(claims: Mapping[str, Any], path: str) -> Any:
-    """`realm_access.roles` → `claims["realm_access"]["roles"]`; a claim whose name itself has dots is found first."""
+    """Resolve `realm_access.roles` to `claims["realm_access"]["roles"]`; a claim whose name contains the dots takes
+    precedence.
+    """
     if path in claims:
         return claims[path]
     value: Any = claims
@@ -232,7 +236,7 @@ def _claim_matches(claim: Any, value: str) -> bool:
 
 
 def new_session(claims: Mapping[str, Any], grant: str, name_claim: str, now_s: float) -> ConsoleSession:
-    """A new session of the person whom the claims name."""
+    """Return a new session of the person in the claims."""
     named = claims.get(name_claim)
     name = named if isinstance(named, str) and named else str(claims["sub"])
     shown = next(
@@ -255,7 +259,7 @@ def new_development_session(now_s: float) -> ConsoleSession:
 
 
 def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> AuthenticatedCaller | None:
-    """Return the caller of a session under the current settings; None if they no longer grant it anything."""
+    """Return the caller of a session under the current settings, or None if they no longer grant it any access."""
     oidc = settings.oidc
     if session.grant:
         grant = next((one for one in (() if oidc is None else oidc.grants) if one.name == session.grant), None)
@@ -267,7 +271,7 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
         issuer, client_id = "urn:trustwatch:console", ""
     else:
         return None
-    # For refused records that an administrator sends in again.
+    # For rejected records that an administrator replays.
     speaks = ("*",) if SCOPE_ADMIN in scopes else ()
     binding = SourceBinding(EventSourceSettings(f"{CONSOLE_NAME_PREFIX}{session.name}", tenants, speaks, speaks))
     ends_s = session.began_s + SESSION_S
@@ -281,7 +285,8 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
 class SessionCookies:
     """Reads and writes the cookies of sessions and sign-ins.
 
-    *secure*: the console is reached over https. Else *port* is in their names: browsers share cookies between ports.
+    *secure*: the console is served over https. If not, *port* is in the names, because browsers share cookies between
+    ports.
     """
 
     sessions: ConsoleSessions
@@ -294,20 +299,20 @@ class SessionCookies:
         self.sign_in_name = "__Host-trustwatch-sign-in" if self.secure else f"trustwatch-sign-in-{self.port}"
 
     def read(self, request: Request) -> ConsoleSession | None:
-        """The session of a request, if it has one that lasts."""
+        """Return the session of a request, if it has a valid one."""
         return self.sessions.open(request.cookies.get(self.session_name, ""))
 
     def write(self, request: Request, session: ConsoleSession | None) -> None:
-        """Have the answer to *request* set the session; None removes it."""
+        """Set the session cookie on the answer to *request*; None deletes it."""
         sealed = "" if session is None else self.sessions.seal(session)
         self._set(request, self.session_name, sealed, 0 if session is None else None)
 
     def read_sign_in(self, request: Request) -> PendingSignIn | None:
-        """The sign-in that the browser of *request* has under way."""
+        """Return the sign-in that is in progress in the browser of *request*."""
         return self.sessions.open_sign_in(request.cookies.get(self.sign_in_name, ""))
 
     def write_sign_in(self, request: Request, under_way: PendingSignIn | None) -> None:
-        """Have the answer to *request* remember a sign-in; None forgets it."""
+        """Set the sign-in cookie on the answer to *request*; None deletes it."""
         sealed = "" if under_way is None else self.sessions.seal_sign_in(under_way)
         self._set(request, self.sign_in_name, sealed, 0 if under_way is None else SIGN_IN_TIMEOUT_S)
 
@@ -341,12 +346,12 @@ _log = structlog.get_logger(__name__)
 
 
 class DatabaseAway(Unavailable):
-    """The database does not answer whether a session was ended."""
+    """Raised if the database does not answer whether a session was ended."""
 
 
 @dataclass(eq=False, repr=False)
 class EndedSessions:
-    """Ends of sessions, in the database and, so that some requests need none, in memory. For one event loop."""
+    """Stores ended sessions in the database, and caches them in memory. Use it from one event loop."""
 
     metadata: MetadataStore
     clock: Callable[[], float]
@@ -361,13 +366,13 @@ class EndedSessions:
         self._saving: set[asyncio.Task[None]] = set()
 
     def note_begun(self, session: ConsoleSession) -> None:
-        """Remember that a session began."""
+        """Record that a session began."""
         self._lasted[session.session_id] = None
 
     async def end(self, session: ConsoleSession) -> bool:
-        """End a session and all copies of its cookie; returns False if only this process knows it so far.
+        """End a session and all copies of its cookie. Return False if only this process has recorded it so far.
 
-        Then it is written as soon as the database answers, unless the process ends before.
+        In that case it is written when the database answers, unless the process ends first.
         """
         key = _key(session)
         self._ended[session.session_id] = self._unsaved[key] = None
@@ -395,13 +400,13 @@ class EndedSessions:
         return ended
 
     async def run(self) -> None:
-        """Write ends that the database did not take, until cancelled."""
+        """Write ends that could not be saved to the database, until cancelled."""
         while True:
             await asyncio.sleep(SAVE_EVERY_S)
             await self.save_waiting()
 
     async def save_waiting(self) -> None:
-        """Write the ends that the database did not take so far."""
+        """Write the ends that could not be saved to the database so far."""
         for key in list(self._unsaved):
             await self._save(key)
             if key in self._unsaved:
@@ -436,11 +441,11 @@ class EndedSessions:
 
 
 def _key(session: ConsoleSession) -> str:
-    """Key of a session's end. It begins with the latest expiry of the session under any settings."""
+    """Return the key of a session's end. It begins with the latest expiry of the session under any settings."""
     digest = hashlib.sha256(session.session_id.encode()).hexdigest()[:32]
     return f"{KEY_PREFIX}{_moment(session.began_s + MAX_SESSION_S)}/{digest}"
 
 
 def _moment(at_s: float) -> str:
-    """UTC milliseconds as text that sorts by time."""
+    """Return UTC milliseconds as text that sorts by time."""
     return f"{int(at_s * 1000):015d}"

@@ -1,4 +1,4 @@
-"""Lists: filters, columns and order of an address (which a bookmark keeps), files of rows, and escalations."""
+"""Lists: filters, columns and order from the URL (which a bookmark keeps), files of rows, and escalations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_STEP_INTERVAL_MS: Final = HOUR_MS  # Longest time between two steps of one c
 
 
 class LevelStep(NamedTuple):
-    """A change of an agent's level; *agent* is any value that names it, *at_ms* UTC."""
+    """A change of an agent's level. *agent* is any value that identifies it; *at_ms* is UTC."""
 
     agent: object
     before: int
@@ -33,7 +33,7 @@ class LevelStep(NamedTuple):
 
 
 class Escalation(NamedTuple, Generic[T]):
-    """One entry of a list: an item alone, or the steps of one climb, newest first."""
+    """One entry of a list: a single item, or the steps of one climb, newest first."""
 
     steps: Sequence[T]
     newest: T
@@ -41,7 +41,7 @@ class Escalation(NamedTuple, Generic[T]):
 
 
 def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | None]) -> list[Escalation[T]]:
-    """*items* (newest first) with the steps of each climb together, at the place of the newest.
+    """Group the steps of each climb in *items* (newest first), at the position of the newest.
 
     A climb is rises of one agent, each from the level at which the one before it ended and within
     `MAX_STEP_INTERVAL_MS` of it; what other agents do meanwhile does not end it, a fall of the agent itself does. Of a
@@ -69,7 +69,7 @@ def _leads_to(step: LevelStep, later: LevelStep) -> bool:
 
 
 def level_step_of(decision: Decision) -> LevelStep:
-    """The step that a decision is."""
+    """Return the level step of a decision."""
     return LevelStep(decision.agent.key, decision.previous_level, decision.level, decision.event_time_ms)
 
 
@@ -77,7 +77,7 @@ MAX_FILTER_LENGTH: Final = 2048
 
 
 class ListColumns(NamedTuple):
-    """Columns of a list."""
+    """The columns of a list."""
 
     headings: Mapping[str, str]  # by the name of the column, in order
     leading: str  # the column that is always shown: it leads to what a row is about
@@ -85,13 +85,13 @@ class ListColumns(NamedTuple):
     order: str  # the column that orders the rows (`sort`), `-` before it if the last come first; "" = as they come
 
     def links(self, filters: Mapping[str, Any]) -> dict[str, Any]:
-        """Parameters of links to other rows of the list: its filters, columns and order."""
+        """Return the parameters of links to other pages of the list: its filters, columns and order."""
         columns = self.shown if len(self.shown) < len(self.headings) else ()
         return {**filters, "column": columns, "sort": self.order}
 
 
 def list_columns(request: Request, headings: Mapping[str, str], leading: str) -> ListColumns:
-    """Columns and order that *request* asks for."""
+    """Return the columns and order that *request* selects."""
     asked = headings.keys() & set(request.query_params.getlist("column"))
     shown = [name for name in headings if not asked or name in asked or name == leading]
     order = request.query_params.get("sort", "")
@@ -99,7 +99,7 @@ def list_columns(request: Request, headings: Mapping[str, str], leading: str) ->
 
 
 def text_filters(*names: str, **defaults: str) -> Callable[[Request], dict[str, str]]:
-    """A dependency: the filters of a list from its URL; "" = not given."""
+    """Dependency: the filters of a list from its URL; "" = not given."""
 
     def asked(request: Request) -> dict[str, str]:
         given = {name: request.query_params.get(name, defaults.get(name, "")).strip() for name in (*defaults, *names)}
@@ -156,14 +156,16 @@ async def list_file(
 
 
 def optional_time(at_ms: int) -> str | None:
-    """A time as rows have it; None = there was none."""
+    """Return a time in the format of rows, or None if there was none."""
     return format_rfc3339(at_ms) if at_ms else None
 
 
 def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table. What a spreadsheet would take for a formula gets an apostrophe before it, inside of texts, too."""
+    """Return the rows as CSV. Text that a spreadsheet would read as a formula is prefixed with an apostrophe, also
+    inside cells.
+    """
     out = io.StringIO()
-    # Quotes do not keep a text whole: what parts at semicolons sees none open after the first comma.
+    # Quotes do not protect text: a program that splits at semicolons sees no open quote after the first comma.
     writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\r\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for row in rows:
@@ -188,7 +190,7 @@ def _as_cell(value: Any) -> Any:
 
 
 def _as_part(text: str) -> str:
-    """Text behind a sign that parts cells, or that sign; an apostrophe is put before the sign of a formula.
+    """Return a separator with the text after it; an apostrophe is inserted before the sign of a formula.
 
     Quotation marks are passed over, too: those of a text are doubled, which has no effect at the beginning of a cell.
     """
@@ -197,7 +199,9 @@ def _as_part(text: str) -> str:
 
 
 def _is_formula(text: str) -> bool:
-    """True if a spreadsheet might calculate *text*: some trim what is blank or not seen first, or read wide signs."""
+    """Return whether a spreadsheet might calculate *text*: some trim leading blanks and invisible characters, or read
+    wide signs.
+    """
     begin = next((at for at, sign in enumerate(text) if not _is_unseen(sign)), len(text))
     return _is_formula_sign(text[begin : begin + 1]) or not {"\t", "\r", "\n"}.isdisjoint(text[:begin])
 

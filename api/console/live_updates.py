@@ -2,7 +2,7 @@
 
 Events carry no risk data but names and levels of the person's own tenants: `change` (some agent's level changed),
 `agent-…` (that of one agent, by a digest of its name), `opened` (earlier events were not received), `said` (a sentence
-for people who listen to the page), `tick` (figures moved on), `end` (the session is over).
+for people who listen to the page), `tick` (figures changed), `end` (the session is over).
 
 Opening a stream is not use of the session, and the stream ends with the session. If the session only seems idle here
 (a click renewed a younger copy of its cookie), the stream is closed, and the browser opens the next one with its
@@ -45,7 +45,7 @@ router = APIRouter()
 
 
 def agent_event_name(tenant: str, agent_id: str) -> str:
-    """Name of the event about an agent: an agent's name may hold any character, an event's may not."""
+    """Return the name of the event about an agent, a digest because event names may not contain every character."""
     return "agent-" + hashlib.sha256(f"{tenant}\x1f{agent_id}".encode()).hexdigest()[:16]
 
 
@@ -106,7 +106,7 @@ async def _update_events(
 
 
 async def _gather_changes(subscription: LevelChangeSubscription) -> list[LevelChange]:
-    """Changes of a short interval; empty if nothing happened. Raises SubscriptionEnded."""
+    """Return the changes of a short interval, empty if there are none. Raises SubscriptionEnded."""
     first = await subscription.next_change(TICK_INTERVAL_S)
     if first is None:
         return []

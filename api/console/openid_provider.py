@@ -42,13 +42,13 @@ DISCOVERY_PATH = "/.well-known/openid-configuration"
 
 
 class ProviderUnavailable(TrustwatchError):
-    """The provider does not answer, or its answer is invalid: no person can sign in now."""
+    """Raised if the provider does not answer or its answer is invalid: no person can sign in now."""
 
     code = "provider_unavailable"
 
 
 class SignInRefused(TrustwatchError):
-    """This sign-in has failed; another attempt may succeed."""
+    """Raised if this sign-in has failed; another attempt may succeed."""
 
     code = "sign_in_refused"
 
@@ -105,7 +105,7 @@ class OpenIdProvider:
         self._jwks = self._http = None
 
     async def metadata(self) -> ProviderMetadata:
-        """Metadata of the provider, read again every hour. Raises ProviderUnavailable."""
+        """Return the metadata of the provider, which is reloaded every hour. Raises ProviderUnavailable."""
         async with self._lock:
             now = self.clock()
             if self._metadata is not None and now - self._metadata[1] < METADATA_VALID_S:
@@ -134,7 +134,7 @@ class OpenIdProvider:
         return metadata
 
     async def begin_sign_in(self, back: str) -> tuple[str, PendingSignIn]:
-        """Return the URL for the browser, and what to remember until it comes back. Raises ProviderUnavailable."""
+        """Return the URL for the browser, and the state to keep until it returns. Raises ProviderUnavailable."""
         metadata = await self.metadata()
         under_way = PendingSignIn(
             secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48), back, self.clock()
@@ -154,7 +154,7 @@ class OpenIdProvider:
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}", under_way
 
     async def finish_sign_in(self, answer: Mapping[str, str], under_way: PendingSignIn | None) -> Mapping[str, Any]:
-        """Claims of the person that the provider sent back with the parameters *answer*.
+        """Return the claims of the person whom the provider sent back with the parameters *answer*.
 
         Raises SignInRefused, ProviderUnavailable.
         """
@@ -211,7 +211,6 @@ class OpenIdProvider:
         raise AssertionError("the second attempt returns or raises")
 
     async def _provider_keys(self, metadata: ProviderMetadata) -> tuple[IssuerSettings, JwksCache]:
-        """Keys of the provider, kept as those of token issuers are."""
         if self._jwks is None or self._jwks[0] != metadata.jwks_uri:
             if self._jwks is not None:
                 await self._jwks[2].close()
@@ -240,7 +239,7 @@ class OpenIdProvider:
         return {**more, **claims}
 
     async def _fetch(self, method: str, url: str, **request: Any) -> bytes:
-        """The body of a 200. Raises SignInRefused for a 400, else ProviderUnavailable."""
+        """Return the body of a 200. Raises SignInRefused for a 400, otherwise ProviderUnavailable."""
         if self._http is None:
             self._http = make_http_client(self.ca_file)
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", **request.pop("headers", {})}
@@ -263,5 +262,5 @@ class OpenIdProvider:
 
 
 def _error_code_text(text: str) -> str:
-    """An error code of the provider, in the characters that such a code has."""
+    """Return an error code of the provider, reduced to the characters that such a code may have."""
     return "".join(sign for sign in text[:64] if sign.isalnum() or sign in "_-. ") or "unreadable"

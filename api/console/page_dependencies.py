@@ -43,7 +43,7 @@ which a browser opens again whenever it breaks, and which can have no header."""
 
 
 class SignInNeeded(TrustwatchError):
-    """Raised for a request without a session: pages lead to the sign-in."""
+    """Raised for a request without a session; pages redirect to the sign-in."""
 
     code = "sign_in_needed"
 
@@ -64,13 +64,12 @@ class ConsoleContext:
 
     @property
     def runtime(self) -> Runtime:
-        """Everything that the application uses."""
         return self.services.get(Runtime)
 
 
 @dataclass(frozen=True)
 class PageRequest:
-    """One request of a person who is signed in. `form_token` goes into every form."""
+    """A request of a signed-in person. `form_token` goes into every form."""
 
     request: Request
     console: ConsoleContext
@@ -81,35 +80,35 @@ class PageRequest:
 
     @property
     def is_part(self) -> bool:
-        """True if a script asks for a part of a page."""
+        """Whether a script requests a part of a page."""
         return "hx-request" in self.request.headers
 
     def has(self, scope: str) -> bool:
-        """True if the person has *scope*."""
+        """Return whether the person has *scope*."""
         return scope in self.caller.scopes
 
     def get(self, kind: type[T]) -> T:
-        """The service of that type. Raises MissingService."""
+        """Return the service of that type. Raises MissingService."""
         return self.console.services.get(kind)
 
     def find(self, kind: type[T]) -> T | None:
-        """The service of that type; None = this process has none."""
+        """Return the service of that type, or None if this process has none."""
         return self.console.services.find(kind)
 
     def render(self, template: str, status: int = 200, **values: Any) -> Response:
-        """A template as an answer; see `PageRenderer.page`."""
+        """Render a template as an answer; see `PageRenderer.page`."""
         return self.console.renderer.page(self.request, template, self, status, **values)
 
 
 def console_of(request: Request) -> ConsoleContext:
-    """The console that serves *request*."""
+    """Return the console that serves *request*."""
     console = request.app.state.console
     assert isinstance(console, ConsoleContext)
     return console
 
 
 async def read_form(request: Request) -> Mapping[str, str]:
-    """The form in the body of a request, read once; of a field that comes twice the first counts.
+    """Read the form in the request body once. If a field occurs twice, the first value counts.
 
     Raises ProblemError (413).
     """
@@ -135,7 +134,7 @@ async def read_form(request: Request) -> Mapping[str, str]:
 
 
 def number_of_form(form: Mapping[str, str], name: str, default: str = "") -> float:
-    """A number of a form. Raises ProblemError (422)."""
+    """Return a number from a form. Raises ProblemError (422)."""
     try:
         return float(form.get(name, default))
     except ValueError:
@@ -143,7 +142,7 @@ def number_of_form(form: Mapping[str, str], name: str, default: str = "") -> flo
 
 
 async def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:
-    """Return the visit of the person who is signed in; a *quiet* one is not an action of the person.
+    """Return the request of the signed-in person; a *quiet* one is not an action of the person.
 
     Raises SignInNeeded, Unavailable.
     """
@@ -177,7 +176,7 @@ async def check_form_origin(request: Request, visit: PageRequest) -> None:
 
 
 def require_console_scope(scope: str, *, quiet: bool = False) -> Callable[[Request], Awaitable[PageRequest]]:
-    """A dependency: the visit of a person with *scope* ("" = any person who is signed in).
+    """Dependency: the request of a person with *scope* ("" = any signed-in person).
 
     *quiet* as for `page_request_of`.
     """

@@ -1,4 +1,4 @@
-"""Rendering of pages, and static files that are known by their content."""
+"""Rendering of pages, and static files named by their content."""
 
 from __future__ import annotations
 
@@ -29,8 +29,6 @@ IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
 
 
 class StaticAsset(NamedTuple):
-    """One file."""
-
     body: bytes
     media_type: str
     digest: str
@@ -48,14 +46,14 @@ class StaticAssets(dict[str, StaticAsset]):
             self[file.relative_to(root).as_posix()] = asset
 
     def url(self, path: str) -> str:
-        """URL of a file, under a name that changes with its content. Raises KeyError."""
+        """Return the URL of a file, with a name that changes with its content. Raises KeyError."""
         return f"{STATIC_URL_PREFIX}{path}?v={self[path].digest}"
 
 
 class MenuEntry(NamedTuple):
-    """One page. *scope* is what a person needs to see it; others do not see the entry either.
+    """A page in the menu. *scope* is what a person needs to see the page and its entry.
 
-    *badge* is the path of a part with how much waits there; "" = nothing is counted. *key* leads there after `g`.
+    *badge* is the path of a part with how much waits there; "" = nothing is counted. *key* opens the page after `g`.
     """
 
     title: str
@@ -71,7 +69,7 @@ LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium
 
 
 def template_environment(finalize: Callable[[Any], Any] | None = None) -> jinja2.Environment:
-    """Templates of the console, which escape everything that comes from outside."""
+    """Return the template environment of the console, which escapes all external values."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "templates"),
         autoescape=True,
@@ -128,7 +126,7 @@ class PageRenderer:
         return HTMLResponse(self._environment.get_template(template).render(given), status)
 
     def time_with_age(self, at_ms: int) -> Markup:
-        """A time as UTC with its age, for people and machines; 0 is never."""
+        """Render a UTC time with its age, for people and machines; 0 means never."""
         if not at_ms:
             return Markup("never")
         age = relative_age((self.now_ms() - at_ms) / 1000)
@@ -138,16 +136,16 @@ class PageRenderer:
 
 
 def shown_value(value: Any) -> Any:
-    """A value as a page shows it: direction marks and controls of names are written out, not obeyed.
+    """Render a value with direction marks and control characters written out, so that they have no effect.
 
-    What is Markup is left as it is: so are values of form fields, which end in `| e`, since they have to come back as
-    they were.
+    Markup stays unchanged. So do values of form fields, which end in `| e`, because they must be submitted as they
+    were.
     """
     return shown_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def level_badge(word: str | int) -> Markup:
-    """A risk level as a badge: shape, color and word."""
+    """Render a risk level as a badge: shape, color and word."""
     name = RiskLevel(word).label if isinstance(word, int) else word
     return Markup('<span class="level level-{0}"><span class="mark" aria-hidden="true">{1}</span>{0}</span>').format(
         name, LEVEL_SYMBOLS.get(name, "?")
@@ -155,7 +153,7 @@ def level_badge(word: str | int) -> Markup:
 
 
 def exact_time(at_ms: int) -> Markup:
-    """A time as UTC, for people and machines; the browser shows it in the zone that a person chose.
+    """Render a UTC time for people and machines; the browser shows it in the selected time zone.
 
     >>> str(exact_time(1_764_547_205_000))
     '<time datetime="2025-12-01T00:00:05.000Z">2025-12-01 00:00:05 UTC</time>'
@@ -165,7 +163,7 @@ def exact_time(at_ms: int) -> Markup:
 
 
 def time_of_day(at_ms: int) -> Markup:
-    """The time of day of a time, UTC.
+    """Render the UTC time of day.
 
     >>> str(time_of_day(1_764_547_205_000))
     '<time datetime="2025-12-01T00:00:05.000Z" data-clock>00:00:05</time>'
@@ -175,7 +173,7 @@ def time_of_day(at_ms: int) -> Markup:
 
 
 def with_break_points(text: str) -> Markup:
-    """A name that may be broken between its parts, and nowhere else as long as it fits.
+    """Render a name that may be broken only between its parts as long as it fits.
 
     >>> str(with_break_points("CalendarAssistant"))
     'Calendar<wbr>Assistant'
@@ -184,7 +182,7 @@ def with_break_points(text: str) -> Markup:
 
 
 def lead_reason(decision: Decision | None) -> str:
-    """The strongest reason of a decision that names something; a sum of many small ones names nothing."""
+    """Return the strongest reason of a decision that names something; a sum of many small ones names nothing."""
     if decision is None:
         return "the decision is not kept any more"
     for reason in sorted(decision.reasons, key=lambda one: one.feature == "session_strangeness"):
@@ -226,7 +224,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_share(value: float, digits: int = 2) -> str:
-    """A share or score in [0, 1].
+    """Format a share or score in [0, 1].
 
     >>> format_share(0.8765), format_share(float("nan"))
     ('0.88', '–')
@@ -235,7 +233,7 @@ def format_share(value: float, digits: int = 2) -> str:
 
 
 def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent", **more: str) -> str:
-    """URL of the page of an agent; all three name it, and any of them may be a URL. None: any issuer.
+    """Return the URL of an agent's page; all three parts identify it and may contain any character. None: any issuer.
 
     *more* are further parameters, if they have a value.
     """
@@ -244,6 +242,6 @@ def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent
 
 
 def url_with_query(path: str, **values: Any) -> str:
-    """*path* with the parameters that have a value; lists repeat theirs."""
+    """Return *path* with the parameters that have a value; lists repeat theirs."""
     given = {name: value for name, value in values.items() if value not in (None, "", [], ())}
     return f"{path}?{urlencode(given, doseq=True)}" if given else path

@@ -47,7 +47,7 @@ def safe_return_path(back: str) -> str:
 async def show_sign_in(
     request: Request, console: ConsoleDep, back: ReturnPathParam = CONSOLE_HOME, said: str = ""
 ) -> Response:
-    """Page with the ways to sign in; a person who is signed in is sent on."""
+    """Show the ways to sign in; a person who is signed in is redirected."""
     try:
         await page_request_of(request)
     except SignInNeeded:
@@ -75,7 +75,7 @@ async def start_sign_in(request: Request, console: ConsoleDep, back: ReturnPathP
 
 @router.get("/callback")
 async def complete_sign_in(request: Request, console: ConsoleDep) -> Response:
-    """End the sign-in with the provider's answer, and begin a session."""
+    """Complete the sign-in with the provider's answer, and begin a session."""
     if console.provider is None:
         raise SignInRefused("no sign-in server is configured")
     under_way = console.cookies.read_sign_in(request)
@@ -96,7 +96,7 @@ async def complete_sign_in(request: Request, console: ConsoleDep) -> Response:
 async def sign_in_by_link(
     request: Request, console: ConsoleDep, code: Annotated[str, Query(max_length=200)] = ""
 ) -> Response:
-    """Sign in by a one-time link that a person on this machine was shown."""
+    """Sign in with the one-time link that was displayed on this machine."""
     services = console.runtime
     if not console.runtime.settings.console.development_login:
         raise SignInRefused("the development login is disabled")
@@ -113,7 +113,7 @@ async def sign_in_by_link(
 
 @router.post("/sign-out")
 async def sign_out(request: Request, console: ConsoleDep, visit: SignedInDep) -> Response:
-    """End the session everywhere, but not at the provider: others use that, too."""
+    """End the session everywhere except at the provider, because other applications use that session too."""
     console.cookies.write(request, None)  # first: this browser forgets it even if the database fails
     saved = await console.ended.end(visit.session)
     _log.info("console session ended", code="console_sign_out", person=visit.caller.name)
@@ -122,7 +122,6 @@ async def sign_out(request: Request, console: ConsoleDep, visit: SignedInDep) ->
 
 
 def _begin_session(request: Request, console: ConsoleContext, session: ConsoleSession) -> None:
-    """Begin a new session with a new id."""
     console.ended.note_begun(session)
     console.cookies.write(request, session)
     _log.info("console session begins", code="console_sign_in", person=session.name, grant=session.grant or None)

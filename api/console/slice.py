@@ -145,12 +145,11 @@ CONTENT_SECURITY_POLICY = (
 
 @dataclass(eq=False, repr=False)
 class SecurityHeadersMiddleware:
-    """The console with its headers."""
+    """Adds security headers to the console's answers."""
 
     app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request with the headers added."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -174,7 +173,7 @@ CONSOLE_ROOT: Final = "/console"
 
 @dataclass(eq=False, repr=False)
 class ConsoleApplication:
-    """The console of an application, and its background tasks. Raises ConfigError: its key cannot be read."""
+    """Runs the console of an application and its background tasks. Raises ConfigError if its key cannot be read."""
 
     services: ServiceRegistry
 
@@ -267,7 +266,7 @@ def get_docs(request: Request) -> HTMLResponse:
 
 
 def _render_docs(document: dict[str, Any]) -> str:
-    """The page of a document: operations by group, then schemas."""
+    """Render the page of an OpenAPI document: operations by group, then schemas."""
     groups: dict[str, list[dict[str, Any]]] = {tag["name"]: [] for tag in document["tags"]}
     for path, item in document["paths"].items():
         for method, operation in item.items():
@@ -286,7 +285,7 @@ def _render_docs(document: dict[str, Any]) -> str:
 
 
 def _schema_name(schema: dict[str, Any]) -> str:
-    """Name of the schema that *schema* is, or that its items or first alternative are; "" = it has none."""
+    """Return the name of the schema, or of its items or first alternative; "" if it has none."""
     if "$ref" in schema:
         return str(schema["$ref"]).removeprefix(SCHEMA_REF_PREFIX)
     for below in (schema.get("items"), *schema.get("anyOf", ()), *schema.get("oneOf", ())):
@@ -296,7 +295,7 @@ def _schema_name(schema: dict[str, Any]) -> str:
 
 
 def _kind_of(schema: dict[str, Any]) -> str:
-    """A schema in a few words.
+    """Describe a schema in a few words.
 
     >>> _kind_of({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]})
     'array of string or null'

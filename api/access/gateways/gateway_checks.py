@@ -1,4 +1,4 @@
-"""Checks of calls at gateways: headers that each product is known to send, decisions, and the answers it takes."""
+"""Checks of calls at gateways: the headers that each product sends, decisions, and the answers it accepts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ _HOST_PATTERN = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}\Z")
 
 
 def single_header(scope: Scope, *names: bytes) -> bytes | None:
-    """The value of the first of the headers *names* that is present; None if it is repeated: one may be the agent's."""
+    """Return the value of the first of the headers *names* that is present, or None if it is repeated, because one of
+    the two may be the agent's.
+    """
     for name in names:
         values: list[bytes] = [value for key, value in scope["headers"] if key == name]
         if values:
@@ -64,7 +66,7 @@ def single_header(scope: Scope, *names: bytes) -> bytes | None:
 
 
 def agreed_header(scope: Scope, *names: bytes) -> bytes | None:
-    """The common value of the headers *names* that are present; None if two differ, or one is repeated.
+    """Return the common value of the headers *names* that are present, or None if two differ or one is repeated.
 
     A gateway sets its product's header and forwards the agent's others, so neither can be trusted.
     """
@@ -79,7 +81,7 @@ def agreed_header(scope: Scope, *names: bytes) -> bytes | None:
 
 
 def forwarded_method(scope: Scope) -> str:
-    """The method of the call of a subrequest; "" if unknown, which is never a safe method."""
+    """Return the method of the call that a subrequest is about; "" if unknown, which is never a safe method."""
     given = agreed_header(scope, *METHOD_HEADERS) or b""
     return given.decode().upper() if _METHOD_PATTERN.match(given) else ""
 
@@ -104,7 +106,7 @@ def shown_proof(way: str, scope: Scope, *, dpop: bool) -> ShownProof:
 
 
 def mcp_action(scope: Scope) -> str:
-    """The action of a call by MCP, as its headers name it: the tool, or the method; "" if it is not a call by MCP.
+    """Return the action of an MCP call from its headers: the tool, or the method; "" if it is not an MCP call.
 
     Servers of MCP refuse a request whose headers differ from its body.
     """
@@ -118,7 +120,7 @@ def mcp_action(scope: Scope) -> str:
 
 
 def _decode_mcp_name(value: bytes) -> str:
-    """A name that is not plain ASCII comes as base64 between `=?base64?` and `?=`; "" if it cannot be read."""
+    """Decode a name that is not plain ASCII: base64 between `=?base64?` and `?=`; "" if it cannot be read."""
     try:
         if value.startswith(b"=?base64?") and value.endswith(b"?="):
             value = base64.b64decode(value[len(b"=?base64?") : -len(b"?=")], validate=True)
@@ -128,12 +130,12 @@ def _decode_mcp_name(value: bytes) -> str:
 
 
 def forwarded_target(scope: Scope) -> str:
-    """Host and path of the call that a sub-request is about, as the gateway names them; no word that is in doubt."""
+    """Return host and path of the call that a subrequest is about; ambiguous values are left out."""
     return call_target(agreed_header(scope, *HOST_HEADERS), agreed_header(scope, *URI_HEADERS) or b"")
 
 
 def call_target(host: bytes | None, uri: bytes) -> str:
-    """Host and path, printable, without query: that may hold secrets."""
+    """Return host and printable path, without the query because it may contain secrets."""
     path = uri.partition(b"?")[0].partition(b"#")[0]
     shown = "".join(sign if " " < sign <= "~" else f"%{ord(sign):02X}" for sign in path.decode("latin-1"))
     name = host.decode() if host is not None and _HOST_PATTERN.match(host) else ""
@@ -157,7 +159,7 @@ STEP_UP_SENTENCE = "a person must approve this first; try again later"
 
 
 class GatewayResponse(NamedTuple):
-    """One answer. `kind` is the word for it in metrics."""
+    """An answer to a check. `kind` is its name in metrics."""
 
     status: int
     headers: list[RawHeader]
@@ -182,34 +184,34 @@ class GatewayResponses:
         """Allowed since we could not decide, and are set to fail open: without the level."""
 
     def allowed_by(self, verdict: Verdict) -> GatewayResponse:
-        """The call may continue."""
+        """Return the answer that lets the call continue."""
         return self._allowed_undecided if verdict.reason == UNDECIDED else self._allowed[verdict.level]
 
     def denied(self, request_id: str, kind: str = "denied") -> GatewayResponse:
-        """The call may not continue. Also used if the service cannot decide and fails closed."""
+        """Return the answer that stops the call. Also used if the service cannot decide and fails closed."""
         return _refusal_response(403, "access_denied", request_id, kind)
 
     def step_up(self, request_id: str, approval_id: str) -> GatewayResponse:
-        """A person must approve first (RFC 9470)."""
+        """Return the answer that requires the approval of a person (RFC 9470)."""
         more = [(b"www-authenticate", self.challenge(STEP_UP_ERROR, STEP_UP_SENTENCE))]
         if approval_id and self._settings.tell_approval:
             more.append((b"x-approval-id", approval_id.encode("ascii", "ignore")))
         return _refusal_response(401, STEP_UP_ERROR, request_id, "step_up", *more)
 
     def unauthenticated(self, request_id: str, error: str, sentence: str) -> GatewayResponse:
-        """No token (*error* is ""), or one that is refused."""
+        """Return the answer to a missing token (*error* is "") or an invalid one."""
         challenge = (b"www-authenticate", self.challenge(error, sentence if error else ""))
         return _refusal_response(401, error or "missing_token", request_id, error or "missing_token", challenge)
 
     def unproven(self, request_id: str, refused: ProofRefused) -> GatewayResponse:
-        """A bound token came without its proof (RFC 9449, RFC 8705)."""
+        """Return the answer to a bound token without its proof (RFC 9449, RFC 8705)."""
         more = [(b"www-authenticate", proof_challenge(refused, REALM).encode())]
         if refused.nonce:
             more.append((b"dpop-nonce", refused.nonce.encode()))
         return _refusal_response(401, refused.error, request_id, refused.error, *more)
 
     def challenge(self, error: str = "", sentence: str = "") -> bytes:
-        """`WWW-Authenticate` (RFC 6750, RFC 9728)."""
+        """Return the `WWW-Authenticate` header (RFC 6750, RFC 9728)."""
         metadata = self._settings.resource_metadata or ""
         return bearer_challenge(error, sentence, REALM, resource_metadata=metadata).encode()
 
@@ -219,7 +221,6 @@ def _refusal_response(status: int, error: str, request_id: str, kind: str, *more
 
 
 def json_gateway_response(status: int, content: dict[str, Any], kind: str, *more: RawHeader) -> GatewayResponse:
-    """An answer that is JSON."""
     body = msgspec.json.encode(content)
     return GatewayResponse(
         status, [*more, JSON_HEADER, NO_STORE_HEADER, (b"content-length", b"%d" % len(body))], body, kind
@@ -233,7 +234,7 @@ GatewayConstraint = Callable[[Verdict], Verdict]
 
 @dataclass(eq=False, repr=False)
 class GatewayDecider:
-    """Access decisions for gateways."""
+    """Decides access for gateways."""
 
     _settings: GatewaySettings
     _decision_point: PolicyDecisionPoint
@@ -246,7 +247,7 @@ class GatewayDecider:
     async def decide_call(
         self, holder: TokenHolder, token: bytes, method: str, via: str, action: str = ""
     ) -> AccessDecision:
-        """The verdict on a call. Never raises.
+        """Return the verdict on a call. Never raises.
 
         Waits for the store only if the call needs an approval for one use.
         """
@@ -260,7 +261,7 @@ class GatewayDecider:
         return self._decide(holder, token, via, fit)
 
     async def _spend_needed(self, holder: TokenHolder, fit: GatewayConstraint) -> TokenHolder:
-        """*holder* with the approvals for one use that its call needs, which are spent for it."""
+        """Spend the single-use approvals that the call of *holder* needs, and return it with them."""
         question, point = holder.access_request, self._decision_point
 
         def judge(spent: tuple[Intervention, ...]) -> Outcome:
@@ -270,7 +271,7 @@ class GatewayDecider:
         return holder._replace(access_request=question._replace(spent=spent))
 
     def decide_introspection(self, holder: TokenHolder, token: bytes, via: str) -> AccessDecision:
-        """The verdict on a token; its `scopes` are those that it may be used for. Never raises."""
+        """Return the verdict on a token; its `scopes` are those that the token may be used for. Never raises."""
         return self._decide(holder, token, via, self._constrain_stale)
 
     def _decide(self, holder: TokenHolder, token: bytes, via: str, fit: GatewayConstraint) -> AccessDecision:
@@ -332,21 +333,23 @@ class GatewayDecider:
         return _deny(verdict, STEP_UP, step_up=True) if verdict.step_up else verdict
 
     def _constrain_safe(self, verdict: Verdict) -> Verdict:
-        """A safe method needs none of the scopes that await approval if one remains, so no approval is requested."""
+        """Allow a safe method if one scope remains. It needs none of the scopes that await approval, so none is
+        requested.
+        """
         if verdict.would_allow and verdict.step_up:
             verdict = msgspec.structs.replace(verdict, step_up=False)
         return self._constrain_unsafe(verdict)
 
 
 def _deny(verdict: Verdict, reason: str, *, step_up: bool = False) -> Verdict:
-    """A denial in place of what a gateway cannot enforce. In shadow mode only the audit event shows it."""
+    """Return a denial for a verdict that gateways cannot enforce. In shadow mode only the audit event shows it."""
     return msgspec.structs.replace(
         verdict, allow=not verdict.enforced, would_allow=False, reason=reason, scopes=None, step_up=step_up
     )
 
 
 def narrow_scope_claims(members: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """Members of an active introspection answer, with the scopes that the token is good for now."""
+    """Return the members of an active introspection answer, with the currently valid scopes of the token."""
     narrowed = {name: value for name, value in members.items() if name not in ("scp", "scope")}
     given = members.get("scope", members.get("scp"))
     scopes = given.split() if isinstance(given, str) else given if isinstance(given, list) else []

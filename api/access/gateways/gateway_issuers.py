@@ -56,7 +56,6 @@ class TokenHolder(NamedTuple):
     encoded_claims: bytes
 
     def decode_claims(self) -> dict[str, Any]:
-        """All claims."""
         claims: dict[str, Any] = msgspec.json.decode(self.encoded_claims)
         return claims
 
@@ -68,12 +67,12 @@ class TokenHolderFactory:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
 
     def from_claims(self, claims: TokenClaims) -> TokenHolder:
-        """The holder of a token that was verified here. Raises InvalidToken."""
+        """Return the holder of a token that was verified here. Raises InvalidToken."""
         client = claims.client_id or claims.subject
         return self._make(self._issuers[claims.issuer], client, claims.scopes, claims.members)
 
     def from_introspection(self, issuer: str, members: Mapping[str, Any]) -> TokenHolder:
-        """The holder of a token that its issuer reports as active. Raises InvalidToken if it names no agent."""
+        """Return the holder of a token that its issuer reports as active. Raises InvalidToken if it names no agent."""
         named = next((members[name] for name in CLIENT_CLAIMS if members.get(name) is not None), members.get("sub"))
         settings, given = self._issuers[issuer], members.get("scope")
         scopes = frozenset(split_scopes(given, settings)) if isinstance(given, str) else frozenset()
@@ -105,7 +104,7 @@ class TokenHolderFactory:
 
 
 def _with_spaces(members: Mapping[str, Any], settings: GatewayIssuerSettings) -> Mapping[str, Any]:
-    """Members whose scopes have spaces between them, as RFC 7662 wants them in our answers."""
+    """Return the members with scopes separated by spaces, as RFC 7662 requires."""
     if settings.scopes == "spaces":
         return members
     written = {name: members.get(name) for name in ("scope", "scp")}
@@ -114,7 +113,9 @@ def _with_spaces(members: Mapping[str, Any], settings: GatewayIssuerSettings) ->
 
 
 def _encode_claims(members: Mapping[str, Any]) -> bytes:
-    """Claims as JSON. Half a surrogate pair can be written in a token, but in no event or log: it is refused here."""
+    """Return claims as JSON. Lone surrogates can be written in a token but not in an event or log, so they are rejected
+    here.
+    """
     try:
         return msgspec.json.encode(members)
     except (UnicodeEncodeError, RecursionError):
@@ -122,7 +123,7 @@ def _encode_claims(members: Mapping[str, Any]) -> bytes:
 
 
 def _current_actor(act: Any) -> str:
-    """The current actor: the outermost of the chain (RFC 8693)."""
+    """Return the current actor: the outermost of the chain (RFC 8693)."""
     return _check_name(act.get("sub") if isinstance(act, dict) else None)
 
 
@@ -133,7 +134,6 @@ def _check_name(value: Any) -> str:
 
 
 def _tenant_of_token(settings: GatewayIssuerSettings, members: Mapping[str, Any]) -> str:
-    """Tenant of a token: that of the claim, else the issuer's."""
     named = None if settings.tenant_claim is None else members.get(settings.tenant_claim)
     if named is None:
         named = settings.tenant
@@ -162,14 +162,14 @@ _log = structlog.get_logger(__name__)
 
 
 class IntrospectionUnreachable(TrustwatchError):
-    """An authorization server did not report whether a token is active."""
+    """Raised if an authorization server did not report whether a token is active."""
 
     code = "unreachable"
 
 
 @dataclass(eq=False, repr=False)
 class IntrospectionClient:
-    """One authorization server's introspection endpoint. For one event loop."""
+    """Calls the introspection endpoint of one authorization server. Use it from one event loop."""
 
     _issuer: GatewayIssuerSettings
     settings: IntrospectionServerSettings
@@ -186,7 +186,9 @@ class IntrospectionClient:
         self._failing = False
 
     async def introspect(self, token: bytes) -> ClaimMembers:
-        """Ask the authorization server about an active token. Raises InvalidToken, IntrospectionUnreachable."""
+        """Return what the authorization server reports about an active token. Raises InvalidToken,
+        IntrospectionUnreachable.
+        """
         digest = hashlib.blake2b(token, digest_size=16).digest()
         cached = self._cache.get(digest, self._clock())
         if cached is not None:

@@ -86,7 +86,7 @@ class IntrospectionClientRefused(TrustwatchError):
 
 
 class UnreadableIntrospectionRequest(TrustwatchError):
-    """The request does not conform to RFC 7662."""
+    """Raised if the request does not conform to RFC 7662."""
 
     code = "invalid_request"
 
@@ -112,7 +112,7 @@ class IntrospectionEndpoint:
         self._clients = {client.client_id: client for client in self._settings.clients}
 
     async def answer(self, scope: Scope, receive: Receive) -> GatewayResponse | None:
-        """The answer to one request; None if the client disconnected early."""
+        """Return the answer to one request, or None if the client disconnected early."""
         if scope["method"] != "POST":
             return json_gateway_response(405, {"error": "invalid_request"}, "unreadable", (b"allow", b"POST"))
         try:
@@ -138,7 +138,7 @@ class IntrospectionEndpoint:
             return json_gateway_response(problem.status, {"error": problem.code}, "unauthorized", *headers)
 
     async def _client_tenants(self, scope: Scope) -> Collection[str]:
-        """Tenants whose tokens the client may introspect. Raises IntrospectionClientRefused."""
+        """Return the tenants whose tokens the client may introspect. Raises IntrospectionClientRefused."""
         given = single_header(scope, AUTHORIZATION_NAME) or b""
         scheme, _, credentials = given.partition(b" ")
         if scheme.lower() == b"basic":
@@ -149,7 +149,7 @@ class IntrospectionEndpoint:
         return caller.tenants
 
     def _authenticate_client(self, credentials: bytes) -> GatewayClientSettings:
-        """The client of `client_secret_basic`; both halves are form-encoded (RFC 6749, 2.3.1)."""
+        """Return the client of `client_secret_basic`; both halves are form-encoded (RFC 6749, 2.3.1)."""
         try:
             user, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
@@ -183,7 +183,6 @@ class IntrospectionEndpoint:
         return json_gateway_response(200, members, "active")
 
     def _is_proven(self, holder: TokenHolder, token: bytes, shown: ShownProof) -> bool:
-        """True if the proof that a gateway forwards is the one that the token is bound to."""
         agent = holder.access_request
         try:
             self._proofs.check(TokenBinding(holder.bound_to.jkt), token, shown, (agent.issuer, agent.agent_id))
@@ -193,7 +192,6 @@ class IntrospectionEndpoint:
         return True
 
     async def _token_holder(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
-        """Return the holder of a token. Raises InvalidToken, IntrospectionUnreachable."""
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise InvalidToken("the token is too long")
         try:
@@ -252,7 +250,6 @@ async def _read_form(scope: Scope, receive: Receive) -> bytes | None:
 
 
 def _read_fields(form: bytes) -> dict[str, list[str]]:
-    """Fields of a form. Raises UnreadableIntrospectionRequest."""
     try:
         return parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
     except ValueError:
@@ -260,7 +257,6 @@ def _read_fields(form: bytes) -> dict[str, list[str]]:
 
 
 def _token_of_form(fields: Mapping[str, list[str]]) -> bytes:
-    """The only `token` of a form. Raises UnreadableIntrospectionRequest."""
     tokens = fields.get("token", ())
     if len(tokens) != 1 or not tokens[0]:
         raise UnreadableIntrospectionRequest("the form must have one `token`")
@@ -268,7 +264,7 @@ def _token_of_form(fields: Mapping[str, list[str]]) -> bytes:
 
 
 def _proof_of_form(fields: Mapping[str, list[str]]) -> ShownProof | None:
-    """The proof that a form has in addition to the token, with the call that it is for; None if it has none.
+    """Return the proof in a form and the call that it is for, or None if the form has no proof.
 
     Not of RFC 7662: for gateways that verify no DPoP themselves. Raises UnreadableIntrospectionRequest.
     """
@@ -289,7 +285,7 @@ GATEWAY_ROUTES = {"ext_authz": "/ext-authz/{path}", "forward_auth": "/forward-au
 
 
 class GatewayServer:
-    """ASGI handler of the checks of gateways. The application starts and closes the issuers."""
+    """ASGI handler for gateway checks. The application starts and closes the issuers."""
 
     def __init__(
         self, services: ServiceRegistry, issuers: GatewayIssuers, proofs: ProofVerifier, proof_reports: ProofReports
@@ -323,7 +319,7 @@ class GatewayServer:
         return INTROSPECTION_ROUTE if path == INTROSPECT_PATH else ""
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
-        """This server, for the protocol of *path*; None if the path is not a gateway's."""
+        """Return this server, for the protocol of *path*, or None if the path is not a gateway's."""
         way = self.route_of(path)
         return partial(self, way) if way else None
 
@@ -332,7 +328,6 @@ class GatewayServer:
         return GATEWAY_ROUTES[self.route_of(path)]
 
     async def __call__(self, way: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request that came by *way*."""
         start = self._monotonic()
         try:
             answer = await (
@@ -421,7 +416,7 @@ class GatewayServer:
         return request_id_of(scope, self._new_id)
 
     def _failure_response(self, way: str, scope: Scope, error: Exception) -> GatewayResponse:
-        """Nothing before the decision may fail. If it does, the call is refused, because no token is verified yet."""
+        """Return a refusal: a failure before the decision means that no token is verified yet."""
         self._decision_point.count_failure(way, fails_open=False)
         _log.error("gateway_failed", via=way, **error_members(error))
         return self._responses.denied(self._request_id(scope), "undecided")

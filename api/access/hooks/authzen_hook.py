@@ -71,7 +71,9 @@ ISSUANCE_CAPABILITY = "urn:ietf:params:authzen:token-issuance"
 
 
 class RequesterDecision(NamedTuple):
-    """Decision for a requester: the strictest of those of its *agents*. `decided_by` is whose it is."""
+    """The decision for a requester: the strictest of those for its *agents*. `decided_by` is the agent that it is
+    about.
+    """
 
     decided: AccessDecision
     decided_by: JudgedAgent
@@ -80,7 +82,7 @@ class RequesterDecision(NamedTuple):
     names_no_agent: bool
 
     def context(self) -> dict[str, Any]:
-        """Members of an answer's context that name the agent that decided, if the request does not make it clear."""
+        """Return the context members that name the deciding agent, if the request does not make it clear."""
         if self.names_no_agent:
             return {"agent": None, "detail": NO_AGENT}
         return {"agent": self.decided_by.agent_id} if self.several else {}
@@ -88,7 +90,7 @@ class RequesterDecision(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class AuthZenEndpoint:
-    """The decision point."""
+    """Answers AuthZEN evaluation requests."""
 
     _decider: HookDecider
     _identify: Callable[[Scope], Awaitable[AuthenticatedCaller]]
@@ -111,7 +113,7 @@ class AuthZenEndpoint:
         return partial(self.answer, asker)
 
     async def answer(self, asker: EvaluationAsker, request: HookRequest) -> HookResponse:
-        """The answer to a whole request; a long one in slices, one request of a tenant at a time."""
+        """Return the answer to a whole request. Long requests are answered in slices, one at a time for each tenant."""
         if not is_json(request):
             return _text_response(400, "the body must be JSON, sent with `Content-Type: application/json`")
         is_short = len(request.body) <= FEW_BYTES
@@ -155,7 +157,6 @@ class AuthZenEndpoint:
         asked: RequesterQuestions,
         spent: tuple[Intervention, ...],
     ) -> Outcome:
-        """The outcome of an item once some approvals are spent."""
         outcomes = [self._decider.preview(parsed, _unconstrained, spent) for parsed in asked.parsed]
         if item.call is not None and all(outcome.permitted for outcome in outcomes):
             spending, call = asker._replace(spent=spent), item.call
@@ -164,7 +165,7 @@ class AuthZenEndpoint:
         return Outcome(all(outcome.permitted for outcome in outcomes))
 
     def _answer_in_slices(self, asker: EvaluationAsker, request: HookRequest) -> Iterator[HookResponse | None]:
-        """None after each slice, the answer after the last."""
+        """Yield None after each slice, and the answer after the last."""
         try:
             batch = yield from read_in_slices(decode_json_object(request.body), several=self._is_batch)
         except (UnreadableHookRequest, ClientInducedFailure) as error:
@@ -187,7 +188,7 @@ class AuthZenEndpoint:
         yield json_hook_response(200, content)
 
     def _authorize(self, item: EvaluationItem, asker: EvaluationAsker) -> EvaluationItem:
-        """The item, or an error if it names agents that the caller is not authorized for."""
+        """Return the item, or an error if it names agents that the caller is not authorized for."""
         if item.error or not asker.is_refused(item.requester):
             return item
         named = {"tenant": asker.tenant, "agent_id": item.requester.acting.agent_id}
@@ -222,11 +223,10 @@ class AuthZenEndpoint:
         self._decider.record(parsed, decided, lifetime_s)
 
     def too_large(self, most: int) -> HookResponse:
-        """The answer to a body of more than *most* bytes."""
+        """Return the answer to a body of more than *most* bytes."""
         return _text_response(413, f"the body may have {most} bytes")
 
     def _tenant_and_issuer(self, caller: AuthenticatedCaller) -> tuple[str, str]:
-        """Tenant and issuer of the agents that a caller asks about. Raises TenantNotAllowed, SourceNotAllowed."""
         settings, binding = self._decider.settings, caller.binding
         tenant = caller.require_tenant(settings.tenant)
         issuer = settings.issuer or binding.default_issuer
@@ -258,7 +258,7 @@ class AuthZenEndpoint:
     def _judge_call(
         self, call: CallQuestion, requester: EvaluationRequester, agents: Sequence[JudgedAgent], asker: EvaluationAsker
     ) -> dict[str, Any]:
-        """One decision on a call that the level lets pass; in shadow mode with what would have been denied."""
+        """Return the decision on a call that the level allows; in shadow mode it states what would have been denied."""
         evaluations = [
             self._calls.evaluate(asker.access_request(requester, agent, (call.action,)), call, self._decider.channel)
             for agent in agents
@@ -278,7 +278,7 @@ class AuthZenEndpoint:
     def _render_item(
         self, item: EvaluationItem, found: RequesterDecision | None, shaped: set[EvaluationRequester]
     ) -> dict[str, Any]:
-        """One decision. Only the first gate carries what shapes the token."""
+        """Return one decision. Only the first gate has the members that shape the token."""
         if found is None:
             return {"decision": False, "context": {"error": {"status": item.status, "message": item.error}}}
         context = found.context()
@@ -306,7 +306,7 @@ class AuthZenEndpoint:
 
 
 class AuthZenMetadataEndpoint:
-    """AuthZEN metadata: URLs and capabilities of the decision point. Public, since it contains nothing else."""
+    """Serves AuthZEN metadata: URLs and capabilities of the decision point. Public, since it contains nothing else."""
 
     def __init__(self, url: str) -> None:
         self._document = json_hook_response(
@@ -320,12 +320,10 @@ class AuthZenMetadataEndpoint:
         )
 
     async def admit(self, _request: HookRequest, _scope: Scope) -> HookResponse:
-        """The document."""
         return self._document
 
 
 def _unconstrained(_: ParsedHookRequest, verdict: Verdict) -> Verdict:
-    """The standard can express a whole verdict."""
     return verdict
 
 
@@ -346,7 +344,7 @@ def _rendered_call(evaluation: CallEvaluation) -> dict[str, Any]:
 
 
 def _denial_reason(item: EvaluationItem, verdict: Verdict) -> str:
-    """Code of why an item is denied; "" = it is not."""
+    """Return the code of why an item is denied, or "" if it is not."""
     if not verdict.allow:
         return verdict.reason
     if item.grant or verdict.scopes is None or item.action in verdict.scopes:

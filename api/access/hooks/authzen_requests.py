@@ -61,7 +61,7 @@ PERSON_TYPES = frozenset({"user", "identity"})
 
 
 class JudgedAgent(NamedTuple):
-    """An agent that is judged. `issuer` is "" if the request names none: then it is the one asked under."""
+    """An agent that is judged. `issuer` is "" if the request names none: the request's issuer applies."""
 
     agent_id: str
     issuer: str = ""
@@ -72,7 +72,7 @@ class UnreadableAgent(ValueError):
 
 
 class EvaluationRequester(NamedTuple):
-    """Agents and principal that an item of a batch asks about: items with the same values share one decision.
+    """The agents and principal of a batch item. Items with the same values share one decision.
 
     Attributes:
         agents: that are judged, the acting one first; empty if the request names none.
@@ -88,17 +88,17 @@ class EvaluationRequester(NamedTuple):
 
     @property
     def acting(self) -> JudgedAgent:
-        """The agent that acts; one without a name if the request names none."""
+        """The acting agent, without a name if the request names none."""
         return self.agents[0] if self.agents else JudgedAgent("")
 
     @property
     def most_agents(self) -> int:
-        """Most agents that are judged for it, the subject included; at least 1."""
+        """Maximum number of agents that are judged for it, including the subject; at least 1."""
         return max(1, len({*self.agents, JudgedAgent(self.subject)} if self.subject else self.agents))
 
 
 class EvaluationAsker(NamedTuple):
-    """A caller that asks, and the tenant and issuer of the agents that it asks about. `spent`: see `AccessRequest`."""
+    """The caller, and the tenant and issuer of the agents in its request. `spent`: see `AccessRequest`."""
 
     caller: AuthenticatedCaller
     tenant: str
@@ -107,24 +107,27 @@ class EvaluationAsker(NamedTuple):
 
     @property
     def binding(self) -> SourceBinding:
-        """Claims that its events may make."""
         return self.caller.binding
 
     def speaks_for(self, agent: JudgedAgent) -> bool:
-        """True if its events of that agent would be taken."""
+        """Return whether the caller's events about that agent would be accepted."""
         return bool(agent.agent_id) and self.binding.may_speak_for(
             self.tenant, agent.issuer or self.issuer, agent.agent_id
         )
 
     def is_refused(self, requester: EvaluationRequester) -> bool:
-        """True if it names several agents, or one of another issuer, and is not authorized for each of them."""
+        """Return whether the item names several agents, or one of another issuer, that the caller is not authorized
+        for.
+        """
         names_others = len(requester.agents) > 1 or bool(requester.acting.issuer)
         return names_others and not all(map(self.speaks_for, requester.agents))
 
     def access_request(
         self, requester: EvaluationRequester, agent: JudgedAgent, scopes: tuple[str, ...], *, refresh: bool = False
     ) -> AccessRequest:
-        """A decision about an agent. If the caller is not authorized for it, no approval is requested in its name."""
+        """Return a request about an agent. If the caller is not authorized for it, no approval is requested in its
+        name.
+        """
         return AccessRequest(
             self.tenant,
             agent.issuer or self.issuer,
@@ -152,7 +155,7 @@ class EvaluationItem(NamedTuple):
 
 
 class EvaluationBatch(NamedTuple):
-    """A whole request. `several`: whether the answer is an array."""
+    """A whole request. `several` is true if the answer is an array."""
 
     items: list[EvaluationItem]
     semantic: str
@@ -164,7 +167,7 @@ INVALID_ITEM = EvaluationItem(_NO_REQUESTER, "", "", ("", ""))
 
 
 def read_in_slices(data: dict[str, Any], *, several: bool) -> Slices[EvaluationBatch]:
-    """The evaluations of a request. Raises Unreadable, RequestLimitExceeded."""
+    """Parse the evaluations of a request in slices. Raises Unreadable, RequestLimitExceeded."""
     given = data.get("evaluations") if several else None
     if given is not None and type(given) is not list:
         raise UnreadableHookRequest("evaluations must be an array")
@@ -187,7 +190,7 @@ def read_in_slices(data: dict[str, Any], *, several: bool) -> Slices[EvaluationB
 
 
 def read_single(data: dict[str, Any]) -> EvaluationItem:
-    """The evaluation of a request for one. Raises Unreadable."""
+    """Parse a request for a single evaluation. Raises Unreadable."""
     item = _read_item(data, {})
     if item.error:
         raise UnreadableHookRequest(item.error)
@@ -206,13 +209,13 @@ def _check_agents(items: list[EvaluationItem]) -> None:
 
 
 def _tells_arguments(given: Any, defaults: dict[str, Any]) -> bool:
-    """True if an item, or the default for all items, has arguments of a call."""
+    """Return whether an item, or the default for all items, has arguments of a call."""
     context = given.get("context", defaults.get("context")) if type(given) is dict else None
     return member_at(context, "arguments") is not None
 
 
 def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
-    """One item; a member that it does not have is that of the request."""
+    """Parse one item; members that it lacks are taken from the request."""
     if type(given) is not dict:
         return INVALID_ITEM._replace(error="an evaluation must be an object")
     whole: dict[str, Any] = {name: given.get(name, defaults.get(name)) for name in (*_REQUIRED_MEMBERS, "context")}
@@ -229,7 +232,7 @@ def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
         return INVALID_ITEM._replace(error=str(error))
     resource = check_name_length(whole["resource"]["type"]), check_name_length(whole["resource"]["id"])
     named = check_name_length(whole["action"]["name"])
-    # Of a tool call of MCP the tool is judged.
+    # For an MCP tool call, the tool is judged.
     action, gate = resource[1] if named == TOOL_CALL else named, ISSUANCE_ACTION.fullmatch(named)
     if gate or member_at(context, "arguments") is None:
         return EvaluationItem(who, action, gate.group(2) if gate else "", resource)
@@ -241,7 +244,6 @@ def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
 
 
 def _read_requester(subject: dict[str, Any], context: dict[str, Any] | None) -> EvaluationRequester:
-    """The agents and principal that an item asks about. Raises UnreadableAgent, RequestLimitExceeded."""
     given, properties = context or {}, subject.get("properties")
     named = [
         _read_agent(given[name], f"context.{name}") for name in ("agent", "client_id") if given.get(name) is not None
@@ -262,7 +264,7 @@ def _read_requester(subject: dict[str, Any], context: dict[str, Any] | None) -> 
 
 
 def _read_actors(act: Any, at: str) -> list[JudgedAgent]:
-    """Actors of a delegation chain (`act` of RFC 8693), the current one first."""
+    """Parse the actors of a delegation chain (`act` of RFC 8693), the current one first."""
     actors: list[JudgedAgent] = []
     while act is not None:
         if len(actors) == MAX_ACTORS:
@@ -273,7 +275,7 @@ def _read_actors(act: Any, at: str) -> list[JudgedAgent]:
 
 
 def _read_agent(value: Any, at: str, *id_members: str) -> JudgedAgent:
-    """An agent: its id as a text, or an object with the id in the first of *id_members* (`id`) that it has."""
+    """Parse an agent: its id as a string, or an object with the id in the first of *id_members* (`id`) that it has."""
     issuer: Any = None
     if type(value) is dict:
         issuer = None if "sub" in value else value.get("issuer")
@@ -287,7 +289,6 @@ def _read_agent(value: Any, at: str, *id_members: str) -> JudgedAgent:
 
 
 def _read_call(whole: dict[str, Any], judged: str) -> CallQuestion:
-    """The call of an item whose context has arguments, in the shape of an event's. Raises msgspec.ValidationError."""
     subject, action, resource, context = (whole[name] for name in ("subject", "action", "resource", "context"))
     properties = member_at(resource, "properties")
     call_members = {
@@ -348,5 +349,5 @@ def _parsed_request_of(
     # The model judges a call with arguments; the call evaluator knows its boundary, too.
     actions = tuple(dict.fromkeys(item.action for item in items if item.call is None))
     question = question._replace(actions=actions)
-    # Names of actions are judged as scopes are, and are none: events hold scopes of tokens alone.
+    # Action names are judged like scopes but are not scopes: events hold only scopes of tokens.
     return ParsedHookRequest(question, items[0].action, None, {**more, "scopes": None}, own_event_type="api.call")

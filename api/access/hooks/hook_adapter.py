@@ -47,32 +47,32 @@ _EVENT_TYPES_BY_GRANT = {
 
 
 class UnreadableHookRequest(TrustwatchError):
-    """The product sent a request of unknown shape: it cannot be decided."""
+    """Raised if the product sent a request of unknown shape, which cannot be decided."""
 
     code = "unreadable"
 
 
 class HookRequest(NamedTuple):
-    """One request as it came in. Header names are in lower case."""
+    """A hook request as received. Header names are in lower case."""
 
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
 
     def header(self, name: bytes) -> bytes | None:
-        """The only header of that name; None if there is none, or more than one."""
+        """Return the only header of that name, or None if there is none or more than one."""
         values = [value for key, value in self.headers if key == name]
         return values[0] if len(values) == 1 else None
 
 
 class HookResponse(NamedTuple):
-    """An HTTP answer of a hook."""
+    """The HTTP answer of a hook."""
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def with_header(self, name: bytes, value: bytes) -> HookResponse:
-        """The same answer with one more header."""
+        """Return the same answer with one more header."""
         return self._replace(headers=(*self.headers, (name, value)))
 
 
@@ -81,7 +81,7 @@ HookResponder = Callable[[HookRequest], Awaitable[HookResponse]]
 
 
 class ParsedHookRequest(NamedTuple):
-    """One request as a product sent it.
+    """A parsed request of a product.
 
     Attributes:
         access_request: for the decision point.
@@ -101,7 +101,6 @@ class ParsedHookRequest(NamedTuple):
 
     @property
     def event_type(self) -> str:
-        """Type of the audit event."""
         return self.own_event_type or _EVENT_TYPES_BY_GRANT.get(self.action, "token.request")
 
 
@@ -121,23 +120,23 @@ class HookAdapter(ABC):
 
     @abstractmethod
     def render_response(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
-        """The answer in the product's words."""
+        """Return the answer in the product's format."""
 
     @abstractmethod
     def deny_unsupported(self, parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
-        """A denial in place of what the product cannot do, else the same verdict."""
+        """Return a denial if the product cannot enforce the verdict, otherwise the same verdict."""
 
     def granted_lifetime_s(self, parsed: ParsedHookRequest, _: Verdict) -> int | None:
-        """Lifetime of the token, s; None if the request does not state it."""
+        """Return the lifetime of the token in seconds, or None if the request does not state it."""
         return parsed.lifetime_s
 
     @abstractmethod
     def denial_response(self, reason: str) -> HookResponse:
-        """The answer that refuses the token."""
+        """Return the answer that refuses the token."""
 
     @abstractmethod
     def unauthenticated_response(self) -> HookResponse:
-        """The secret is missing or wrong."""
+        """Return the answer if the secret is missing or wrong."""
 
     def access_request(self, data: Any, usual: Any, scopes: Iterable[Any], grant: str, act: Any) -> AccessRequest:
         """Build the query about the agent of a request."""
@@ -155,18 +154,18 @@ class HookAdapter(ABC):
         )
 
     def risk_claims(self, decided: AccessDecision) -> dict[str, Any]:
-        """Claims that the token is to carry."""
+        """Return the claims to write into the token."""
         return decided.risk_claims() if self.settings.claims else {}
 
 
 def is_json(request: HookRequest) -> bool:
-    """True if the body is declared as `application/json`, with any parameters."""
+    """Return whether the body is declared as `application/json`, with any parameters."""
     declared = request.header(b"content-type") or b""
     return declared.partition(b";")[0].strip(b" \t").lower() == b"application/json"
 
 
 def decode_json_object(body: bytes) -> dict[str, Any]:
-    """A JSON object; unknown members are not an error. Raises ClientInducedFailure, Unreadable."""
+    """Return a JSON object; unknown members are allowed. Raises ClientInducedFailure, Unreadable."""
     try:
         decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -179,7 +178,7 @@ def decode_json_object(body: bytes) -> dict[str, Any]:
 
 
 def member_at(data: Any, *path: str) -> Any:
-    """The member at *path*, or None."""
+    """Return the member at *path*, or None."""
     for name in path:
         if type(data) is not dict:
             return None
@@ -188,7 +187,7 @@ def member_at(data: Any, *path: str) -> Any:
 
 
 def unique_texts(values: Iterable[Any]) -> tuple[str, ...]:
-    """The texts among *values*, each once, in order. Raises RequestLimitExceeded."""
+    """Return the distinct strings among *values*, in order. Raises RequestLimitExceeded."""
     texts = tuple(dict.fromkeys(check_name_length(value) for value in values if type(value) is str and value))
     if len(texts) > MAX_SCOPES:
         raise RequestLimitExceeded(f"more than {MAX_SCOPES} scopes")
@@ -196,35 +195,32 @@ def unique_texts(values: Iterable[Any]) -> tuple[str, ...]:
 
 
 def list_or_empty(value: Any) -> list[Any]:
-    """*value* if it is a list, else an empty one."""
     return value if type(value) is list else []
 
 
 def object_or_empty(value: Any) -> dict[str, Any]:
-    """*value* if it is an object, else an empty one."""
     return value if type(value) is dict else {}
 
 
 def whole_seconds(value: Any) -> int | None:
-    """Whole seconds of a number or of digits; None if it is neither."""
+    """Return whole seconds from a number or digits, or None if it is neither."""
     if type(value) is str and value.isascii() and value.isdigit() and len(value) < 12:
         return int(value)
     return int(value) if type(value) in (int, float) and 0 <= value < 1e12 else None
 
 
 def without_empty_members(**members: Any) -> dict[str, Any]:
-    """Members of an audit event, without those that are not known."""
+    """Return the members of an audit event that are known."""
     return {name: value for name, value in members.items() if value}
 
 
 def principal_member(name: Any, agent: str, kind: str = "user") -> dict[str, str] | None:
-    """Principal that the agent acts for; None if it acts for itself."""
+    """Return the principal that the agent acts for, or None if it acts for itself."""
     who = text_or_empty(name)[:MAX_ID_LENGTH]
     return {"id": who, "type": kind} if who and who != agent else None
 
 
 def json_hook_response(status: int, content: Mapping[str, Any], *headers: tuple[bytes, bytes]) -> HookResponse:
-    """An answer that is JSON."""
     return HookResponse(status, msgspec.json.encode(content), ((b"content-type", b"application/json"), *headers))
 
 
@@ -235,7 +231,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(eq=False, repr=False)
 class HookDecider:
-    """Access decisions for one hook."""
+    """Decides access for one hook."""
 
     settings: HookSettings
     point: PolicyDecisionPoint
@@ -245,7 +241,7 @@ class HookDecider:
         self._refusals = LineLimit(clock.monotonic)
 
     def knows(self, tenant: str, issuer: str, agent_id: str) -> bool:
-        """True if that agent has been seen, or if that cannot be decided. Never raises."""
+        """Return whether that agent has been seen; true if that cannot be determined. Never raises."""
         try:
             return self.point.policy_evaluator.view.get(tenant, issuer, agent_id) is not None
         except Exception as error:
@@ -253,7 +249,7 @@ class HookDecider:
             return True
 
     def decide(self, parsed: ParsedHookRequest, fit: HookConstraint) -> AccessDecision:
-        """The verdict; one with the reason `undecided` if an internal error prevents it. Never raises."""
+        """Return the verdict, with the reason `undecided` if an internal error prevents one. Never raises."""
         try:
             return self.point.decide(parsed.access_request, self.channel, partial(self._constrain, parsed, fit))
         except Exception as error:
@@ -270,7 +266,7 @@ class HookDecider:
         return self.point.undecided(question, allow=self.fails_open(error, question.tenant))
 
     def fails_open(self, error: Exception, tenant: str) -> bool:
-        """Count a request that failed with *error*; return true if it is answered as if it were allowed.
+        """Count a request that failed with *error*. Return true if it is answered as if it were allowed.
 
         If no policy is enforced, nothing may be refused. A failure that a client can cause never lets it pass.
         """

@@ -1,4 +1,4 @@
-"""The server of hooks, and the proofs by which a product shows who it is."""
+"""The server of hooks, and the proofs that authenticate a product."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ CHALLENGES = {"bearer": b'Bearer realm="trustwatch"', "basic": b'Basic realm="tr
 
 
 def is_from_product(request: HookRequest, settings: HookSettings, now_s: float) -> bool:
-    """True if a request shows the hook's secret. One that is nearly right takes as long to refuse as any other."""
+    """Return whether a request has the hook's secret, in constant time."""
     secret = settings.secret
     assert secret is not None
     if settings.kind == "zitadel":
@@ -77,7 +77,9 @@ def is_from_product(request: HookRequest, settings: HookSettings, now_s: float) 
 
 
 def has_valid_signature(request: HookRequest, secret: Secret, now_s: float) -> bool:
-    """True if `ZITADEL-Signature: t=…,v1=…` is the HMAC-SHA256 of time and raw body, and not too far from *now_s*."""
+    """Return whether `ZITADEL-Signature: t=…,v1=…` is the HMAC-SHA256 of time and raw body, and not too far from
+    *now_s*.
+    """
     parts = [part.strip().partition(b"=") for part in (request.header(SIGNATURE_HEADER) or b"").split(b",")]
     times = [value for name, _, value in parts if name == b"t"]
     given = [value for name, _, value in parts if name == b"v1"]
@@ -96,7 +98,6 @@ def _credentials_of_scheme(request: HookRequest, scheme: bytes) -> bytes | None:
 
 
 def _basic_credentials(request: HookRequest) -> bytes | None:
-    """`user:password` of basic authentication."""
     try:
         return base64.b64decode(_credentials_of_scheme(request, b"basic") or b"", validate=True)
     except binascii.Error:
@@ -105,7 +106,7 @@ def _basic_credentials(request: HookRequest) -> bytes | None:
 
 @dataclass(eq=False, repr=False)
 class HookEndpoint:
-    """Answers one product. It never fails: what cannot be decided is answered as configured."""
+    """Answers one product. It never fails: requests that cannot be decided are answered as configured."""
 
     adapter: HookAdapter
     _decider: HookDecider
@@ -123,7 +124,7 @@ class HookEndpoint:
         return is_from_product(request, self.adapter.settings, self._clock())
 
     async def answer(self, request: HookRequest) -> HookResponse:
-        """The answer to a whole request."""
+        """Return the answer to a whole request."""
         if self._signs_body and not self._is_authentic(request):
             return self._unauthenticated_response()
         product = self.adapter
@@ -143,7 +144,7 @@ class HookEndpoint:
         return answer
 
     async def _spend_needed(self, parsed: ParsedHookRequest) -> ParsedHookRequest:
-        """*parsed* with the approvals for one use that it needs, which are spent for it."""
+        """Spend the single-use approvals that *parsed* needs, and return it with them."""
         question = parsed.access_request
         judge = partial(self._decider.preview, parsed, self.adapter.deny_unsupported)
         spent = await self._decider.point.spend_needed((question.identity,), judge)
@@ -158,7 +159,7 @@ class HookEndpoint:
         return self.adapter.unchanged_response if opened else self.adapter.denial_response(UNDECIDED)
 
     def too_large(self, most: int) -> HookResponse:
-        """The answer to a body of more than *most* bytes, which is not read."""
+        """Return the answer to a body of more than *most* bytes, which is not read."""
         if self._signs_body:
             return self._unauthenticated_response()
         return self._failure_response(RequestLimitExceeded(f"a body of more than {most} bytes"))
@@ -175,7 +176,7 @@ class HookEndpoint:
         return answer if challenge is None else answer.with_header(b"www-authenticate", challenge)
 
 
-# Tokens wait for these answers, so they take the short way that the risk answer takes (`api/http/fast_path.py`), not
+# Tokens wait for these answers, so they take the same short path as the risk answer (`api/http/fast_path.py`), not
 # the one through FastAPI.
 
 HOOK_PATH_PREFIX = "/hooks/"
@@ -184,7 +185,7 @@ _log = structlog.get_logger(__name__)
 
 
 class HookRoute(NamedTuple):
-    """Route of a hook: path, method and the functions that answer it."""
+    """The route of a hook: path, method and the functions that answer it."""
 
     hook: str
     route: str
@@ -204,7 +205,7 @@ class HookServer:
         self._routes = {route.route.encode(): route for route in routes}
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
-        """This server, if the percent-encoded *path* is one of a hook."""
+        """Return this server if the percent-encoded *path* is that of a hook."""
         return self if path in self._routes else None
 
     def template(self, path: bytes) -> str:
@@ -212,7 +213,6 @@ class HookServer:
         return self._routes[path].route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         start = self._monotonic()
         route = self._routes[scope["raw_path"]]
         try:
@@ -229,7 +229,7 @@ class HookServer:
         self._count_answer(route.hook, route.route, answer.status, self._monotonic() - start)
 
     async def _answer(self, route: HookRoute, scope: Scope, receive: Receive) -> HookResponse | None:
-        """Answer one request; None if the client disconnected before its request was complete."""
+        """Answer one request. Return None if the client disconnected before its request was complete."""
         if scope["method"] != route.method:
             return HookResponse(405, b"", ((b"allow", route.method.encode()),))
         request = HookRequest(tuple(scope["headers"]), b"")
@@ -245,7 +245,7 @@ class HookServer:
         return await admitted(request._replace(body=body))
 
     def _failure_response(self, route: HookRoute, error: Exception) -> HookResponse:
-        """Nothing before the answer may fail. If it does, the answer has no internal detail."""
+        """Return the answer to a failure before the decision, without internal detail."""
         error_id = self._new_id()
         _log.error("hook_failed", hook=route.hook, error_id=error_id, error=type(error).__name__, why=str(error))
         return HookResponse(500, internal_problem(error_id).body(), ((b"content-type", CONTENT_TYPE.encode()),))

@@ -1,4 +1,4 @@
-"""Hooks of authorization servers: how each product asks, and which answers it takes."""
+"""Hooks of authorization servers: the requests that each product sends, and the answers it accepts."""
 
 from __future__ import annotations
 
@@ -43,8 +43,6 @@ class _HydraSession(msgspec.Struct):
 
 
 class _HydraBody(msgspec.Struct):
-    """The claims of a session, byte by byte as they came."""
-
     session: _HydraSession
 
 
@@ -52,7 +50,7 @@ class HydraHook(HookAdapter):
     """Ory Hydra: `oauth2.token_hook` (every grant) and its forerunner `oauth2.refresh_token_hook`.
 
     Hydra can deny (403) and write claims (200, which replaces the session's claims: what came is given back with
-    ours). It cannot shorten a token here, `exp` is reserved, nor leave scopes out, so a request that may have only some
+    ours). It cannot shorten a token here, `exp` is reserved, nor remove scopes, so a request that may have only some
     of its scopes is denied. Anything but 200, 204 and 403 is `server_error` to the client, and 5xx is retried while the
     client waits, so we never answer with one.
     """
@@ -136,7 +134,6 @@ class OktaHook(HookAdapter):
     unchanged_response = HookResponse(204)
 
     def read_request(self, body: bytes) -> ParsedHookRequest:
-        """The agent is the client."""
         data = decode_json_object(body).get("data")
         protocol, access = member_at(data, "context", "protocol"), member_at(data, "access")
         token_request = member_at(protocol, "request")
@@ -226,7 +223,6 @@ class Wso2Hook(HookAdapter):
     unchanged_response = json_hook_response(200, {"actionStatus": "SUCCESS", "operations": []})
 
     def read_request(self, body: bytes) -> ParsedHookRequest:
-        """The agent is the client."""
         data = decode_json_object(body)
         happened = member_at(data, "event")
         token_request, token = member_at(happened, "request"), member_at(happened, "accessToken")
@@ -244,7 +240,6 @@ class Wso2Hook(HookAdapter):
         )
 
     def deny_unsupported(self, parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
-        """A denial of what would need an operation that is not allowed."""
         allowed = _AllowedOperations(parsed.data)
         if verdict.narrowed and not allowed("remove", SCOPES_POINTER):
             return deny(verdict, NOT_NARROWED)
@@ -263,7 +258,6 @@ class Wso2Hook(HookAdapter):
         return parsed.lifetime_s if ceiling is None or not _exceeds_ceiling(parsed.lifetime_s, ceiling) else ceiling
 
     def render_response(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
-        """Operations, or a failure."""
         verdict = decided.verdict
         if not verdict.allow:
             return self.denial_response(verdict.reason)
@@ -314,14 +308,14 @@ def _claims_by_name(token: Any) -> dict[str, Any]:
 
 
 def _exceeds_ceiling(lifetime_s: int | None, ceiling: int) -> bool:
-    """True if a lifetime is above the ceiling; one that the request does not state counts as above."""
+    """Return whether a lifetime is above the ceiling; an unstated lifetime counts as above."""
     return lifetime_s is None or lifetime_s > ceiling
 
 
 def _shorten_lifetimes(
     parsed: ParsedHookRequest, verdict: Verdict, allowed: _AllowedOperations
 ) -> Iterator[TokenOperation]:
-    """Access tokens live as long as the ceiling; refresh tokens too, if a refresh would be refused anyway."""
+    """Shorten access tokens to the ceiling, and refresh tokens too if a refresh would be refused anyway."""
     ceiling = verdict.max_token_lifetime_s
     if ceiling is None:
         return
@@ -335,7 +329,7 @@ def _shorten_lifetimes(
 
 
 def _remove_scopes(given: list[Any], kept: Iterable[str] | None) -> list[TokenOperation]:
-    """Removes scopes by their index, the last first, so that no removal moves the index of another."""
+    """Remove scopes by index, the last first, so that no removal moves the index of another."""
     if kept is None:
         return []
     left = set(kept)
@@ -346,7 +340,7 @@ def _remove_scopes(given: list[Any], kept: Iterable[str] | None) -> list[TokenOp
 def _write_claims(
     claims: dict[str, Any], existing: dict[str, Any], allowed: _AllowedOperations
 ) -> Iterator[TokenOperation]:
-    """A claim that already exists, as after a refresh, can only be replaced."""
+    """Write claims. A claim that already exists, as after a refresh, can only be replaced."""
     for name, value in claims.items():
         if name in existing and allowed("replace", CLAIMS_POINTER + name):
             yield {"op": "replace", "path": CLAIMS_POINTER + name, "value": value}

@@ -47,5 +47,5 @@ MENU: Final = (
 
 
 def page_routers() -> tuple[APIRouter, ...]:
-    """Routes of all pages."""
+    """Return the routers of all pages."""
     return tuple(module.router for module in PAGE_MODULES)

@@ -71,7 +71,7 @@ def _filters_of(asked: dict[str, Any]) -> AgentFilters:
 async def list_agents(
     visit: PageReaderDep, asked: AskedDep, cursor: Annotated[str | None, Query(max_length=8192)] = None
 ) -> Response:
-    """Agents, the riskiest first; those with a text by tenant and id."""
+    """Show the agents, the riskiest first, filtered by text in tenant and id."""
     caller, activity = visit.caller, visit.console.activity
     page = await visit.get(AgentService).list(caller, _filters_of(asked), cursor=cursor)
     return visit.render(
@@ -89,7 +89,7 @@ async def list_agents(
 
 @router.get("/agents/file.{form}")
 async def download_agents(form: str, visit: PageReaderDep, asked: AskedDep) -> Response:
-    """Agents that fit as a file."""
+    """Download the matching agents as a file."""
     agents, filters = visit.get(AgentService), _filters_of(asked)
     return await list_file(
         form,
@@ -106,7 +106,7 @@ class AgentFileRow(
     rename={"level": "risk_level"},
     omit=("anomaly_score", "evaluated_ms", "reasons", "indicators", "counterfactual"),
 ):
-    """An agent as files have it: names as in the API."""
+    """A row of the agents file, with the names of the API."""
 
 
 MAX_DECISIONS = 100
@@ -133,7 +133,7 @@ AgentQueryDep = Annotated[AgentSelector, Depends(_agent_of_query)]
 async def show_agent(
     visit: PageReaderDep, agent: AgentQueryDep, said: str = "", since: TimeText = "7d", until: TimeText = ""
 ) -> Response:
-    """The whole page; *since* and *until* bound its graph."""
+    """Show the whole page; *since* and *until* bound its graph."""
     summary = await visit.get(AgentService).get(visit.caller, agent)
     values = await _page_values(visit, summary) | await _graph_values(visit, summary, since, until)
     reached = await visit.get(ContainmentService).blast_radius(visit.caller, _selector_of(summary), depth=1)
@@ -146,21 +146,21 @@ async def show_agent(
 async def show_agent_graph(
     visit: PageReaderDep, agent: AgentQueryDep, since: TimeText = "7d", until: TimeText = ""
 ) -> Response:
-    """The agents around it in a time."""
+    """Show the agents that it had contact with in a time range."""
     summary = await visit.get(AgentService).get(visit.caller, agent)
     return visit.render("agent_graph.html", **await _graph_values(visit, summary, since, until))
 
 
 @router.get("/agent/parts")
 async def show_agent_parts(visit: PageReaderDep, agent: AgentQueryDep) -> Response:
-    """The parts of the page that change."""
+    """Show the parts of the page that change."""
     summary = await visit.get(AgentService).get(visit.caller, agent)
     return visit.render("agent_parts.html", **await _page_values(visit, summary))
 
 
 @router.get("/agent/events")
 async def show_agent_events(visit: PageReaderDep, agent: AgentQueryDep) -> Response:
-    """Recent events, which take longest to find."""
+    """Show recent events, which take longest to find."""
     agents = visit.get(AgentService)
     summary = await agents.get(visit.caller, agent)
     name, moment = summary.name, DecisionMoment()
@@ -194,7 +194,7 @@ async def release_agent(visit: PageReviewerDep, form: FormDep) -> Response:
 
 @router.post("/agent/pin")
 async def pin_agent(visit: PageReviewerDep, form: FormDep) -> Response:
-    """Fix the level that policy acts on, as `POST /v1/agents/{id}/pin` does."""
+    """Pin the level that the policy uses, as `POST /v1/agents/{id}/pin` does."""
     agent, level, why = _agent_of_form(form), form.get("level", ""), form.get("why", "").strip()
     await visit.get(ContainmentService).pin(visit.caller, agent, level, why, number_of_form(form, "valid_s"))
     return _redirect_to_agent(agent, "pinned")
@@ -202,14 +202,14 @@ async def pin_agent(visit: PageReviewerDep, form: FormDep) -> Response:
 
 @router.post("/agent/unpin")
 async def unpin_agent(visit: PageReviewerDep, form: FormDep) -> Response:
-    """Act on the measured level again."""
+    """Use the measured level again."""
     agent = _agent_of_form(form)
     await visit.get(ContainmentService).unpin(visit.caller, agent, form.get("why", "").strip())
     return _redirect_to_agent(agent, "unpinned")
 
 
 def _indicators_of(summary: AgentSummary, set_by: Decision | None) -> Sequence[Indicator]:
-    """Indicators of the risk that is left, else of the decision that set the level."""
+    """Return the indicators of the remaining risk, or those of the decision that set the level."""
     if shows_reasons(summary):
         return decode_indicators(summary.indicators)
     return () if set_by is None else set_by.indicators
@@ -274,7 +274,9 @@ async def _graph_values(visit: PageRequest, summary: AgentSummary, since: str, u
 
 
 def _risk_chart(visit: PageRequest, summary: AgentSummary, decisions: list[Decision]) -> Markup | None:
-    """Risk at each time that is known: what this process saw, decisions, and now. None = it has not moved."""
+    """Chart the risk at each known time: samples of this process, decisions, and now. Return None if it has not
+    changed.
+    """
     risks = dict(visit.console.activity.risk_series.points(summary.name.key))
     risks |= {decision.event_time_ms: decision.risk_score for decision in decisions}
     risks[summary.evaluated_ms] = summary.risk_score

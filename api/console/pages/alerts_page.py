@@ -1,4 +1,4 @@
-"""Alerts and dead letters: what left and its status at each target; what was refused, its bytes, and a retry."""
+"""Alerts and dead letters: alerts with their status at each target; rejected records, their bytes, and a replay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..lists import LevelStep, group_escalations, text_filters
 from ..page_dependencies import Cursor, FormDep, PageAdministratorDep, PageRequest, Text
 from ..rendering import url_with_query
 
-# Bytes of a foreign sender are shown as text if they are text, else as a hex dump. They are never interpreted.
+# Bytes of an external sender are shown as text if they are text, otherwise as a hex dump. They are never interpreted.
 
 MAX_GROUPED: Final = 500  # Letters that are grouped; older ones are reached page by page
 MAX_DISPLAYED_BYTES: Final = 16_384  # Bytes of one record that a page shows; the API gives all of them
@@ -38,7 +38,7 @@ AskedLettersDep = Annotated[dict[str, str], Depends(text_filters("source", "reas
 
 @router.get("/dead-letters")
 async def list_dead_letters(visit: PageAdministratorDep, asked: AskedLettersDep, cursor: Cursor = "") -> Response:
-    """The newest letters in groups, and those of the group that is chosen."""
+    """Show the newest dead letters in groups, and those of the selected group."""
     dead_letters, replayed = visit.get(DeadLetterService), {"waiting": False, "replayed": True}.get(asked["state"])
     source, reason = asked["source"], asked["reason"]
     page = await dead_letters.list(visit.caller, replayed, MAX_GROUPED, cursor or None)
@@ -57,13 +57,13 @@ async def list_dead_letters(visit: PageAdministratorDep, asked: AskedLettersDep,
 
 @router.get("/dead-letters/{letter_id}")
 async def show_dead_letter(letter_id: str, visit: PageAdministratorDep) -> Response:
-    """One letter with its bytes."""
+    """Show one dead letter with its bytes."""
     return _dead_letter_page(visit, await visit.get(DeadLetterService).get(visit.caller, letter_id))
 
 
 @router.post("/dead-letters/{letter_id}/replay")
 async def replay_dead_letter(letter_id: str, visit: PageAdministratorDep) -> Response:
-    """Send it in again, with the rights of its sender."""
+    """Submit the record again, with the rights of its sender."""
     dead_letters = visit.get(DeadLetterService)
     stored = await dead_letters.get(visit.caller, letter_id)
     try:
@@ -90,7 +90,7 @@ def _dead_letter_page(
 
 
 class _DeadLetterGroup(NamedTuple):
-    """Letters of one source with one reason: how many, how many were not sent in again, when the last one came."""
+    """Dead letters of one source with one reason: their number, how many were not replayed, and the last time."""
 
     source: str
     reason: str
@@ -100,7 +100,7 @@ class _DeadLetterGroup(NamedTuple):
 
 
 def _group_dead_letters(letters: Sequence[DeadLetter]) -> list[_DeadLetterGroup]:
-    """*letters* by source and reason, the largest group first."""
+    """Group *letters* by source and reason, the largest group first."""
     by_cause: dict[tuple[str, str], list[DeadLetter]] = {}
     for stored in letters:
         by_cause.setdefault((stored.source, stored.reason), []).append(stored)
@@ -123,7 +123,7 @@ class ReadableBytes(NamedTuple):
 
 
 def display_bytes(raw: bytes, most: int = MAX_DISPLAYED_BYTES) -> ReadableBytes:
-    """*raw* for people.
+    """Return *raw* in a readable form.
 
     Text is UTF-8 of which at most one character in twenty is unprintable; those are shown as U+FFFD, so that neither
     control characters nor marks of direction can change how the rest is read.
@@ -137,7 +137,7 @@ def display_bytes(raw: bytes, most: int = MAX_DISPLAYED_BYTES) -> ReadableBytes:
 
 
 def _hex_dump(raw: bytes) -> list[str]:
-    """A hex dump, 16 bytes a line.
+    """Return a hex dump with 16 bytes a line.
 
     >>> _hex_dump(b"GIF89a\\x00\\xff")
     ['00000000  47 49 46 38 39 61 00 ff                          |GIF89a..|']
@@ -181,25 +181,22 @@ class _ShownAlert(NamedTuple):
 
     @property
     def first(self) -> Delivery:
-        """The delivery with what all have in common."""
         return self.deliveries[0]
 
     @property
     def decision_id(self) -> str:
-        """The decision that it is about; "" = none."""
         key = self.first.key
         return key.removeprefix(ALERT_KEY_PREFIX) if key.startswith(ALERT_KEY_PREFIX) else ""
 
     @property
     def step(self) -> LevelStep | None:
-        """The change of an agent's level that it is about; None = it is about none."""
         if self.content.kind != "level" or self.content.previous is None:
             return None
         return LevelStep(self.content.identity, self.content.previous, self.content.level, self.first.created_ms)
 
 
 def _group_alerts(deliveries: Sequence[Delivery]) -> list[_ShownAlert]:
-    """*deliveries* put together by alert, in the order in which alerts come first."""
+    """Group *deliveries* by alert, in the order in which alerts first occur."""
     by_key: dict[str, list[Delivery]] = {}
     for delivery in deliveries:
         by_key.setdefault(delivery.key, []).append(delivery)
@@ -207,7 +204,7 @@ def _group_alerts(deliveries: Sequence[Delivery]) -> list[_ShownAlert]:
 
 
 def _content_of(delivery: Delivery) -> AlertContent:
-    """Content of an alert; an actuator's row is described by its kind."""
+    """Return the content of an alert; an actuator's row is described by its kind."""
     try:
         decoded: Any = msgspec.json.decode(delivery.payload)
     except msgspec.DecodeError:
@@ -223,7 +220,7 @@ def _content_of(delivery: Delivery) -> AlertContent:
 
 
 def delivery_words(delivery: Delivery) -> str:
-    """The state of a delivery in a sentence."""
+    """Return the state of a delivery as a sentence."""
     if delivery.status == "pending" and delivery.attempts == 0:
         return "waits for its first attempt"
     return STATUS_WORDS.get(delivery.status, delivery.status)
@@ -231,7 +228,7 @@ def delivery_words(delivery: Delivery) -> str:
 
 @router.get("/alerts")
 async def list_alerts(visit: PageAdministratorDep, asked: AskedDep, cursor: Cursor = "", tested: Text = "") -> Response:
-    """Alerts, newest first, each with its state at every target."""
+    """Show the alerts, newest first, each with its state at every target."""
     trouble, page, alerts = "", FilteredPage[Delivery]([], None, 0), visit.get(AlertService)
     targets = [webhook.name for webhook in visit.runtime.settings.webhooks]
     filters = asked | {"status": asked["status"] if asked["status"] in STATUS_WORDS else ""}
@@ -258,7 +255,7 @@ async def list_alerts(visit: PageAdministratorDep, asked: AskedDep, cursor: Curs
 
 @router.post("/alerts/test")
 async def send_test_alert(visit: PageAdministratorDep, form: FormDep) -> Response:
-    """A test alert to one target, or to all."""
+    """Send a test alert to one target, or to all."""
     rows = await visit.get(AlertService).send_test(visit.caller, form.get("target") or None)
     only = rows[0].key if len(rows) == 1 else None
     return RedirectResponse(url_with_query("/console/alerts", key=only, tested=str(len(rows))), 303)

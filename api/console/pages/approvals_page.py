@@ -34,7 +34,7 @@ async def list_approvals(
     cursor: Cursor = "",
     shown: Annotated[str, Query(max_length=10)] = "",
 ) -> Response:
-    """Pending approvals first, then those decided; only those of a `status`, if it is given.
+    """Show pending approvals first, then those decided; only those of a `status`, if it is given.
 
     *shown*: how many wait on the page that asks for news.
     """
@@ -77,7 +77,6 @@ async def _approvals_page(
 
 
 def _unexpired(page: Page[Intervention], now_ms: int) -> list[Intervention]:
-    """Those that are not expired, the first to expire first."""
     return sorted((one for one in page.items if one.expires_ms > now_ms), key=lambda one: one.expires_ms)
 
 

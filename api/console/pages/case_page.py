@@ -49,14 +49,13 @@ VERDICT_CHOICES: Final = (
 
 
 def _case_title(case: Case, agents: Sequence[CaseAgent]) -> str:
-    """Title of a case: its first agents, and how many more."""
     named = [one.agent.agent_id for one in agents[:2]]
     more = case.agents - len(named)
     return (", ".join(named) or "no agent") + (f" and {more} more" if more > 0 else "")
 
 
 def _containment_effect(one: CaseAgent, book: PolicyBook, servers: Sequence[str]) -> str:
-    """Effect of acting on an agent as critical, as text; *servers* are notified of it."""
+    """Describe the effect of acting on an agent as critical; *servers* are notified of it."""
     name = one.agent
     effective = book.effective_policy(*name.identity, one.agent_type)
     policy = effective.table[RiskLevel.CRITICAL]
@@ -110,7 +109,7 @@ _text_filters = text_filters("owner", "level", "agent", "tenant", "since", "unti
 
 
 def _asked_cases(request: Request) -> dict[str, str]:
-    """Return the filters in the address; by default cases that are not closed."""
+    """Return the filters in the URL; by default cases that are not closed."""
     asked = _text_filters(request)
     return asked | {"status": ""} if asked["status"] == ANY_STATUS else asked
 
@@ -127,7 +126,7 @@ def _search_of(asked: dict[str, str], now_ms: int) -> CaseSearch:
 
 @router.get("/cases")
 async def list_cases(visit: PageReaderDep, asked: AskedDep, cursor: Cursor = "") -> Response:
-    """Cases, last changed first."""
+    """Show the cases, last changed first."""
     return await _list_page(visit, asked, cursor)
 
 
@@ -162,7 +161,7 @@ async def _list_page(
 
 @router.get("/cases/file.{form}")
 async def download_cases(form: str, visit: PageReaderDep, asked: AskedDep) -> Response:
-    """Cases that fit as a file."""
+    """Download the matching cases as a file."""
     cases, search = visit.get(CaseService), _search_of(asked, visit.runtime.now_ms())
     return await list_file(
         form,
@@ -174,7 +173,6 @@ async def download_cases(form: str, visit: PageReaderDep, asked: AskedDep) -> Re
 
 
 def _case_row(listed: ListedCase) -> dict[str, Any]:
-    """A case as files have it, with its first agents."""
     case = listed.case
     return {
         "case_id": case.case_id,
@@ -196,7 +194,7 @@ def _case_row(listed: ListedCase) -> dict[str, Any]:
 
 @router.get("/cases/count")
 async def count_open_cases(visit: PageReaderDep) -> Response:
-    """Number of open cases: the badge in the menu."""
+    """Show the number of open cases, for the badge in the menu."""
     counts = await visit.get(CaseService).count_open(visit.caller)
     return visit.render("case_count.html", open=counts.get("open", 0))
 
@@ -228,7 +226,7 @@ async def act_on_cases(visit: PageReviewerDep, form: FormDep) -> Response:
 
 @router.get("/cases/{case_id}")
 async def show_case(case_id: str, visit: PageReaderDep, done: Text = "") -> Response:
-    """One case."""
+    """Show one case."""
     return await _case_page(visit, case_id, said=CONFIRMATIONS.get(done, ""))
 
 
@@ -236,7 +234,7 @@ async def show_case(case_id: str, visit: PageReaderDep, done: Text = "") -> Resp
 async def show_timeline(
     case_id: str, visit: PageReaderDep, kind: Text = "", since: TimeText = "", until: TimeText = ""
 ) -> Response:
-    """The timeline of a case, which takes longest to load; filtered by kind and time."""
+    """Show the timeline of a case, which takes longest to load, filtered by kind and time."""
     times = parse_time_range(since, until, visit.runtime.now_ms())
 
     def page(report: CaseReport, items: list[TimelineItem]) -> Response:
@@ -257,7 +255,7 @@ async def show_timeline(
 
 
 def _moment_ids(items: Sequence[TimelineItem]) -> list[str]:
-    """A name for each moment, to link to: of its time and kind, so that it stays while the story grows."""
+    """Return an anchor for each moment, made of its time and kind so that it stays while the timeline grows."""
     met: Counter[str] = Counter()
     ids = []
     for item in items:
@@ -268,8 +266,7 @@ def _moment_ids(items: Sequence[TimelineItem]) -> list[str]:
 
 
 def _group_alike(moments: Sequence[tuple[str, TimelineItem]]) -> list[list[tuple[str, TimelineItem]]]:
-    """Moments (id to link to, what happened) in order; events of an agent that follow each other are one entry if
-    they came with the same things."""
+    """Group moments (anchor, moment) in order: consecutive events of an agent with the same context are one entry."""
 
     def kind_of(moment: tuple[str, TimelineItem]) -> object:
         name, item = moment
@@ -286,7 +283,7 @@ def _fits(item: TimelineItem, kind: str, times: TimeRange) -> bool:
 
 @router.get("/cases/{case_id}/report.json")
 async def download_report(case_id: str, visit: PageReaderDep) -> Response:
-    """The case as a document."""
+    """Download the case as a document."""
     name = "".join(char for char in case_id if char.isalnum() or char in "-_")[:80]
     document = await visit.get(CaseStory).tell(visit.caller, case_id, render_json)
     headers = {"Content-Disposition": f'attachment; filename="{name}.json"'}
@@ -333,13 +330,13 @@ async def _act(visit: PageRequest, case_id: str, action: str, form: Mapping[str,
 
 
 def _revision(form: Mapping[str, str]) -> int | None:
-    """Revision of the case that the person saw when the page was made; None = not in the form."""
+    """Return the revision of the case that the page showed, or None if it is not in the form."""
     given = form.get("revision", "")
     return int(given[:MAX_REVISION_DIGITS]) if given.isdecimal() else None
 
 
 def _agents_of_form(form: Mapping[str, str], report: CaseReport) -> list[AgentSelector]:
-    """Selected agents; each is named by its place in the case."""
+    """Return the selected agents; each is identified by its position in the case."""
     ticked = {name.removeprefix("agent-") for name in form if name.startswith("agent-")}
     chosen = [one.agent for one in report.agents if str(one.ordinal) in ticked]
     return [AgentSelector(name.agent_id, name.tenant, name.issuer) for name in chosen]

@@ -71,7 +71,7 @@ def _filters_of(asked: dict[str, str], now_ms: int) -> DecisionFilters:
 
 @router.get("/decisions")
 async def list_decisions(visit: PageReaderDep, asked: AskedDep, cursor: Cursor = "") -> Response:
-    """Changes of level, newest first. If several agents have the id, one must be chosen."""
+    """Show changes of level, newest first. If several agents have the id, one must be chosen."""
     trouble, page, among = "", FilteredPage[Decision]([], None, 0), []
     try:
         filters = _filters_of(asked, visit.runtime.now_ms())
@@ -95,7 +95,7 @@ async def list_decisions(visit: PageReaderDep, asked: AskedDep, cursor: Cursor =
 
 @router.get("/decisions/file.{form}")
 async def download_decisions(form: str, visit: PageReaderDep, asked: AskedDep) -> Response:
-    """Changes of level that fit as a file."""
+    """Download the matching changes of level as a file."""
     decisions, filters = visit.get(DecisionService), _filters_of(asked, visit.runtime.now_ms())
     return await list_file(
         form,
@@ -107,7 +107,7 @@ async def download_decisions(form: str, visit: PageReaderDep, asked: AskedDep) -
 
 
 def decision_row(decision: Decision) -> dict[str, Any]:
-    """A change of level as files have it: names as in the API, reasons and indicators as texts."""
+    """Return a change of level as a file row: names as in the API, reasons and indicators as text."""
     name = decision.agent
     return {
         "decided_at": format_rfc3339(decision.decided_ms),
@@ -133,7 +133,7 @@ def decision_row(decision: Decision) -> dict[str, Any]:
 
 @router.get("/decisions/{decision_id}")
 async def show_decision(decision_id: str, visit: PageReaderDep) -> Response:
-    """One decision; its policy is that of the current policy book for its level."""
+    """Show one decision; its policy is that of the current policy book for its level."""
     runtime, caller, decisions = visit.runtime, visit.caller, visit.get(DecisionService)
     decision = await decisions.get(caller, decision_id)
     consequences = await decisions.consequences(caller, decision)
@@ -162,7 +162,7 @@ async def show_decision(decision_id: str, visit: PageReaderDep) -> Response:
 
 
 def describe_odds(p_value: float) -> str:
-    """A p-value as text.
+    """Return a p-value as text.
 
     >>> describe_odds(0.0001)
     'about 1 in 10,000 normal events looks at least this anomalous'
@@ -173,18 +173,18 @@ def describe_odds(p_value: float) -> str:
 
 
 def reason_shares(reasons: Sequence[RiskReason]) -> list[int]:
-    """Percent of all that each reason contributes."""
+    """Return the percentage of the total that each reason contributes."""
     total = sum(max(reason.contribution, 0.0) for reason in reasons)
     return [round(100.0 * max(reason.contribution, 0.0) / total) if total > 0 else 0 for reason in reasons]
 
 
 def feature_noun(name: str) -> str:
-    """A feature as text; a feature that the table no longer has keeps its name."""
+    """Return a feature as text; a feature that is no longer in the table keeps its name."""
     return _FEATURES[name].noun if name in _FEATURES else name.replace("_", " ")
 
 
 def feature_rows(vector: Mapping[str, float]) -> list[tuple[str, float, str, str, int]]:
-    """Name, value, unit, meaning and percent of its range of each feature, the highest of its range first."""
+    """Return name, value, unit, meaning and percentage of its range for each feature, the highest percentage first."""
     rows = []
     for name, value in vector.items():
         unit, meaning, percent = "", "of another version of the feature table", 0
@@ -196,10 +196,10 @@ def feature_rows(vector: Mapping[str, float]) -> list[tuple[str, float, str, str
 
 
 def read_evidence(evidence: Mapping[str, Any]) -> dict[str, Any]:
-    """Evidence of the risk kernel (natural logs) that a decision keeps, whichever version wrote it.
+    """Return the evidence of the risk kernel (natural logs) in a decision, whichever version wrote it.
 
     Members: `statistic` after the event, `prior` before it, `gain` of it, `events` of the agent so far; None = not
-    kept. `signals` that fired; `thresholds` as (level, evidence at which it begins, whether it was reached);
+    stored. `signals` that fired; `thresholds` as (level, evidence at which it begins, whether it was reached);
     `left_aside`, anomalies that had counted before, as text; `concerns` as (name, meaning, odds), the strongest first.
     """
     numbers = {name: _number_or_none(evidence.get(name)) for name in ("statistic", "prior", "gain", "events")}
@@ -259,7 +259,7 @@ Id = Annotated[str, Query(max_length=200)]
 
 @router.get("/feedback")
 async def list_feedback(visit: PageReaderDep, done: Id = "", cursor: Cursor = "") -> Response:
-    """Active rules, then all feedback."""
+    """Show active rules, then all feedback."""
     return await _feedback_page(visit, done=done, cursor=cursor or None)
 
 
@@ -297,7 +297,7 @@ async def revoke_feedback(feedback_id: str, visit: PageReviewerDep, form: FormDe
 
 @router.get("/decisions/{decision_id}/feedback")
 async def show_feedback_form(decision_id: str, visit: PageReviewerDep, verdict: Id = "") -> Response:
-    """The form about one decision."""
+    """Show the form about one decision."""
     return await _feedback_form_page(visit, decision_id, verdict)
 
 
@@ -325,14 +325,14 @@ async def _feedback_form_page(
 
 @router.post("/decisions/{decision_id}/feedback/preview")
 async def start_preview(decision_id: str, visit: PageReviewerDep, form: FormDep) -> Response:
-    """Start a preview; the answer is a part of a page that asks for its progress until it is over."""
+    """Start a preview. The answer is a page part that polls until the preview has finished."""
     draft = draft_from_form(form)
     return _preview_part(visit, await visit.get(FeedbackService).start_preview(visit.caller, decision_id, draft))
 
 
 @router.get("/feedback/previews/{preview_id}")
 async def show_preview(preview_id: str, visit: PageReviewerDep) -> Response:
-    """A preview as it is now."""
+    """Show the current state of a preview."""
     return _preview_part(visit, await visit.get(FeedbackService).get_preview(visit.caller, preview_id))
 
 
@@ -349,7 +349,7 @@ async def adopt_feedback(decision_id: str, visit: PageReviewerDep, form: FormDep
 
 
 class FeatureChoice(NamedTuple):
-    """A feature that a rule may name. *leading* ones moved the decision and are chosen at first."""
+    """A feature that a rule may name. *leading* features contributed to the decision and are preselected."""
 
     name: str
     label: str
@@ -358,7 +358,7 @@ class FeatureChoice(NamedTuple):
 
 
 def feature_choices(rise: Sequence[Decision]) -> list[FeatureChoice]:
-    """Features that a rule may name, those of the reasons of a rise first; hard signals are none."""
+    """Return the features that a rule may name, those in the reasons of a rise first, without hard signals."""
     leading = {reason.feature for decision in rise for reason in decision.reasons}
     choices = [
         FeatureChoice(feature.name, describe_feature(feature.name), feature.meaning, feature.name in leading)
@@ -369,7 +369,7 @@ def feature_choices(rise: Sequence[Decision]) -> list[FeatureChoice]:
 
 
 def _named_resources(rise: Sequence[Decision]) -> list[str]:
-    """Resources and targets that the reasons of a rise name: what a rule is likely to be about."""
+    """Return resources and targets in the reasons of a rise: a rule is likely to be about them."""
     named = [
         reason.observed
         for decision in rise
@@ -380,7 +380,7 @@ def _named_resources(rise: Sequence[Decision]) -> list[str]:
 
 
 def describe_feature(name: str) -> str:
-    """A feature as people call it.
+    """Return the display name of a feature.
 
     >>> describe_feature("target_surprise"), describe_feature("pace_4h")
     ('target', 'pace, 4 h')
@@ -425,11 +425,11 @@ def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
 
 
 def _preview_part(visit: PageRequest, preview: FeedbackPreview) -> Response:
-    """A preview as a part of the page.
+    """Render a preview as a part of the page.
 
-    `result` has the members that the API names, and is empty until the preview is over. `marked` is the alert that is
-    spoken of, if the rule would have changed it; `lowered` counts listed alerts that would still have been ones, of a
-    lower level; `still_odd` are features that keep events anomalous, with their number.
+    `result` has the members of the API, and is empty until the preview has finished. `marked` is the alert in question,
+    if the rule would have changed it; `lowered` counts listed alerts that would have remained at a lower level;
+    `still_odd` are features that keep events anomalous, with their number.
     """
     result = msgspec.json.decode(preview.result) if preview.result else {}
     removed = result.get("alerts_removed", ())

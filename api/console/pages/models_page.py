@@ -1,4 +1,4 @@
-"""The model: versions, what they learned, whether they still fit, and the alert budget against what happened."""
+"""The model: versions, what they learned, whether they still fit, and alerts against the budget."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ router = APIRouter()
 
 @router.get("/models")
 async def list_models(visit: PageReaderDep, level: Text = "medium", ordered: Text = "", before: Text = "") -> Response:
-    """Versions, the active version, drift and budget. A page that waits for a version other than *before* polls until
-    it exists, and gets no content until then.
+    """Show versions, the active version, drift and budget. A page that waits for a version other than *before* polls
+    until it exists, and gets no content until then.
     """
     if before and visit.is_part and visit.get(ModelService).version == before:
         return Response(status_code=204)
@@ -92,7 +92,7 @@ async def order_training(visit: PageAdministratorDep, form: FormDep) -> Response
 
 @router.post("/models/{version}/promote")
 async def order_promotion(version: str, visit: PageAdministratorDep, form: FormDep) -> Response:
-    """Order that a version becomes active."""
+    """Order the promotion of a version."""
     forced = form.get("force") == "yes"
     order = visit.get(ModelService).promote(visit.caller, version, _reason_of(form), force=forced)
     return await _answer_order(visit, "promotion", order)
@@ -114,7 +114,7 @@ async def _answer_order(visit: PageRequest, kind: str, order: Awaitable[object])
 
 @router.get("/models/{version}")
 async def show_model(version: str, visit: PageReaderDep, group: Text = "") -> Response:
-    """One version with its calibration, and whether its figures allow its promotion."""
+    """Show one version with its calibration, and whether its figures allow its promotion."""
     models = visit.get(ModelService)
     view = await models.version_detail(visit.caller, version)
     everybody = sees_all_tenants(visit.caller)
@@ -153,7 +153,7 @@ class _BudgetTotal(NamedTuple):
 
 
 class _Drift(NamedTuple):
-    """One feature (or the scores) of one group on its last day that was judged; *beyond* its threshold or not."""
+    """One feature (or the scores) of one group on its last judged day; *beyond*: whether it exceeds its threshold."""
 
     day: int
     group: str
@@ -164,14 +164,13 @@ class _Drift(NamedTuple):
 
 
 def _describe_group(tenant: str, agent_type: str) -> str:
-    """A peer group as text; `*` is all of them."""
     if tenant == "*":
         return "the fleet"
     return f"{agent_type or 'agents without a type'} of {tenant or 'no tenant'}"
 
 
 def _budget_totals(rows: Sequence[BudgetDay]) -> list[_BudgetTotal]:
-    """The daily chart of all groups together. Limits are those of the sum, not the sum of limits."""
+    """Return the daily totals of all groups. Limits are those of the sum, not the sum of limits."""
     days: defaultdict[int, list[BudgetDay]] = defaultdict(list)
     for row in rows:
         days[row.day].append(row)
@@ -185,7 +184,7 @@ def _budget_totals(rows: Sequence[BudgetDay]) -> list[_BudgetTotal]:
 
 
 def _budget_chart(days: Sequence[_BudgetTotal], level: str) -> Markup:
-    """Daily alerts against what the budget expects, and the limit that they should not exceed."""
+    """Chart daily alerts against the budget's expectation, and the limit that they should not exceed."""
     lines = (
         ("alerts", "observed", "first", True),
         ("limit (3 sigma)", "limit", "critical dashed", True),
@@ -208,7 +207,7 @@ def _budget_chart(days: Sequence[_BudgetTotal], level: str) -> Markup:
 
 
 def _calibration_chart(curves: Sequence[tuple[str, CalibrationCurve]]) -> Markup:
-    """Chart of scores as p-values: the share of held-out normal events that score at least as high."""
+    """Chart scores as p-values: the share of held-out normal events that score at least as high."""
     series = [
         ChartSeries(name, [(at.score, at.p_value) for at in curve.points], style)
         for (name, curve), style in zip(curves, _STYLES, strict=False)
@@ -218,7 +217,7 @@ def _calibration_chart(curves: Sequence[tuple[str, CalibrationCurve]]) -> Markup
 
 
 def _reliability_chart(shares: Sequence[ObservedShare]) -> Markup:
-    """Promised against observed: of live events a share of at most p should have a p-value of at most p."""
+    """Chart expected against observed shares: at most a share p of live events should have a p-value of at most p."""
     series = [
         ChartSeries("observed in shadow", [(observed.p_value, observed.share) for observed in shares], "first"),
         ChartSeries("as promised", [(observed.p_value, observed.p_value) for observed in shares], "allowed"),
@@ -230,7 +229,7 @@ def _reliability_chart(shares: Sequence[ObservedShare]) -> Markup:
 def _largest_drifts(
     days: Sequence[PeerGroupDay], features_above: float, scores_above: float, most: int = 20
 ) -> list[_Drift]:
-    """Largest drifts of the last judged day of each group, in multiples of the threshold; the largest first."""
+    """Return the largest drifts of the last judged day of each group, in multiples of the threshold, largest first."""
     last: dict[tuple[str, str], PeerGroupDay] = {}
     for one in sorted(days, key=lambda one: one.day):
         if one.drift.get("judged"):
@@ -250,7 +249,6 @@ def _largest_drifts(
 
 
 def _describe_training(model: ModelVersion) -> list[tuple[str, str]]:
-    """Training data of a version as (label, value): members that are plain."""
     return [
         (name.replace("_", " ").capitalize(), f"{value:,}" if isinstance(value, int) else str(value))
         for name, value in model.trained.items()
@@ -261,7 +259,7 @@ def _describe_training(model: ModelVersion) -> list[tuple[str, str]]:
 def _select_curves(
     newcomers: Sequence[CalibrationCurve], familiar: Sequence[CalibrationCurve], names: Collection[str]
 ) -> list[tuple[str, CalibrationCurve]]:
-    """Curves to draw, four at most: the fleet's, and those of selected groups, else of the largest.
+    """Return at most four curves to draw: the fleet's, and those of selected groups, otherwise of the largest.
 
     A version with walk-forward validation has pairs, for known agents and newcomers: each agent is judged by one of the
     two. Other versions have only those of newcomers, by which all agents are judged.
@@ -285,7 +283,6 @@ def _describe_curve_group(curve: CalibrationCurve) -> str:
 
 
 def _select_groups(curves: Sequence[CalibrationCurve], names: Collection[str]) -> list[CalibrationCurve]:
-    """The fleet's curve, then those of *names* groups, else all, the largest first."""
     fleet = [curve for curve in curves if curve.tenant == "*"]
     others = [curve for curve in curves if curve.tenant != "*"]
     named = [curve for curve in others if _describe_curve_group(curve) in names]

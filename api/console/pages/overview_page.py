@@ -44,7 +44,7 @@ router = APIRouter()
 
 @router.get("/search")
 async def search(visit: PageReaderDep, q: Annotated[str, Query(max_length=2048)] = "") -> RedirectResponse:
-    """Lead to the case, decision, approval or agent of that id; else to a list.
+    """Redirect to the case, decision, approval or agent with that id, otherwise to a list.
 
     Agents with the text in their id or type are listed; if there are none, decisions that came with it (an address, a
     key, a target, ...) or follow the event of that id.
@@ -68,7 +68,7 @@ async def search(visit: PageReaderDep, q: Annotated[str, Query(max_length=2048)]
 
 
 async def _find(get: Callable[..., Awaitable[Any]], caller: AuthenticatedCaller, *asked: Any) -> Any:
-    """Return the object with that id; None if there is none, or more than one."""
+    """Return the object with that id, or None if there is none or more than one."""
     try:
         return await get(caller, *asked)
     except ProblemError as error:
@@ -82,7 +82,7 @@ DAYS: Final = ChartAxis("day (UTC)", kind="utc")
 
 
 class DayOfCases(NamedTuple):
-    """Cases of one day of UTC since 1970; *accepted*: false alerts that the budget allows for, None = not counted."""
+    """Cases of one UTC day since 1970; *accepted*: false alerts that the budget allows for, None = not counted."""
 
     day: int
     opened: int
@@ -92,7 +92,7 @@ class DayOfCases(NamedTuple):
 
 @router.get("/trends")
 async def show_trends(visit: PageReaderDep, days: Annotated[str, Query(max_length=8)] = "30") -> Response:
-    """The last 7, 30 or 90 days. What takes longer to count than people wait is counted on by the next look."""
+    """Show the last 7, 30 or 90 days. A count that takes too long is continued when the page is next loaded."""
     if days not in map(str, RANGES):
         raise invalid_value_error("days", f"must be {', '.join(map(str, RANGES[:-1]))} or {RANGES[-1]}")
     counted = await visit.get(DecisionTrends).over(visit.caller, int(days))
@@ -124,7 +124,6 @@ async def show_trends(visit: PageReaderDep, days: Annotated[str, Query(max_lengt
 
 
 def _changes_chart(days: Sequence[DayOfChanges]) -> Markup:
-    """Daily rises, stacked by the level that they reached."""
     series = [
         ChartSeries(level.label, [(one.day * DAY_S, one.rises.get(level, 0)) for one in days], level.label)
         for level in SHOWN_LEVELS
@@ -135,7 +134,7 @@ def _changes_chart(days: Sequence[DayOfChanges]) -> Markup:
 
 
 def _cases_chart(days: Sequence[DayOfCases]) -> Markup:
-    """Cases opened and closed per day, against the false alerts that the budget accepts."""
+    """Chart cases opened and closed per day, against the false alerts that the budget accepts."""
     series = [
         ChartSeries("opened", [(one.day * DAY_S, one.opened) for one in days], "first"),
         ChartSeries("closed", [(one.day * DAY_S, one.closed) for one in days], "second dashed"),
@@ -154,13 +153,13 @@ MAX_DECISIONS_READ = 4 * MAX_SHOWN  # Newest decisions; those of one climb are s
 
 @router.get("/")
 async def show_overview(visit: PageReaderDep) -> Response:
-    """The whole page."""
+    """Show the whole page."""
     return visit.render("overview.html", **await _overview_values(visit))
 
 
 @router.get("/overview")
 async def show_overview_parts(visit: PageReaderDep) -> Response:
-    """The parts of the page that change."""
+    """Show the parts of the page that change."""
     return visit.render("overview_parts.html", **await _overview_values(visit))
 
 
@@ -173,7 +172,7 @@ async def _overview_values(visit: PageRequest) -> dict[str, Any]:
     worst = (await visit.get(AgentService).list(caller, RISKIEST, MAX_SHOWN)).items
     reasons = await decisions.behind_levels(caller, worst)
     tenants = [tenant for tenant in await activity.known_tenants() if caller.may_see(tenant)]
-    # Figures of the whole service add up all tenants.
+    # Figures of the whole service include all tenants.
     may_see_service = ANY_NAME in caller.tenants or SCOPE_ADMIN in caller.scopes
     return {
         "counts": await activity.level_counts(visible_tenants(caller, None)),
@@ -198,7 +197,9 @@ async def _overview_values(visit: PageRequest) -> dict[str, Any]:
 
 
 def _rate_chart(rates: Sequence[tuple[int, float]]) -> Markup | None:
-    """Events per second of the last hour; its table has a row for each minute, newest first: samples would be 720."""
+    """Chart events per second of the last hour. Its table has a row for each minute, newest first, because there are
+    720 samples.
+    """
     if len(rates) < 2:
         return None
     minutes: defaultdict[int, list[float]] = defaultdict(list)
@@ -220,7 +221,7 @@ def _rate_chart(rates: Sequence[tuple[int, float]]) -> Markup | None:
 
 
 def _order_by_last_rise(agents: Sequence[AgentSummary], reasons: Mapping[str, Decision]) -> list[AgentSummary]:
-    """Highest level first, within a level the last to rise first: the decayed risk does not show urgency."""
+    """Sort by highest level, then by latest rise, because decayed risk does not show urgency."""
 
     def order(agent: AgentSummary) -> tuple[int, int]:
         decision = reasons.get(agent.decision_id)
@@ -291,7 +292,9 @@ _TROUBLES: Final[Sequence[tuple[str, str, *tuple[str, ...]]]] = (
 
 @router.get("/health")
 async def show_health(visit: PageAdministratorDep) -> Response:
-    """The state of the process that answers. What names or counts other tenants is for people of all."""
+    """Show the state of the process that answers. Data about other tenants is only for people with access to all
+    tenants.
+    """
     runtime, sees_all, services = visit.runtime, ANY_NAME in visit.caller.tenants, visit.console.services
     schema, answers_in_s, store_trouble = await _look_at_store(visit)
     ingest, sources = visit.find(IngestStatus), _silence_reports(services, visit.caller)
@@ -324,7 +327,7 @@ async def show_health(visit: PageAdministratorDep) -> Response:
 
 
 async def _look_at_store(visit: PageRequest) -> tuple[str | None, float, str]:
-    """Revision of the tables, how long the answer took, and why there was none; "" = there was one."""
+    """Return the table revision, the response time, and the error if the store did not answer ("" = it did)."""
     schema, trouble, began = None, "", visit.runtime.monotonic()
     try:
         schema = await visit.get(StoreExecutor)(visit.runtime.store.schema_revision)
@@ -334,7 +337,7 @@ async def _look_at_store(visit: PageRequest) -> tuple[str | None, float, str]:
 
 
 def _describe_components(states: Mapping[str, tuple[bool, int]]) -> list[dict[str, Any]]:
-    """Parts of the service, those that do not work first; `since_ms` is when this process first saw it so."""
+    """Return the components, failing ones first; `since_ms` is when this process first saw the state."""
     shown = [
         {"name": name, "fine": fine, "words": _COMPONENTS.get(name, _OTHER)[not fine], "since_ms": since_ms}
         for name, (fine, since_ms) in states.items()
@@ -343,7 +346,7 @@ def _describe_components(states: Mapping[str, tuple[bool, int]]) -> list[dict[st
 
 
 def _count_troubles(metrics: ServiceMetrics) -> list[tuple[str, str, float, str]]:
-    """Words, labels, count and metric of what this process counted since its start that is not 0."""
+    """Return word, label, count and metric of each problem counted since the process started that is not 0."""
     values = metrics.values()
     return [
         (words, ", ".join(labels), count, metric)
@@ -354,7 +357,6 @@ def _count_troubles(metrics: ServiceMetrics) -> list[tuple[str, str, float, str]
 
 
 def _work_values(runtime: Runtime) -> dict[str, Any]:
-    """Figures of logged, judged and pending events."""
     status, log = runtime.pipeline_status, runtime.event_log
     return {
         "log_kind": "topics of brokers" if runtime.settings.distributed else "files on this machine",
@@ -371,7 +373,7 @@ def _work_values(runtime: Runtime) -> dict[str, Any]:
 
 
 def _silence_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> list[SilenceReport]:
-    """Sources whose silence is watched, as far as *caller* may know of them: callers, and foreign topics read here."""
+    """Return the sources watched for silence that *caller* may see: callers, and foreign topics read here."""
     ingest, settings = services.find(IngestStatus), services.get(Runtime).settings
     callers = _known_sources(settings.callers, caller)
     topics = _known_sources(settings.brokers.topics, caller)
@@ -382,7 +384,7 @@ def _silence_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> 
 
 
 def _topic_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> list[ForeignTopicReport] | None:
-    """Foreign topics, that *caller* may see; None if this process reads none, or none belongs to it."""
+    """Return the foreign topics that *caller* may see, or None if this process reads none or none belongs to it."""
     ingest = services.find(IngestStatus)
     known = _known_sources(services.get(Runtime).settings.brokers.topics, caller)
     if ingest is None or ingest.alive is None or not (known or ANY_NAME in caller.tenants):
@@ -391,8 +393,9 @@ def _topic_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> li
 
 
 def _known_sources(sources: Iterable[EventSourceSettings], caller: AuthenticatedCaller) -> frozenset[str]:
-    """Names of the sources authorized for a tenant of *caller*. A source for `*` belongs to no tenant: only callers of
-    all tenants see it."""
+    """Return the sources authorized for a tenant of *caller*. A source for `*` belongs to no tenant: only callers of
+    all tenants see it.
+    """
     if ANY_NAME in caller.tenants:
         return frozenset(source.name for source in sources)
     return frozenset(source.name for source in sources if caller.tenants & set(source.tenants))
