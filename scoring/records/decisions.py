@@ -10,8 +10,7 @@ from trustwatch.ingest import described
 from trustwatch.ingest.described import member
 from trustwatch_client.risk_answers import Reason
 
-from .agents import AgentName
-from .indicators import Indicator, indicators_of_plain
+from .agents import AgentName, Indicator, indicators_of_plain
 
 DECISION_CAUSES = ("event", "tick", "release", "feedback")
 """Causes of a change of level."""

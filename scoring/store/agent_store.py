@@ -14,10 +14,18 @@ from trustwatch.ingest.identities import unkeyed_agent_key
 from trustwatch.ingest.timestamps import DAY_MS
 
 from ..records.agent_pages import AgentPage, StateFormat
-from ..records.agents import AgentIdentity, AgentName, AgentRow, AgentSummary, DueAgent, HistoryExtent, VersionedAgent
+from ..records.agents import (
+    AgentIdentity,
+    AgentName,
+    AgentRow,
+    AgentSummary,
+    DueAgent,
+    HistoryExtent,
+    VersionedAgent,
+    encode_indicators,
+)
 from ..records.commits import Position
 from ..records.decisions import Decision
-from ..records.indicators import encode_indicators
 from ..records.models import AgentLifespans
 from . import codec
 from .database import (

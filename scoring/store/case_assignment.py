@@ -23,10 +23,9 @@ from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, u
 
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 
-from ..records.agents import AgentName, RiskLevel
+from ..records.agents import AgentName, Indicator, RiskLevel
 from ..records.cases import BY_SERVICE, CaseAction, CaseAgent, CaseOfAlert, CaseStatus, CaseTie
 from ..records.commits import ALERT_KEY_PREFIX
-from ..records.indicators import Indicator
 from . import codec
 from .codec import RowCodec
 from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
