@@ -56,7 +56,8 @@ class Decision(msgspec.Struct, frozen=True):
 
     @property
     def concern(self) -> Annotated[str, described.CONCERN]:
-        """Concern that the level is about, or was; "" for levels below medium, and decisions of before concerns."""
+        """Concern that the level is or was about; "" for levels below medium and decisions from before concerns
+        existed."""
         concern = self.evidence.get("concern")
         return concern if isinstance(concern, str) else ""
 
