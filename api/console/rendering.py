@@ -20,9 +20,8 @@ from starlette.responses import HTMLResponse
 
 from trustwatch.ingest.printable_text import number_text, shown_controls
 from trustwatch.ingest.timestamps import format_rfc3339
-from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.agents import NEW_STATUSES, STATUS_WORDS, RiskLevel
 from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.records.indicators import NEW_STATUSES, STATUS_WORDS
 
 STATIC_URL_PREFIX = "/console/static/"
 IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"

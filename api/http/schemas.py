@@ -8,8 +8,8 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from trustwatch.scoring.policy.book import LevelTokenPolicy
+from trustwatch.scoring.records.agents import Indicator
 from trustwatch.scoring.records.decisions import RiskReason
-from trustwatch.scoring.records.indicators import Indicator
 from trustwatch.scoring.store.database import MAX_PAGE
 
 from .wire import Wire

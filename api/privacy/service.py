@@ -25,11 +25,10 @@ from trustwatch.models.concerns import CONCERNS
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState
 from trustwatch.scoring.delivery.dispatcher import wait_for_wake
 from trustwatch.scoring.policy.book import EnforcementMode
-from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.agents import Indicator, RiskLevel
 from trustwatch.scoring.records.decisions import DECISION_CAUSES, Decision
 from trustwatch.scoring.records.erasures import EraseCommand, Erasure, erasure_pseudonym, subject_digest
 from trustwatch.scoring.records.feedback import FeedbackRule
-from trustwatch.scoring.records.indicators import Indicator
 from trustwatch.scoring.store.database import LeaderSeat, Page
 from trustwatch.scoring.store.decision_store import ChainVerification, verify_chains
 from trustwatch.scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of

@@ -22,9 +22,8 @@ from trustwatch.models.concerns import CONCERNS
 from trustwatch.models.trained_model import TrainedModel
 
 from ..records.agent_pages import AgentColumns, StateFormat
-from ..records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
+from ..records.agents import NO_INDICATORS, AgentName, AgentRow, AgentSummary, RiskLevel
 from ..records.decisions import RiskReason
-from ..records.indicators import NO_INDICATORS
 from . import announced_paths, risk_levels
 from .resident_agents import ResidentAgents
 

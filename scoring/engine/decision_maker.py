@@ -14,9 +14,8 @@ from trustwatch.ingest.identities import unkeyed_agent_key
 from trustwatch.ingest.record_keys import record_id
 
 from ..policy.book import LivePolicy
-from ..records.agents import AgentIdentity, AgentName, RiskLevel
+from ..records.agents import AgentIdentity, AgentName, Indicator, RiskLevel, decode_indicators, encode_indicators
 from ..records.decisions import Decision, RiskReason
-from ..records.indicators import Indicator, decode_indicators, encode_indicators
 from . import risk
 from .agent_rows import AgentExplanation, decode_reasons, encode_reasons
 from .engine import Engine

@@ -17,7 +17,7 @@ from trustwatch.ingest.features.event_words import credential_of, target_of
 from trustwatch.ingest.features.frequency_tables import different_items_known
 from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339
 
-from ..records.indicators import NEW_STATUSES, Indicator, IndicatorKind, IndicatorStatus
+from ..records.agents import NEW_STATUSES, Indicator, IndicatorKind, IndicatorStatus
 from .explanations import sanitize_text
 from .scored_batch import ScoredBatch
 

@@ -33,7 +33,7 @@ RegisteredCapabilities = Callable[[str, str, str], tuple[str, ...] | None]
 
 @dataclass(eq=False)
 class DeclaredBoundary:
-    """Finds actions outside of what an agent declares. An agent that declares nothing has no boundary."""
+    """Finds actions outside what an agent declares. An agent that declares nothing has no boundary."""
 
     registered: RegisteredCapabilities = lambda *_: None
     outside: OutsideBoundary = "record"
@@ -84,7 +84,6 @@ class AccessRequest(NamedTuple):
 
     @property
     def identity(self) -> AgentIdentity:
-        """Tenant, issuer and id of the agent."""
         return self.tenant, self.issuer, self.agent_id
 
 
@@ -169,7 +168,7 @@ VERDICT_REASONS = {
 
 
 def deny(verdict: Verdict, reason: str) -> Verdict:
-    """The verdict as a denial, if what it allows cannot be done; unchanged in shadow mode."""
+    """Turn the verdict into a denial because what it allows cannot be done; unchanged in shadow mode."""
     if not (verdict.enforced and verdict.allow):
         return verdict
     return msgspec.structs.replace(verdict, allow=False, would_allow=False, reason=reason, scopes=None)
@@ -186,7 +185,7 @@ def evaluate_policy(
     outside: tuple[str, ...] = (),
     outside_boundary: OutsideBoundary = "record",
 ) -> Verdict:
-    """Verdict of the policy on a request."""
+    """Return the verdict of the policy on a request."""
     policy = effective_policy.table[level]
     refused, held_scopes = _classify_scopes(question, policy, approved)
     if outside and outside_boundary != "record":
@@ -226,7 +225,6 @@ def evaluate_policy(
 def _classify_scopes(
     question: AccessRequest, policy: LevelTokenPolicy, approved: Collection[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Requested scopes that are refused, and those that wait for a person."""
     refused = tuple(
         scope
         for scope in question.scopes
@@ -251,7 +249,7 @@ def _classify_outside(
     refused: tuple[str, ...],
     held_scopes: tuple[str, ...],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Refused and held scopes, including actions outside of the declared boundary."""
+    """Return refused and held scopes, including actions outside the declared boundary."""
     more = tuple(scope for scope in question.scopes if scope in outside and scope not in refused)
     if outside_boundary == "deny":
         return (*refused, *more), tuple(scope for scope in held_scopes if scope not in more)
@@ -271,7 +269,7 @@ def _verdict_reason(
         return REFRESH_REFUSED
     if passing_scopes:
         return ALLOWED
-    # A request without scopes gets those that its client is registered for, which are not known here. So it is held
+    # A request without scopes gets those that its client is registered for, which are unknown here, so it is held
     # only if all scopes need a person.
     if step_up and (question.scopes or "*" in policy.step_up_scopes):
         return STEP_UP
@@ -284,7 +282,7 @@ def _is_approved(approved: Collection[str], scope: str) -> bool:
 
 
 def _scope_matches(patterns: Collection[str], scope: str) -> bool:
-    """Match a scope in any case: `Files.ReadWrite` writes, too."""
+    """Match a scope in any case, because `Files.ReadWrite` allows writing, too."""
     return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)
 
 
@@ -297,7 +295,7 @@ class DecisionContext(NamedTuple):
 
 
 class PolicyEvaluator:
-    """Evaluates requests."""
+    """Evaluates requests against the policy, with risk and interventions from memory."""
 
     def __init__(
         self,
@@ -346,7 +344,7 @@ class PolicyEvaluator:
         return verdict, context
 
     def context_of(self, question: AccessRequest, book: PolicyBook) -> DecisionContext:
-        """Risk of the requesting agent, and the pins and ancestors that determine its level."""
+        """Return the risk of the requesting agent, and the pins and ancestors that determine its level."""
         full = question.identity
         entry = self.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
@@ -358,9 +356,10 @@ class PolicyEvaluator:
         return DecisionContext(entry, acted_on, ancestor if acted_on > measured else "")
 
     def critical_ancestor(self, question: AccessRequest, book: PolicyBook) -> str:
-        """An earlier actor at `critical`, of the request or known from before; "" if none, or the policy ignores them.
+        """Return an earlier actor at `critical`, from the request or already known; "" if none, or the policy ignores
+        them.
 
-        Known ones count too: a thief omits the chain if it can.
+        Known ancestors count, too, because an attacker omits the chain if possible.
         """
         if book.descendants <= RiskLevel.LOW:
             return ""
@@ -372,14 +371,14 @@ class PolicyEvaluator:
         return ""
 
     def effective_level(self, tenant: str, issuer: str, agent_id: str) -> RiskLevel:
-        """The level that is used for one agent alone."""
+        """Return the level that is used for one agent alone."""
         full = (tenant, issuer, agent_id)
         entry = self.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
         return self.interventions.effective_level(full, measured, self._now_ms())
 
     def evaluate_agent(self, name: AgentName, agent_type: str, measured: RiskLevel, concern: str = "") -> Verdict:
-        """Return the verdict on an agent without a request, for actuators, which restrict what it may request."""
+        """Return the verdict on an agent without a request, for actuators, which limit what the agent may request."""
         book = self.policy.book
         full = name.identity
         question = AccessRequest(*full)

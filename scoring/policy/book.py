@@ -39,13 +39,13 @@ class LevelTokenPolicy(SettingsPart, frozen=True):
             raise ValueError("`max_token_lifetime_s` may be 0 only where `allow` is false")
 
     def effective(self) -> LevelTokenPolicy:
-        """The policy as in tables: `step_up_scopes` has all that needs a person (`*` is everything)."""
+        """Return the policy as in tables: `step_up_scopes` has all scopes that need a person (`*` is everything)."""
         scopes = ("*",) if self.step_up else self.step_up_scopes
         return msgspec.structs.replace(self, step_up=bool(scopes), step_up_scopes=scopes)
 
 
 class LevelPolicies(SettingsPart, frozen=True):
-    """Policy per level; a member that is not given keeps the default of its level."""
+    """Policy per level; an omitted member keeps the default of its level."""
 
     unknown: Annotated[LevelTokenPolicy, setting("an agent never seen, or too little known")] = LevelTokenPolicy()
     low: Annotated[LevelTokenPolicy, setting("as usual")] = LevelTokenPolicy(max_token_lifetime_s=900)
@@ -58,7 +58,7 @@ class LevelPolicies(SettingsPart, frozen=True):
     )
 
     def by_level(self) -> dict[RiskLevel, LevelTokenPolicy]:
-        """Policies by level, as in tables."""
+        """Return the policies by level, as in tables."""
         given: dict[RiskLevel, LevelTokenPolicy] = {level: getattr(self, level.label) for level in RiskLevel}
         return {level: policy.effective() for level, policy in given.items()}
 
@@ -75,7 +75,7 @@ class PolicyTable:
 
     @property
     def policies(self) -> dict[RiskLevel, LevelTokenPolicy]:
-        """Policies by level; a copy."""
+        """Policies by level, as a copy."""
         return dict(self._policies)
 
     def __getitem__(self, level: int) -> LevelTokenPolicy:
@@ -95,7 +95,7 @@ _MAX_REMEMBERED = 100_000
 class PolicyRule(SettingsPart, frozen=True):
     """Exceptions for some agents. Patterns are case-sensitive, and one of each kind must match.
 
-    A rule can be rolled out to a share of the agents that match. A hash of the agent decides, so that an agent stays in
+    A rule can be rolled out to a share of the agents that match. A hash of the agent decides, so an agent stays in
     while the share grows.
     """
 
@@ -116,7 +116,7 @@ class PolicyRule(SettingsPart, frozen=True):
     ] = {}
 
     def table(self, base: PolicyTable) -> PolicyTable:
-        """*base* with the rule's own policies, under the same version."""
+        """Return *base* with the rule's policies, under the same version."""
         policies = {RiskLevel[name.upper()]: policy.effective() for name, policy in self.levels.items()}
         return PolicyTable({**base.policies, **policies}, base.version)
 
@@ -131,7 +131,7 @@ class PolicyRule(SettingsPart, frozen=True):
 
 
 class EffectivePolicy(NamedTuple):
-    """Policy that applies to one agent."""
+    """The policy that applies to one agent."""
 
     table: PolicyTable
     mode: EnforcementMode
@@ -139,12 +139,12 @@ class EffectivePolicy(NamedTuple):
 
     @property
     def enforced(self) -> bool:
-        """True if the policy is acted on, not only recorded."""
+        """Whether the policy is acted on, not only recorded."""
         return self.mode == ENFORCE
 
 
 class PolicyBook:
-    """Policies of all agents. A book never changes; every answer and decision has its version."""
+    """Policies of all agents. A book never changes; every answer and decision includes its version."""
 
     def __init__(
         self,
@@ -171,7 +171,8 @@ class PolicyBook:
     def effective_policy(
         self, tenant: str, issuer: str, agent_id: str, agent_type: str, concern: str = ""
     ) -> EffectivePolicy:
-        """Policy that applies to an agent, whose level is about *concern*; cached, since every answer needs it."""
+        """Return the policy that applies to an agent whose level is about *concern*; cached, since every answer needs
+        it."""
         agent = (tenant, issuer, agent_id, agent_type, concern)
         policy = self._effective_policies.get(agent)
         if policy is None:
@@ -189,11 +190,11 @@ class PolicyBook:
     def policy(
         self, tenant: str, issuer: str, agent_id: str, agent_type: str, level: int, concern: str = ""
     ) -> LevelTokenPolicy:
-        """Token policy of an agent at a level that is about *concern*."""
+        """Return the token policy of an agent at a level that is about *concern*."""
         return self.effective_policy(tenant, issuer, agent_id, agent_type, concern).table[level]
 
     def policy_members(self, decision: Decision) -> dict[str, Any]:
-        """Token policy that applies after a decision, as plain data."""
+        """Return the token policy that applies after a decision, as plain data."""
         policy = self.policy(*decision.agent.identity, decision.agent_type, decision.level, decision.concern)
         return {name: getattr(policy, name) for name in policy.__struct_fields__}
 
@@ -210,7 +211,7 @@ class PolicyBook:
 
 
 def _in_rollout(rule: PolicyRule, tenant: str, issuer: str, agent_id: str) -> bool:
-    """Return whether the agent is in the share that a rule is rolled out to; the same in every process."""
+    """Return whether the agent is in the share that a rule is rolled out to. Every process computes the same result."""
     named = "\x1f".join((rule.name, tenant, issuer, agent_id)).encode()
     share = int.from_bytes(hashlib.sha256(named).digest()[:8], "big") / 2**64
     return share * 100 < rule.rollout_percent
@@ -244,18 +245,19 @@ class PolicyFile(SettingsPart, frozen=True):
             raise ValueError("`descendants` is a level to be treated at least as; `low` leaves descendants alone")
 
     def book(self) -> PolicyBook:
-        """The policy book of the file."""
+        """Return the policy book of the file."""
         table = PolicyTable((self.levels or LevelPolicies()).by_level(), self.version)
         return PolicyBook(table, self.rules, self.tenants, self.mode, RiskLevel[self.descendants.upper()])
 
 
 def read_policy_book(path: Path) -> PolicyBook:
-    """Token policies of a policy file. Raises ConfigError if it is invalid."""
+    """Read the token policies of a policy file. Raises ConfigError if it is invalid."""
     return read_policy_file(path).book()
 
 
 def read_policy_file(path: Path) -> PolicyFile:
-    """Read and validate. Raises ConfigError with file, path of the invalid member, and what is allowed."""
+    """Read and validate a policy file. Raises ConfigError with file, path of the invalid member, and what is
+    allowed."""
     raw = read_yaml(path)
     _fill_levels(raw)
     try:
@@ -265,7 +267,7 @@ def read_policy_file(path: Path) -> PolicyFile:
 
 
 def _fill_levels(raw: dict[str, Any]) -> None:
-    """Fill in members of a level that are not given: a rule's from the file, the file's from the level's defaults."""
+    """Fill in omitted members of levels: a rule's from the file, the file's from the level's defaults."""
     defaults = msgspec.to_builtins(LevelPolicies())
     given = raw.get("levels")
     base = {
@@ -285,7 +287,6 @@ def _fill_levels(raw: dict[str, Any]) -> None:
 
 
 def _merge_level(base: Any, given: Any) -> Any:
-    """*given* over *base*; if scopes are given, only these need a person."""
     if not isinstance(given, dict):
         return base
     kept = dict(base)
@@ -303,7 +304,7 @@ RESTLESS_LOOKS = 10
 
 
 class LivePolicy:
-    """The active book. If the file becomes invalid, the last valid book stays active, and an error is counted."""
+    """The active book. If the file becomes invalid, the last valid book stays active, and the error is counted."""
 
     def __init__(
         self, book: PolicyBook, path: Path | None = None, load: Callable[[], PolicyBook] | None = None
@@ -319,16 +320,17 @@ class LivePolicy:
         self._restless = 0
 
     def use(self, book: PolicyBook) -> bool:
-        """Activate another book, unless a file is watched; returns whether it is active."""
+        """Activate another book, unless a file is watched; return whether it is active."""
         if self._path is not None:
             return False
         self._activate(book)
         return True
 
     def refresh(self) -> bool:
-        """Read the file if it changed; returns whether another book is active. Blocks on the file system.
+        """Read the file if it changed; return whether another book is active. Blocks on the file system.
 
-        The file is read if it did not change between two calls: half of a policy is often a valid, laxer policy.
+        The file is read only if it did not change between two calls, because half of a policy is often a
+        valid, laxer policy.
         """
         if self._path is None or self._load is None:
             return False
@@ -365,7 +367,7 @@ class LivePolicy:
             _log.error("token policy is not read; the last good one holds", error=self.error)
 
     def _stamp(self) -> FileStamp | None:
-        """Value that changes with the file, also if a file of the same age replaces it."""
+        """Return a value that changes with the file, even if a file of the same age replaces it."""
         if self._path is None:
             return None
         try:

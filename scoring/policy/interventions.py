@@ -17,7 +17,7 @@ CHANGES_OVERLAP_MS = 30_000
 
 
 class ActiveInterventions:
-    """Active interventions, by agent. For one thread."""
+    """Active interventions, by agent. For use by one thread."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Intervention] = {}
@@ -35,7 +35,7 @@ class ActiveInterventions:
         return len(self._by_id)
 
     def apply_changes(self, changed: Iterable[Intervention]) -> list[Intervention]:
-        """Apply changed interventions, in any order; returns those that were new here."""
+        """Apply changed interventions, in any order; return those that were new here."""
         news = []
         for intervention in changed:
             stored = self._by_id.get(intervention.intervention_id)
@@ -80,31 +80,31 @@ class ActiveInterventions:
             del self._by_id[intervention_id]
 
     def active_pin(self, full: AgentIdentity, now_ms: int) -> Intervention | None:
-        """The active pin of an agent; of several, the newest."""
+        """Return the active pin of an agent; the newest if there are several."""
         if full not in self._by_agent:  # nearly always, and every answer calls this
             return None
         return next(iter(self.active_pins(full, now_ms)), None)
 
     def active_pins(self, full: AgentIdentity, now_ms: int) -> list[Intervention]:
-        """All pins of an agent that have not ended, the active one first."""
+        """Return the pins of an agent that have not ended, the active one first."""
         mine = self._by_agent.get(full, {}).values()
         pins = [pin for pin in mine if pin.kind == "pin" and pin.expires_ms > now_ms]
         return sorted(pins, key=lambda pin: (pin.asked_ms, pin.intervention_id), reverse=True)
 
     def pinned_agents(self, now_ms: int) -> list[AgentName]:
-        """Agents with an active pin."""
+        """Return the agents with an active pin."""
         pins = (pin for pin in self._by_id.values() if pin.kind == "pin" and pin.expires_ms > now_ms)
         return list({pin.agent.key: pin.agent for pin in pins}.values())
 
     def pinned_levels(self, now_ms: int) -> dict[AgentIdentity, RiskLevel]:
-        """The level of the active pin by agent."""
+        """Return the level of the active pin by agent."""
         pins = {full: self.active_pin(full, now_ms) for full in list(self._by_agent)}
         return {full: RiskLevel(pin.level) for full, pin in pins.items() if pin is not None}
 
     def approved_scopes(
         self, full: AgentIdentity, now_ms: int, level: int = 0, spent: Sequence[Intervention] = ()
     ) -> frozenset[str]:
-        """Scopes that a person approved while the agent was at *level* or above."""
+        """Return the scopes that a person approved while the agent was at *level* or above."""
         mine = self._by_agent.get(full)
         if not mine and not spent:
             return frozenset()
@@ -118,11 +118,11 @@ class ActiveInterventions:
 
     @property
     def any_for_one_use(self) -> bool:
-        """True if any agent has an approval for one use; otherwise no lookup is needed."""
+        """Return whether any agent has an approval for one use; otherwise no look-up is needed."""
         return bool(self._one_use_ids)
 
     def one_use_approvals(self, full: AgentIdentity, now_ms: int) -> list[Intervention]:
-        """Approvals of an agent for one use that are neither spent nor expired, the last to expire first."""
+        """Return an agent's approvals for one use that are neither spent nor expired, the last to expire first."""
         mine = self._by_agent.get(full)
         if not mine:
             return []
@@ -132,9 +132,9 @@ class ActiveInterventions:
     def pending_approval(
         self, full: AgentIdentity, scopes: Iterable[str], now_ms: int, most: int
     ) -> Intervention | None:
-        """A pending approval for these scopes; if *most* are pending already, the newest of them.
+        """Return a pending approval for these scopes, or the newest pending one if *most* are pending already.
 
-        So an agent that asks for more and more scopes does not flood the approvers.
+        The limit keeps an agent that requests more and more scopes from flooding the approvers.
         """
         asked_scopes = set(scopes)
         waiting = self._waiting(full, now_ms)
@@ -148,16 +148,16 @@ class ActiveInterventions:
         )
 
     def is_pending(self, intervention_id: str) -> bool:
-        """True if an approval is pending."""
+        """Return whether an approval is pending."""
         intervention = self._by_id.get(intervention_id)
         return intervention is not None and intervention.status == "pending"
 
     def pending_count_of_tenant(self, tenant: str) -> int:
-        """Number of pending approvals of a tenant's agents, of any requester."""
+        """Return the number of pending approvals of a tenant's agents, from any requester."""
         return self._pending_by_tenant[tenant]
 
     def pending_count(self, full: AgentIdentity, now_ms: int) -> int:
-        """Number of pending approvals of an agent."""
+        """Return the number of pending approvals of an agent."""
         return len(self._waiting(full, now_ms))
 
     def _waiting(self, full: AgentIdentity, now_ms: int) -> list[Intervention]:
@@ -165,10 +165,10 @@ class ActiveInterventions:
         return [approval for approval in mine if approval.status == "pending" and approval.expires_ms > now_ms]
 
     def expired(self, now_ms: int) -> list[Intervention]:
-        """Interventions that have expired and are not yet stored as ended."""
+        """Return interventions that have expired and are not yet stored as ended."""
         return [intervention for intervention in self._by_id.values() if intervention.expires_ms <= now_ms]
 
     def effective_level(self, full: AgentIdentity, measured: RiskLevel, now_ms: int) -> RiskLevel:
-        """The level to act on."""
+        """Return the level to act on."""
         pin = self.active_pin(full, now_ms)
         return measured if pin is None else RiskLevel(pin.level)

@@ -33,7 +33,7 @@ class RiskViewEntry:
 
 
 class RiskView:
-    """Latest published risk by agent."""
+    """Latest published risk by agent, in memory."""
 
     def __init__(self, max_agents: int = MAX_VIEW_AGENTS) -> None:
         self._max_agents = max_agents
@@ -49,7 +49,7 @@ class RiskView:
     def apply(
         self, summaries: Iterable[AgentSummary], partition: int = 0, versions: Sequence[CommitVersion] | None = None
     ) -> None:
-        """Update the view with published agents of a partition, in the order of publishing, or by their *versions*."""
+        """Update the view with published agents of a partition, in publishing order, or by their *versions*."""
         for at, summary in enumerate(summaries):
             name = summary.name
             full = name.identity
@@ -79,15 +79,14 @@ class RiskView:
                 recent.popitem(last=False)
 
     def tenant_of_recent_decision(self, decision_id: str) -> str | None:
-        """Tenant of a decision that a recent answer named, whether or not it is stored."""
+        """Return the tenant of a decision that a recent answer named, whether or not it is stored."""
         return self._recent_decisions.get(decision_id)
 
     def get(self, tenant: str, issuer: str, agent_id: str) -> RiskViewEntry | None:
-        """One agent by its full name."""
+        """Return one agent by its full name."""
         return self._entries.get((tenant, issuer, agent_id))
 
     def remove(self, tenant: str, issuer: str, agent_id: str) -> None:
-        """Remove an agent."""
         entry = self._entries.pop((tenant, issuer, agent_id), None)
         if entry is not None:
             same = self._by_id[agent_id]
@@ -96,7 +95,7 @@ class RiskView:
                 del self._by_id[agent_id]
 
     def remove_up_to(self, full: AgentIdentity, partition: int, offset: int) -> None:
-        """Remove an agent that commits up to *offset* of its partition wrote; a newer one is another agent."""
+        """Remove an agent that a commit up to *offset* of its partition wrote; a newer one is another agent."""
         entry = self._entries.get(full)
         if entry is not None and (
             entry.version is None or (entry.partition == partition and entry.version[1] <= offset)
@@ -106,7 +105,7 @@ class RiskView:
     def find_by_id(
         self, agent_id: str, tenant: str | None, issuer: str | None, tenants: Collection[str] | None
     ) -> list[RiskViewEntry]:
-        """Agents of that id among the caller's *tenants* (None = all), of *tenant* and *issuer* if given."""
+        """Return agents with that id among the caller's *tenants* (None = all), of *tenant* and *issuer* if given."""
         return [
             entry
             for entry in self._by_id.get(agent_id, ())
@@ -116,11 +115,11 @@ class RiskView:
         ]
 
     def entries(self) -> list[RiskViewEntry]:
-        """Every agent in the view, as a list that another thread may read."""
+        """Return every agent in the view, as a list that another thread may read."""
         return list(self._entries.values())
 
     def _sweep(self) -> None:
-        """Remove the agents below medium that were evaluated first, some more than needed, so that sweeps are rare."""
+        """Remove the agents below medium that were evaluated first, more than needed so that sweeps are rare."""
         quiet = [entry for entry in self._entries.values() if entry.summary.level < RiskLevel.MEDIUM]
         quiet.sort(key=lambda entry: entry.summary.evaluated_ms)
         excess = len(self._entries) - int(self._max_agents * (1 - _SWEEP_SHARE))

@@ -12,14 +12,14 @@ from .agents import AgentIdentity, AgentRow
 
 
 class StateFormat(NamedTuple):
-    """Format of stored state: its name, and the bytes of one agent."""
+    """Format of stored state: its name, and the sizes in bytes of one agent's parts."""
 
     state_version: str
     features_bytes: int
     risk_bytes: int
 
     def holds(self, row: AgentRow) -> bool:
-        """True if the state of a row has this format."""
+        """Return whether the state of a row has this format."""
         return (row.state_version, len(row.features), len(row.risk)) == self
 
 
@@ -31,7 +31,7 @@ KEPT_MEMBERS = (
 
 
 class AgentColumns(NamedTuple):
-    """Stored agents of one state format; item i of every column is of agent i. For names see `AgentRow`."""
+    """Stored agents of one state format; item i of every column belongs to agent i. For names see `AgentRow`."""
 
     keys: npt.NDArray[np.uint64]
     tenants: list[str]
@@ -51,7 +51,7 @@ class AgentColumns(NamedTuple):
 
     @staticmethod
     def of_rows(rows: list[AgentRow], state_format: StateFormat) -> AgentColumns:
-        """Columns of rows that all have the format."""
+        """Return the columns of rows that all have the format."""
         names = [row.name for row in rows]
         return AgentColumns._make(
             [
@@ -69,15 +69,15 @@ class AgentColumns(NamedTuple):
         return len(self.keys)
 
     def identity(self, place: int) -> AgentIdentity:
-        """Full name of one agent."""
+        """Return the full name of one agent."""
         return self.tenants[place], self.issuers[place], self.agent_ids[place]
 
     def part(self, start: int, stop: int) -> AgentColumns:
-        """Agents from one place to before another."""
+        """Return the agents from *start* up to, but not including, *stop*."""
         return AgentColumns._make(column[start:stop] for column in self)
 
     def where(self, kept: npt.NDArray[np.bool_]) -> AgentColumns:
-        """Agents at the places that are True."""
+        """Return the agents at the places that are True."""
         flags = kept.tolist()
         return AgentColumns._make(
             list(compress(column, flags)) if isinstance(column, list) else column[kept] for column in self
@@ -97,12 +97,11 @@ class AgentPage(NamedTuple):
 
     @property
     def agent_count(self) -> int:
-        """Number of agents."""
         return len(self.rows) + (0 if self.columns is None else self.columns.agent_count)
 
 
 def split_rows(rows: list[AgentRow], limit: int, state_format: StateFormat | None) -> AgentPage:
-    """A page of *rows*, the result of a query for *limit* rows in the order of their keys."""
+    """Return a page of *rows*, the result of a query for *limit* rows in the order of their keys."""
     last_key = rows[-1].name.key if len(rows) == limit else None
     fitting = [] if state_format is None else [row for row in rows if state_format.holds(row)]
     if state_format is None or not fitting:
@@ -112,5 +111,5 @@ def split_rows(rows: list[AgentRow], limit: int, state_format: StateFormat | Non
 
 
 def state_matrix(states: bytes, size: int) -> npt.NDArray[np.uint8]:
-    """Concatenated states as one row (size,) each."""
+    """Return concatenated states as a matrix of bytes with one row of *size* for each."""
     return np.frombuffer(states, np.uint8).reshape(-1, size)

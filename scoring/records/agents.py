@@ -1,9 +1,13 @@
-"""Plain values about agents and their risk. Times are UTC milliseconds since 1970."""
+"""Plain values about agents, their risk and its indicators. Times are UTC milliseconds since 1970.
+
+Indicators are properties of the events that raised an agent's risk, for which a person can search elsewhere.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -11,8 +15,7 @@ from trustwatch.ingest import described
 from trustwatch.ingest.described import member
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
-
-from .indicators import NO_INDICATORS
+from trustwatch_client import risk_answers
 
 WireInteger = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """An integer that frames and columns can hold; every reader of the record would fail for a larger one."""
@@ -25,10 +28,10 @@ WireTime = Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)]
 
 
 ConcernName = Literal["compromise", "malfunction", "overreach"]
-"""Concern that an agent's level is about, in the words of settings and answers: `models.concerns.CONCERNS`."""
+"""Concern that an agent's level is about, as in settings and answers: `models.concerns.CONCERNS`."""
 
 LevelName = Literal["unknown", "low", "medium", "high", "critical"]
-"""Levels of risk in the words of settings and answers."""
+"""Levels of risk as in settings and answers."""
 
 
 class RiskLevel(IntEnum):
@@ -42,7 +45,7 @@ class RiskLevel(IntEnum):
 
     @property
     def label(self) -> str:
-        """The word used in every answer: `unknown`, `low`, `medium`, `high`, `critical`."""
+        """The word used in every answer: `unknown`, `low`, `medium`, `high` or `critical`."""
         return self.name.lower()
 
 
@@ -68,12 +71,63 @@ class AgentName(msgspec.Struct, frozen=True, gc=False):  # a million are in memo
 
 
 class IdentityConflict(NamedTuple):
-    """An agent whose key belongs to another agent: its events are refused. *noticed_ms* is when one arrived."""
+    """An agent whose key belongs to another agent, so its events are refused. *noticed_ms* is when one arrived."""
 
     tenant: str
     issuer: str
     agent_id: str
     noticed_ms: int
+
+
+IndicatorKind = Literal["network", "address", "software", "credential", "key", "instance", "session", "target"]
+IndicatorStatus = Literal["new", "known", "not_remembered", "with_new", "not_tracked"]
+NEW_STATUSES: frozenset[IndicatorStatus] = frozenset({"new", "not_remembered", "with_new"})
+"""Statuses of indicators that the agent is not known to have had before."""
+
+
+class Indicator(risk_answers.Indicator, frozen=True):
+    """An indicator of a kind and status that this version writes; clients may meet others."""
+
+    kind: Annotated[IndicatorKind, risk_answers.KIND]
+    value: Annotated[str, risk_answers.VALUE]
+    status: Annotated[IndicatorStatus, risk_answers.STATUS]
+    at: Annotated[str, risk_answers.MET_AT]
+
+
+STATUS_WORDS = {
+    "new": "new",
+    "known": "known",
+    "not_remembered": "not remembered",
+    "with_new": "came with something new",
+    "not_tracked": "",
+}
+"""Statuses as they are displayed."""
+
+_encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(tuple[Indicator, ...])
+NO_INDICATORS = b"[]"
+
+
+def encode_indicators(indicators: Sequence[Indicator]) -> bytes:
+    """Encode indicators as the JSON list in rows and answers."""
+    return _encode(indicators)
+
+
+def decode_indicators(kept: bytes) -> tuple[Indicator, ...]:
+    """Decode indicators; empty bytes give none."""
+    return _decoder.decode(kept) if kept else ()
+
+
+def indicators_of_plain(given: Any) -> tuple[Indicator, ...]:
+    """Return indicators from plain values; skips those that a later version wrote in another format."""
+    listed = given if isinstance(given, list | tuple) else ()
+    indicators = []
+    for members in listed:
+        try:
+            indicators.append(msgspec.convert(members, Indicator))
+        except msgspec.ValidationError:
+            continue
+    return tuple(indicators)
 
 
 class AgentSummary(msgspec.Struct, frozen=True):
@@ -108,7 +162,7 @@ class AgentRow(AgentSummary, frozen=True, kw_only=True):
 
 
 def agent_summary(row: AgentRow) -> AgentSummary:
-    """A row without the state that only the pipeline needs."""
+    """Return a row without the state that only the pipeline needs."""
     return AgentSummary(*msgspec.structs.astuple(row)[: len(AgentSummary.__struct_fields__)])
 
 
@@ -145,7 +199,7 @@ _NO_REASONS = msgspec.Raw(b"[]")
 
 
 def risk_record(row: AgentSummary, partition: int, epoch: int, offset: int) -> RiskRecord:
-    """Value of an agent's record on the risk topic."""
+    """Return the value of an agent's record on the risk topic."""
     name = row.name
     return RiskRecord(
         name.tenant,
@@ -176,7 +230,7 @@ def risk_record(row: AgentSummary, partition: int, epoch: int, offset: int) -> R
 
 
 def summary_from_record(record: RiskRecord, identities: IdentityHasher) -> AgentSummary:
-    """The agent of a record as in the risk view, with its key of *identities*.
+    """Return the agent of a record as in the risk view, with its key from *identities*.
 
     Raises KeyError for a level of a later version.
     """
@@ -239,12 +293,12 @@ EDGE_RISK_STEP_MS = DAY_MS // EDGE_RISK_STEPS
 
 
 def risk_rank(risk: float, risk_ms: int) -> tuple[int, float, int]:
-    """Order of the risks of one edge, of which the greatest is kept; also as SQL in `containment_store`."""
+    """Return the rank of an edge's risk, of which the highest is kept; `containment_store` has it as SQL."""
     return round(risk * EDGE_RISK_STEPS) * EDGE_RISK_STEP_MS + risk_ms - risk_ms % HOUR_MS, risk, -risk_ms
 
 
 def merge_edges(one: AgentEdge, other: AgentEdge) -> AgentEdge:
-    """Merge two edges of the same pair, with the same result in any order and number of times."""
+    """Merge two edges of the same pair. The result does not depend on the order or number of merges."""
     earlier, later = sorted((one, other), key=lambda edge: edge.last_ms)
     last = earlier if earlier.last_ms // HOUR_MS == later.last_ms // HOUR_MS else later
     worst = max(one, other, key=lambda edge: risk_rank(edge.risk, edge.risk_ms))
@@ -266,14 +320,14 @@ class HistoryExtent(NamedTuple):
 
 
 class DueAgent(NamedTuple):
-    """An agent whose level changes by time alone at *due_ms*."""
+    """An agent whose level changes with time alone, at *due_ms*."""
 
     due_ms: int
     key: int
 
 
 class VersionedAgent(NamedTuple):
-    """An agent, and the position (of its partition) of the commit that wrote it. Versions order as (epoch, offset)."""
+    """An agent, and the position in its partition of the commit that wrote it. Versions order as (epoch, offset)."""
 
     agent: AgentSummary
     epoch: int

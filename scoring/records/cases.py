@@ -64,7 +64,7 @@ class Case(msgspec.Struct, frozen=True):
 
 
 class CaseAgent(msgspec.Struct, frozen=True):
-    """An agent of a case; *ordinal* is its place in the order of joining, from 1."""
+    """An agent of a case; *ordinal* is its position in the order of joining, from 1."""
 
     case_id: str
     agent: AgentName
@@ -80,7 +80,7 @@ class CaseAgent(msgspec.Struct, frozen=True):
 
 
 class CaseEntry(msgspec.Struct, frozen=True):
-    """One thing that was done to a case. *note* is a person's text; *detail* a JSON object of what changed."""
+    """An entry in a case's history. *note* is a person's text; *detail* a JSON object of what changed."""
 
     case_id: str
     sequence: int
@@ -92,7 +92,7 @@ class CaseEntry(msgspec.Struct, frozen=True):
 
 
 class SharedIndicator(msgspec.Struct, frozen=True):
-    """A new target, key or network that agents of a case had, and how many of them."""
+    """A new target, key or network that agents of a case had, and how many agents had it."""
 
     kind: Annotated[CaseTie, member("target, key or network", "network")]
     value: Annotated[str, member("value of the target, key or network", "203.0.113.0/24")]
@@ -101,7 +101,7 @@ class SharedIndicator(msgspec.Struct, frozen=True):
 
 
 class CaseStatistics(msgspec.Struct, frozen=True):
-    """Cases that were opened in a period, and their outcomes; *by_day* counts opened cases by day of UTC since 1970."""
+    """Outcomes of the cases opened in a period; *by_day* counts opened cases by day of UTC since 1970."""
 
     opened: Annotated[int, member("cases that were opened; merged cases are not counted")]
     closed: Annotated[dict[str, int], member("closed cases by verdict; merged cases are not counted")]
@@ -113,7 +113,7 @@ class CaseStatistics(msgspec.Struct, frozen=True):
 
 
 class WaitingCases(msgspec.Struct, frozen=True):
-    """Cases that are not closed, of one status and highest level; *oldest_ms* is when the first of them was opened."""
+    """Cases that are not closed, by status and highest level; *oldest_ms* is when the first of them was opened."""
 
     status: CaseStatus
     level: int
@@ -122,7 +122,7 @@ class WaitingCases(msgspec.Struct, frozen=True):
 
 
 class CaseOfAlert(msgspec.Struct, frozen=True):
-    """The case that an alert belongs to, as of its assignment.
+    """The case that an alert belongs to, when the alert was assigned.
 
     Attributes:
         is_new: the alert opened it.

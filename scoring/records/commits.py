@@ -87,7 +87,7 @@ class EventIdRun(msgspec.Struct, frozen=True):
 
     @property
     def end_offset(self) -> int:
-        """The offset after the last one."""
+        """The offset after the last record."""
         return self.first_offset + len(self.hashes) // 8
 
 

@@ -17,7 +17,7 @@ OPEN_INTERVENTION_STATUSES: frozenset[str] = frozenset({"active", "pending", "ap
 
 
 class Intervention(msgspec.Struct, frozen=True):
-    """Order of a person, or request for one. Its history is its decisions' audit events.
+    """An order by a person, or a request for one. Its history is in the audit events of its decisions.
 
     A *pin* (active, then ended or expired) fixes the level that policy acts on. An *approval* (pending, then approved
     or rejected, or expired from either) lets scopes pass that need a person. An approval for one use is

@@ -33,7 +33,7 @@ _refused_input_decoder = msgspec.json.Decoder(RefusedInput)
 
 
 def dead_letter_of_record(partition: int, offset: int, record: Record, error: MalformedEvent) -> DeadLetter:
-    """The dead letter of a record that the pipeline cannot read."""
+    """Return the dead letter of a record that the pipeline cannot read."""
     letter_id = record_id(record.received_ms, partition, offset, "dead")
     return DeadLetter(
         letter_id, record.received_ms, PIPELINE_SENDER, error.reason, error.path, record.payload, partition, offset
@@ -41,7 +41,7 @@ def dead_letter_of_record(partition: int, offset: int, record: Record, error: Ma
 
 
 def dead_letter_of_refused_input(partition: int, offset: int, record: Record) -> DeadLetter:
-    """The dead letter of a DEAD record, with the id that the sender got."""
+    """Return the dead letter of a DEAD record, with the id that the sender received."""
     try:
         refused = _refused_input_decoder.decode(record.payload)
         raw = base64.b64decode(refused.raw)

@@ -10,8 +10,7 @@ from trustwatch.ingest import described
 from trustwatch.ingest.described import member
 from trustwatch_client.risk_answers import Reason
 
-from .agents import AgentName
-from .indicators import Indicator, indicators_of_plain
+from .agents import AgentName, Indicator, indicators_of_plain
 
 DECISION_CAUSES = ("event", "tick", "release", "feedback")
 """Causes of a change of level."""
@@ -57,7 +56,8 @@ class Decision(msgspec.Struct, frozen=True):
 
     @property
     def concern(self) -> Annotated[str, described.CONCERN]:
-        """Concern that the level is about, or was; "" for levels below medium, and decisions of before concerns."""
+        """Concern that the level is or was about; "" for levels below medium and decisions from before concerns
+        existed."""
         concern = self.evidence.get("concern")
         return concern if isinstance(concern, str) else ""
 

@@ -53,7 +53,7 @@ class Erasure(msgspec.Struct, frozen=True):
 
 
 class PartitionErasure(NamedTuple):
-    """An order to forget that the worker of one partition met at *offset*: earlier records are erased.
+    """An order to forget that the worker of a partition met at *offset*: earlier records are erased.
 
     The order was given at *at_ms*, and may be given again. *owns_agent*: the subject is an agent of this partition.
     """
@@ -66,12 +66,12 @@ class PartitionErasure(NamedTuple):
 
 
 def erasure_pseudonym(erasure_id: str) -> str:
-    """Name that replaces the erased one in others' records."""
+    """Return the name that replaces the erased one in the records of others."""
     return f"erased~{erasure_id[-12:]}"
 
 
 def subject_digest(salt: str, kind: str, tenant: str, issuer: str, name: str) -> str:
-    """Digest of the erased subject in a proof, hexadecimal.
+    """Return the digest of the erased subject in a proof, hexadecimal.
 
     Intentionally slow (scrypt, about 50 ms): the holder of a proof can check one name, but not a directory of names.
     """

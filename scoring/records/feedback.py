@@ -23,7 +23,7 @@ FeedbackId = Annotated[str, member("id of the feedback", "01KAW4AD1JQ4V1S0Z3Y8M4
 
 
 class FeedbackRule(msgspec.Struct, frozen=True):
-    """Rule for the engine: in matching events the named features count as usual.
+    """A rule for the engine: in matching events the named features count as normal.
 
     It is in control records, and stored with what it matched, so it is self-contained.
 
@@ -95,7 +95,7 @@ class PartitionRule(msgspec.Struct, frozen=True):
 
 
 class Feedback(msgspec.Struct, frozen=True):
-    """Judgement of a person on a decision, and the rule that follows from it, if any.
+    """A person's judgement on a decision, and the rule that follows from it, if any.
 
     Attributes:
         agent, agent_type, event_id, event_time_ms, level: of the decision.
@@ -148,7 +148,7 @@ class Feedback(msgspec.Struct, frozen=True):
 
 
 class FeedbackStep(msgspec.Struct, frozen=True):
-    """A step in the history of feedback. It never changes."""
+    """A step in the history of feedback; it never changes."""
 
     feedback_id: str
     action: Annotated[FeedbackAction, member("what happened", "adopted")]
@@ -161,7 +161,7 @@ PreviewStatus = Literal["waiting", "running", "done", "failed"]
 
 
 class FeedbackPreview(msgspec.Struct, frozen=True):
-    """One preview of a rule: its subject, progress and result.
+    """A preview of a rule: its subject, progress and result.
 
     Attributes:
         draft: digest of decision, verdict, scope and expiry, which adoption must match.

@@ -17,7 +17,7 @@ ModelAction = Literal["installed", "trained", "promoted", "rolled_back", "reject
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
-    """One trained version.
+    """A trained version of the model.
 
     `digest` is of the manifest, and differs between two models of one name. `trained` states what it learned from
     (source, events, agents, sessions, how much was left out and why), `figures` how it performed in shadow.
@@ -92,7 +92,7 @@ class DailyAlertCount(msgspec.Struct, frozen=True):
 
 
 class AgentLifespans(msgspec.Struct, frozen=True):
-    """Number of agents of one peer group that were first seen on one day and last on another."""
+    """Number of agents of one peer group first seen on one day and last seen on another."""
 
     tenant: str
     agent_type: str
@@ -106,7 +106,7 @@ P_VALUE_EDGES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0
 
 
 class SwitchModel(msgspec.Struct, tag_field="command", tag="model.switch", forbid_unknown_fields=True):
-    """Command: use that version from here on. Repeated, it changes nothing."""
+    """Command: use that version from this record on. Repeating it changes nothing."""
 
     version: str
     digest: str
@@ -120,12 +120,12 @@ _encode_switch = msgspec.json.Encoder().encode
 
 
 def encode_model_switch(command: SwitchModel) -> bytes:
-    """Payload of the control record."""
+    """Encode the payload of the control record."""
     return _encode_switch(command)
 
 
 def decode_model_switch(payload: bytes) -> SwitchModel | None:
-    """The command; None if the payload is another one."""
+    """Decode the command; return None if the payload is a different one."""
     try:
         return _switch_decoder.decode(payload)
     except (msgspec.MsgspecError, ValueError):

@@ -27,7 +27,7 @@ class EventStream(msgspec.Struct, frozen=True):
         failures: pushes that failed one after the other.
         failing_since_ms: first of them; 0 = the last one was accepted.
         next_push_ms: earliest time of the next push.
-        verified_ms: when the receiver last asked for a verification.
+        verified_ms: when the receiver last requested a verification.
     """
 
     stream_id: str
@@ -62,7 +62,7 @@ class SecurityEvent(msgspec.Struct, frozen=True):
     Attributes:
         jti: identifier; the same however often it is sent.
         claims: claims of the token, JSON.
-        agent_key, tenant: whom it is about; 0 and "" = the stream itself.
+        agent_key, tenant: of the agent that it is about; 0 and "" = it is about the stream itself.
         announces_status: it reports that the stream was stopped, so it is sent although the stream is stopped.
     """
 

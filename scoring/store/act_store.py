@@ -1,7 +1,7 @@
 """Acts of people, read from the tables that name who did something: there is no table of acts.
 
 Each source is a query of one table; a page takes the newest acts of each and merges them. The cursor is a place in the
-common order: time, name of the source, id within it. So a page begins where the one before ended, in every source.
+common order: time, name of the source, id within it. Each page therefore begins where the previous one ended.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _reasons_decoder = msgspec.json.Decoder(tuple[RiskReason, ...])
 _scopes_decoder = msgspec.json.Decoder(tuple[str, ...])
 _APPROVAL_ACTIONS: Final = {"rejected": "reject", "ended": "withdraw"}
 _CASE_DETAILS: Final = ("verdict", "owner", "until", "into", "from")
-"""Members of an entry's detail of which the first one that is set is shown with the act."""
+"""Members of an entry's detail; the first that is set is shown with the act."""
 
 
 ActKind = Literal["pin", "approval", "release", "case", "feedback", "erasure", "model", "stream"]
@@ -59,7 +59,7 @@ ACT_KINDS: tuple[ActKind, ...] = get_args(ActKind)
 
 
 class Act(msgspec.Struct, frozen=True):
-    """One thing that a person, or a program that acts for one, ordered, decided or said; times in UTC ms."""
+    """Something that a person, or a program acting for a person, ordered, decided or stated; times in UTC ms."""
 
     at_ms: Annotated[int, member("when it happened")]
     by: Annotated[str, member("who did it; a user of the console appears as `console:NAME`", "analyst")]
@@ -90,8 +90,6 @@ class ActFilters(NamedTuple):
 
 
 class _Description(NamedTuple):
-    """Members of an act that each source words separately."""
-
     action: str
     subject_id: str
     why: str
@@ -116,7 +114,7 @@ class _Source(NamedTuple):
     service: Sequence[str] = (BY_SERVICE,)
 
     def is_about(self, agent: AgentName, tenants: Tenants) -> ColumnElement[bool] | None:
-        """Condition of acts about an agent; None if acts of this source are about no agent."""
+        """Return the condition for acts about an agent; None if acts of this source are about no agent."""
         if "agent_key" in self.table.c:
             return codec.is_about(self.table, agent)
         if self.table is not CASE_ENTRIES:
@@ -127,7 +125,6 @@ class _Source(NamedTuple):
     def newest(
         self, connection: Connection, filters: ActFilters, tenants: Tenants, before: _ActKey | None, limit: int
     ) -> Iterator[tuple[_ActKey, Act]]:
-        """Acts of this source, newest first."""
         about = None if filters.agent is None else self.is_about(filters.agent, tenants)
         if (
             filters.kind not in (None, self.kind)
@@ -174,7 +171,6 @@ class ActStore(TableStore):
 
 
 def _is_before(name: str, at: Any, order: Sequence[Any], before: _ActKey) -> ColumnElement[bool]:
-    """Condition that an act of the source *name* comes after a place in the list, which is newest first."""
     at_ms, source, *rest = before
     if name == source:
         return tuple_(at, *order) < tuple_(at_ms, *rest[: len(order)])
@@ -185,9 +181,10 @@ def _is_before(name: str, at: Any, order: Sequence[Any], before: _ActKey) -> Col
 def _releases(
     connection: Connection, filters: ActFilters, tenants: Tenants, before: _ActKey | None
 ) -> Iterator[tuple[_ActKey, Act]]:
-    """Releases, newest first. They are control records of the log; stored is the decision that followed from each.
+    """Return releases, newest first. They are control records of the log; the store has the decision that followed from
+    each.
 
-    The reason of the decision names who released, so those of other people are skipped here.
+    The reason of the decision names the person who released the agent, so releases by other people are skipped here.
     """
     order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
     columns = (DECISIONS.c[name] for name in ("agent_key", *AGENT_NAME_COLUMNS, "level", "reasons"))

@@ -14,10 +14,18 @@ from trustwatch.ingest.identities import unkeyed_agent_key
 from trustwatch.ingest.timestamps import DAY_MS
 
 from ..records.agent_pages import AgentPage, StateFormat
-from ..records.agents import AgentIdentity, AgentName, AgentRow, AgentSummary, DueAgent, HistoryExtent, VersionedAgent
+from ..records.agents import (
+    AgentIdentity,
+    AgentName,
+    AgentRow,
+    AgentSummary,
+    DueAgent,
+    HistoryExtent,
+    VersionedAgent,
+    encode_indicators,
+)
 from ..records.commits import Position
 from ..records.decisions import Decision
-from ..records.indicators import encode_indicators
 from ..records.models import AgentLifespans
 from . import codec
 from .database import (
@@ -45,11 +53,12 @@ if TYPE_CHECKING:
 _IS_DUE = AGENTS.c.due_ms > literal_column("0")  # spelt as in the partial index, or a planner may not recognize it
 
 _OUTER_SHARE = 0.05
-"""Share of all events at each end of a history that do not count for its length: one event of last year is no year."""
+"""Share of all events at each end of a history that its length excludes: one event of last year does not make a
+year."""
 
 
 def _weighted_quantile(values: npt.NDArray[np.int64], weights: npt.NDArray[np.int64], share: float) -> int:
-    """The lowest value up to which the values have *share* of the weight."""
+    """Return the lowest value up to which the values have *share* of the weight."""
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order])
     return int(values[order[np.searchsorted(reached, share * reached[-1])]])
@@ -80,7 +89,7 @@ class AgentQuery(msgspec.Struct, frozen=True):
 
 
 class AgentStore(TableStore):
-    """Agents as commits wrote them. Methods with *tenants* return agents of these tenants only."""
+    """Reads and writes agents. Methods with *tenants* return agents of these tenants only."""
 
     def load(self, keys: Collection[int], owner: Position | None = None) -> dict[int, AgentRow]:
         """Return the rows of those *keys* (unsigned) that exist. Raises Fenced if *owner* lost its partition."""
@@ -112,7 +121,7 @@ class AgentStore(TableStore):
         return next((name for name in names if unkeyed_agent_key(*name) == key), None)
 
     def due(self, before_ms: int, limit: int, after: DueAgent | None = None, partition: int = 0) -> list[DueAgent]:
-        """List agents of *partition* with 0 < due_ms <= *before_ms* by (due_ms, signed key), after *after*.
+        """List agents of *partition* with 0 < due_ms <= *before_ms* by (due_ms, signed key), starting after *after*.
 
         The pipeline skips those that it has in memory and loads the others with `load`.
         """
@@ -129,7 +138,7 @@ class AgentStore(TableStore):
         return self._database.get(codec.AGENT_ROWS, *names, tenants=tenants)
 
     def find(self, agent_id: str, tenants: Tenants = None, limit: int = 50) -> list[AgentSummary]:
-        """List agents of that id at any issuer of the tenants."""
+        """List agents with that id at any issuer of the tenants."""
         mine, order = AGENTS.c.agent_id == agent_id, (AGENTS.c.tenant, AGENTS.c.issuer)
         return self._database.find(codec.AGENT_SUMMARIES, mine, tenants=tenants, order=order, limit=limit)
 
@@ -203,7 +212,7 @@ class AgentStore(TableStore):
         return next((row for row in rows if row.name.identity == name.identity), None)
 
     def iterate_newest(self, levels: Collection[int], tenants: Tenants = None) -> Iterator[AgentSummary]:
-        """Iterate over agents at one of *levels* as of their row or a decision after it, whichever is newer."""
+        """Iterate over agents at one of *levels*, as of their row or a later decision, whichever is newer."""
         ahead = {versioned.agent.name.identity: versioned.agent for versioned in self.list_ahead(tenants=tenants)}
         query = AgentQuery(tenants, levels, limit=MAX_PAGE)
         for agent in iterate_pages(lambda cursor: self.page(msgspec.structs.replace(query, cursor=cursor))):
@@ -241,7 +250,6 @@ class AgentStore(TableStore):
 
 
 def _is_behind(level: int, score: float, *name: str) -> ColumnElement[bool]:
-    """Condition that agents of one part of the order of risk come after the agent with these values."""
     behind = tuple_(*_BY_NAME) > name
     if level not in _RISK_PARTS[0]:
         return behind
@@ -251,7 +259,6 @@ def _is_behind(level: int, score: float, *name: str) -> ColumnElement[bool]:
 
 
 def _of_one_agent(agent: AgentName, partition: int | None, tenants: Tenants) -> list[AnySelect]:
-    """Query for an agent's decisions after the position of their partition, oldest first, with its epoch."""
     behind = (POSITIONS.c.partition == DECISIONS.c.partition) & (DECISIONS.c.offset >= POSITIONS.c.offset)
     query = select(POSITIONS.c.epoch, DECISIONS).join_from(DECISIONS, POSITIONS, behind).where(IS_READABLE)
     mine = visible(query, DECISIONS.c.tenant, tenants).where(codec.is_about(DECISIONS, agent))
@@ -261,7 +268,7 @@ def _of_one_agent(agent: AgentName, partition: int | None, tenants: Tenants) -> 
 
 
 def _of_partitions(connection: Connection, partition: int | None, tenants: Tenants) -> Iterator[AnySelect]:
-    """The same of all agents, a query for each partition: a join would read every decision."""
+    """Yield one query for each partition, because a join would read every decision."""
     positions = select(POSITIONS.c.partition, POSITIONS.c.epoch, POSITIONS.c.offset)
     if partition is not None:
         positions = positions.where(POSITIONS.c.partition == partition)
@@ -281,7 +288,7 @@ def _read_summaries(connection: Connection, keys: Collection[int], tenants: Tena
 
 
 def _after_decision(decision: Decision, row: AgentSummary | None) -> AgentSummary:
-    """An agent as *decision* left it. Only the pipeline knows when its level falls by time."""
+    """Return an agent as *decision* left it. Only the pipeline knows when its level decays."""
     seen_ms = decision.event_time_ms
     new = AgentSummary(decision.agent, "", 0, 0.0, 0.0, 0.0, seen_ms, seen_ms, seen_ms, 0, 1, "", b"", "")
     before = new if row is None else row

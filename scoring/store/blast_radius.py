@@ -36,7 +36,7 @@ class ReachedAgent(NamedTuple):
 
 
 class BlastRadius(NamedTuple):
-    """Agents that an agent reached. `complete` is false if there are more than these."""
+    """Agents that an agent reached. `complete` is false if there are more."""
 
     agents: Annotated[list[ReachedAgent], member("agents that were reached")]
     principals: Annotated[list[AgentEdge], member("principals on whose behalf the agent acted")]
@@ -44,7 +44,7 @@ class BlastRadius(NamedTuple):
 
 
 class _Walk:
-    """One direction of a breadth-first walk over edges, a layer at a time, up to a number of agents."""
+    """Walks edges breadth first in one direction, a layer at a time, up to a number of agents."""
 
     def __init__(
         self, edge_store: EdgeStore, start: AgentName, kinds: EdgeKinds, most: int, *, downstream: bool = True
@@ -86,7 +86,8 @@ def find_blast_radius(
     depth: int = MAX_DEPTH,
     people: bool = True,
 ) -> BlastRadius:
-    """Agents reached from *start* by edges seen since *since_ms*, and principals if *people*. Raises Unavailable."""
+    """Find agents reached from *start* by edges seen since *since_ms*, and principals if *people*. Raises
+    Unavailable."""
     kind_of = {start.agent_id: DELEGATED}
     agents: list[ReachedAgent] = []
     walk = _Walk(edge_store, start, kinds, MAX_NODES)
@@ -106,7 +107,7 @@ def find_blast_radius(
 
 
 def _newly_reached(edges: list[AgentEdge], kind_of: dict[str, str]) -> dict[str, tuple[AgentEdge, str]]:
-    """Agents that are new at this step; a path of delegations takes precedence over one with a call."""
+    """Return agents that are new at this step; a path of delegations takes precedence over one with a call."""
     reached: dict[str, tuple[AgentEdge, str]] = {}
     for edge in edges:
         if edge.target in kind_of:
@@ -118,11 +119,11 @@ def _newly_reached(edges: list[AgentEdge], kind_of: dict[str, str]) -> dict[str,
 
 
 DELEGATION_WINDOW_MS = WEEK_MS
-"""A delegation that was not seen for so long makes no agent a descendant."""
+"""Age after which a delegation that was not seen again no longer makes an agent a descendant."""
 
 
 class CriticalDescendants:
-    """Agents that critical agents delegated to, directly or over others, for the policy.
+    """Tracks the agents that critical agents delegated to, directly or through others, for the policy.
 
     Calls do not count: an agent that a hijacked agent calls is a victim, not an accomplice. For one thread at a time;
     blocks on the store.
@@ -135,7 +136,7 @@ class CriticalDescendants:
         """Descendant to the critical agent above it."""
 
     def find(self, pinned: Mapping[AgentIdentity, RiskLevel]) -> tuple[dict[AgentIdentity, str], set[AgentIdentity]]:
-        """Find descendants with the critical ancestor of each, and those that became or ceased to be descendants.
+        """Return descendants with the critical ancestor of each, and agents that became or ceased to be descendants.
 
         Raises Unavailable.
         """
@@ -150,7 +151,6 @@ class CriticalDescendants:
         return descendants, descendants.keys() ^ self.critical_ancestors.keys()
 
     def _critical_agents(self, pinned: Mapping[AgentIdentity, RiskLevel]) -> Iterable[AgentName]:
-        """Agents that are acted on as critical."""
         for full, level in pinned.items():
             if level == RiskLevel.CRITICAL:
                 yield self._store.edges.agent_name(*full)
@@ -166,7 +166,7 @@ MAX_GRAPH_AGENTS: Final = 400
 
 
 class GraphAgent(NamedTuple):
-    """An agent of the graph.
+    """An agent in the graph.
 
     Attributes:
         layer: steps from the agent in the middle; negative towards agents that led to it.
@@ -179,7 +179,7 @@ class GraphAgent(NamedTuple):
 
 
 class AgentGraph(NamedTuple):
-    """Agents by layer, and edges among them, last seen first. `complete` is false if there are more than these."""
+    """Agents by layer, and edges among them, last seen first. `complete` is false if there are more."""
 
     agents: list[GraphAgent]
     edges: list[AgentEdge]
@@ -196,10 +196,11 @@ def find_agent_graph(
     layers: int = MAX_LAYERS,
     kinds: EdgeKinds = (DELEGATED, CALLED),
 ) -> AgentGraph:
-    """Agents around *start* by edges that were seen since *since_ms*, and first before *until_ms* (0 = no bound).
+    """Find agents around *start* by edges that were last seen since *since_ms* and first seen before *until_ms* (0 = no
+    bound).
 
-    Both directions are walked at the same time, so an agent on both sides is put where it is nearer. All edges between
-    the agents that were found are kept. Raises Unavailable.
+    Both directions are walked at the same time, so an agent on both sides is placed where it is nearer. All edges
+    between the agents that were found are kept. Raises Unavailable.
     """
     layer_of = {start.agent_id: 0}
     walks = {sign: _Walk(edge_store, start, kinds, MAX_GRAPH_AGENTS, downstream=sign > 0) for sign in (1, -1)}

@@ -23,10 +23,9 @@ from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, u
 
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 
-from ..records.agents import AgentName, RiskLevel
+from ..records.agents import AgentName, Indicator, RiskLevel
 from ..records.cases import BY_SERVICE, CaseAction, CaseAgent, CaseOfAlert, CaseStatus, CaseTie
 from ..records.commits import ALERT_KEY_PREFIX
-from ..records.indicators import Indicator
 from . import codec
 from .codec import RowCodec
 from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
@@ -40,12 +39,12 @@ CASE_WINDOW_MS = DAY_MS
 MAX_CASE_AGENTS = 200
 """Agents of one case; further ones open another case, since no person reads a longer list."""
 _EDGE_SLACK_MS: Final = HOUR_MS
-"""By which a delegation may be newer than its row says."""
+"""Time by which a delegation may be newer than its row states."""
 TYING_KINDS: Final[Mapping[str, CaseTie]] = {"target": "target", "key": "key", "network": "network"}
 """Indicators that tie agents together if they are new; others are too common, or an agent's own."""
 _NEW: Final = frozenset({"new", "with_new"})
 MAX_TIES_OF_RISE: Final = 20
-"""New names of one rise that tie it: an agent chooses how many it has."""
+"""New names of one rise that tie it. This is bounded because an agent chooses how many it has."""
 
 CASE_AGENT_ROWS: Final = RowCodec(CaseAgent, CASE_AGENTS)
 _UPSERT_AGENT = upsert(CASE_AGENTS, ("case_id", "agent_key"))
@@ -79,7 +78,7 @@ _LEVELS = {level.label: level for level in RiskLevel}
 
 
 class _LevelChange(NamedTuple):
-    """A change of an agent's level, as an alert of the outbox reports it.
+    """A change of an agent's level, read from an alert in the outbox.
 
     Attributes:
         seq: of its row in the outbox.
@@ -98,12 +97,10 @@ class _LevelChange(NamedTuple):
 
     @property
     def rises(self) -> bool:
-        """True if people are to look at it."""
         return self.level > self.before and self.level >= RiskLevel.MEDIUM
 
 
 def _read_level_change(row: AnyRow) -> _LevelChange | None:
-    """Read a change of level from an outbox row; None if it is about something else."""
     if not row.key.startswith(ALERT_KEY_PREFIX):
         return None
     try:
@@ -132,7 +129,7 @@ def _ties(indicators: Iterable[dict[str, Any]]) -> Iterable[tuple[CaseTie, str]]
 
 @dataclass
 class _OpenCase:
-    """An open case in memory: its row, its agents, and what has to be written.
+    """An open case in memory: its row, its agents and what must be written.
 
     Attributes:
         changed_agents: keys of the agents to write.
@@ -150,16 +147,13 @@ class _OpenCase:
 
     @property
     def case_id(self) -> str:
-        """Its id."""
         return str(self.row["case_id"])
 
     def put_agent(self, agent: CaseAgent) -> None:
-        """Add or replace an agent."""
         self.agents[agent.agent.key] = agent
         self.changed_agents.add(agent.agent.key)
 
     def add_entry(self, at_ms: int, action: CaseAction, detail: Mapping[str, str]) -> None:
-        """Add an entry of the service."""
         self.entries.append(
             {
                 "case_id": self.case_id,
@@ -174,7 +168,8 @@ class _OpenCase:
         )
 
     def wake(self) -> dict[str, str]:
-        """End the containment of a case that grows: it waits for a person again. Returns details for its entry."""
+        """End the containment of a case that grows, so that it waits for a person again. Return details for its
+        entry."""
         if self.row["status"] != "contained":
             return {}
         status: CaseStatus = "acknowledged" if self.row["owner"] else "open"
@@ -184,7 +179,7 @@ class _OpenCase:
 
 
 def assign_cases(connection: Connection, rows: Sequence[AnyRow]) -> dict[int, CaseOfAlert]:
-    """Add the alerts among *rows* (of the outbox, in order) to cases, and write these; returns the case by row."""
+    """Add the alerts among *rows* (outbox rows, in order) to cases and write these; return the case of each row."""
     changes = [change for row in rows if (change := _read_level_change(row)) is not None]
     if not changes:
         return {}
@@ -195,8 +190,6 @@ def assign_cases(connection: Connection, rows: Sequence[AnyRow]) -> dict[int, Ca
 
 
 class _CaseAssignment:
-    """One walk over changes of level, with all open cases that they may belong to."""
-
     def __init__(self, connection: Connection, changes: Sequence[_LevelChange]) -> None:
         self._connection = connection
         self._since_ms = min(change.at_ms for change in changes) - CASE_WINDOW_MS
@@ -210,7 +203,6 @@ class _CaseAssignment:
         self._load(changes)
 
     def assign(self, change: _LevelChange) -> CaseOfAlert | None:
-        """Add one change to its case; None for a fall of an agent without a case."""
         case, tie, tied_by = self._find(change)
         if case is None:
             if not change.rises:
@@ -232,7 +224,7 @@ class _CaseAssignment:
         )
 
     def _find(self, change: _LevelChange) -> tuple[_OpenCase | None, CaseTie, str]:
-        """The open case that a change belongs to, and what ties its agent to it."""
+        """Return the open case that a change belongs to, and what ties its agent to it."""
         agent = change.agent
         mine = self._cases_of_agent.get(agent.key, ())
         own = _opened_last(case for case in mine if case.agents[agent.key].agent.identity == agent.identity)
@@ -255,7 +247,7 @@ class _CaseAssignment:
         return None, "first", ""
 
     def _open(self, change: _LevelChange) -> _OpenCase:
-        """Open a case for a rise, as yet without its agent."""
+        """Open a case for a rise, initially without its agent."""
         row: dict[str, Any] = {column.name: 0 for column in CASES.columns}
         row |= {
             "case_id": f"case-{change.decision_id}",
@@ -306,7 +298,6 @@ class _CaseAssignment:
             case.add_entry(at_ms, "joined", detail | case.wake())
 
     def _add_ties(self, case: _OpenCase, change: _LevelChange) -> None:
-        """Remember the new names of a rise, which tie others to its case."""
         for kind, value in change.ties:
             digest = _tie_digest(change.agent.tenant, kind, value)
             times = self._ties.setdefault(digest, {})
@@ -322,7 +313,7 @@ class _CaseAssignment:
             }
 
     def write(self) -> None:
-        """Write all that has changed, in as few statements as there are kinds of rows."""
+        """Write all changes, with one statement for each kind of row."""
         changed = [case for case in self._cases.values() if case.is_changed]
         if not changed:
             return
@@ -346,7 +337,7 @@ class _CaseAssignment:
         _INSERT_DECISION.execute(connection, self._new_decisions)
 
     def _find_neighbors(self, changes: Sequence[_LevelChange]) -> dict[int, list[int]]:
-        """Keys of agents that each rising agent delegated to or was delegated by lately, the latest first."""
+        """Return keys of agents that each rising agent recently delegated to or was delegated by, latest first."""
         rising = {codec.to_signed(change.agent.key): change.agent for change in changes if change.rises}
         neighbors: dict[int, list[int]] = {}
         for keys in chunked(rising, MAX_IN_LIST):
@@ -372,7 +363,6 @@ class _CaseAssignment:
                 self._load_cases(part)
 
     def _candidates(self, changes: Sequence[_LevelChange]) -> set[str]:
-        """Ids of the cases that agents of *changes* are in, or may join."""
         own = {change.agent.key for change in changes}
         near = {key for neighbors in self._neighbors.values() for key in neighbors} - own
         is_open = (CASES.c.case_id == CASE_AGENTS.c.case_id, CASES.c.status != "closed")
@@ -385,7 +375,6 @@ class _CaseAssignment:
         return ids | self._cases_with_ties(digests)
 
     def _cases_with_ties(self, digests: Iterable[str]) -> set[str]:
-        """Ids of the cases in which these ties were seen lately; the times are remembered."""
         is_open = (CASES.c.case_id == CASE_TIES.c.case_id, CASES.c.status != "closed")
         ids: set[str] = set()
         for part in chunked(sorted(digests), MAX_IN_LIST):
@@ -409,7 +398,6 @@ class _CaseAssignment:
 
 
 def _with_room(cases: Iterable[_OpenCase]) -> _OpenCase | None:
-    """The newest of *cases* that another agent may join."""
     return _opened_last(case for case in cases if len(case.agents) < MAX_CASE_AGENTS)
 
 
@@ -422,7 +410,7 @@ def _tie_digest(tenant: str, kind: str, value: str) -> str:
 
 
 def last_entries(connection: Connection, case_ids: Sequence[str]) -> dict[str, int]:
-    """Sequence number of the last entry of each case, whose rows are locked; cases without entries are left out."""
+    """Return the sequence number of the last entry of each case, whose rows are locked; omits cases without entries."""
     numbers: dict[str, int] = {}
     for part in chunked(case_ids, MAX_IN_LIST):
         query = select(CASE_ENTRIES.c.case_id, func.max(CASE_ENTRIES.c.sequence)).group_by(CASE_ENTRIES.c.case_id)
@@ -432,7 +420,6 @@ def last_entries(connection: Connection, case_ids: Sequence[str]) -> dict[str, i
 
 
 def _move(case: _OpenCase, change: _LevelChange, case_agent: CaseAgent) -> None:
-    """Write the change of an agent that is in the case already."""
     last_ms = max(case_agent.last_ms, change.at_ms) if change.rises else case_agent.last_ms
     moved: dict[str, Any] = {"level": change.level, "last_ms": last_ms}
     if change.level > case_agent.peak:
@@ -446,7 +433,7 @@ def _move(case: _OpenCase, change: _LevelChange, case_agent: CaseAgent) -> None:
 
 
 def tie_words(tie: CaseTie, tied_by: str) -> str:
-    """State what put an agent into a case; "" for the first agent.
+    """Describe what put an agent into a case; "" for the first agent.
 
     >>> tie_words("target", "https://evil.example"), tie_words("first", "")
     ('the same new target https://evil.example', '')

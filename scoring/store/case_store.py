@@ -29,7 +29,7 @@ from .outbox_store import insert_outbox_rows
 from .sql_schema import AGENTS, CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, DELIVERIES
 
 MAX_TIMED = 10_000
-"""Cases whose times statistics look at."""
+"""Cases whose times are included in statistics."""
 
 MAX_LISTED_AGENTS = 3
 """Agents of each case that a list shows."""
@@ -42,7 +42,8 @@ _ENTRY_ROWS: Final = RowCodec(CaseEntry, CASE_ENTRIES)
 
 
 class CaseFilters(NamedTuple):
-    """Filters of a list; empty or None = all. *level* is the lowest; times bound the last change, 0 = no bound."""
+    """Filters of a list; empty or None = all. *level* is the lowest level; times bound the last change, 0 = no
+    bound."""
 
     statuses: Collection[str] = ()
     owner: str | None = None
@@ -53,7 +54,7 @@ class CaseFilters(NamedTuple):
 
 
 class CaseUpdate(NamedTuple):
-    """The new state of a case, what was done, and what is reported about it."""
+    """The new state of a case, its entry and its outbox rows."""
 
     case: Case
     entry: CaseEntry
@@ -61,7 +62,7 @@ class CaseUpdate(NamedTuple):
 
 
 class CaseStore(TableStore):
-    """Cases as the routing of alerts and people made them."""
+    """Reads cases, and writes what people do with them."""
 
     def get(self, case_id: str, tenants: Tenants = None) -> Case | None:
         """Return one case."""
@@ -97,7 +98,7 @@ class CaseStore(TableStore):
         return self._database.fetch_all(grouped, lambda row: WaitingCases(*row))
 
     def statistics(self, since_ms: int, tenants: Tenants = None) -> CaseStatistics:
-        """Outcomes of the cases that were opened since *since_ms*; times are of the newest `MAX_TIMED` of each kind."""
+        """Return outcomes of the cases opened since *since_ms*; times are of the newest `MAX_TIMED` of each kind."""
         mine = (CASES.c.opened_ms >= since_ms, CASES.c.merged_into == "")
         kinds = (day_of(CASES.c.opened_ms), CASES.c.verdict)
         counts = visible(select(*kinds, func.count()).where(*mine), CASES.c.tenant, tenants).group_by(*kinds)
@@ -144,7 +145,7 @@ class CaseStore(TableStore):
         return agents_by_case
 
     def shared_indicators(self, case_id: str, tenants: Tenants = None) -> list[SharedIndicator]:
-        """List new targets, keys and networks that agents of a case had, those of most agents first."""
+        """List new targets, keys and networks that agents of a case had, those shared by most agents first."""
         agents, last = func.count(CASE_TIES.c.agent_key), func.max(CASE_TIES.c.last_ms)
         query = select(CASE_TIES.c.kind, CASE_TIES.c.value, agents, last).where(CASE_TIES.c.case_id == case_id)
         grouped = visible(query, CASE_TIES.c.tenant, tenants).group_by(CASE_TIES.c.kind, CASE_TIES.c.value)
@@ -164,16 +165,16 @@ class CaseStore(TableStore):
         return case_id
 
     def entries(self, case_id: str, tenants: Tenants = None, limit: int = MAX_ENTRIES) -> list[CaseEntry]:
-        """List the entries of a case in order; of more than *limit* the newest."""
+        """List the entries of a case in order; if there are more than *limit*, the newest."""
         mine, newest_first = CASE_ENTRIES.c.case_id == case_id, (CASE_ENTRIES.c.sequence.desc(),)
         return self._database.find(_ENTRY_ROWS, mine, tenants=tenants, order=newest_first, limit=limit)[::-1]
 
-    # Acts of people. Each names the revision that it was decided upon, so that none overwrites another unseen.
+    # Acts of people. Each names the revision that it is based on, so that none silently overwrites another.
 
     def update(self, changed: CaseUpdate) -> bool:
-        """Write a case with its entry and outbox rows; False if it changed meanwhile, and nothing is written.
+        """Write a case with its entry and outbox rows; return False and write nothing if it changed meanwhile.
 
-        `case.revision` is the one that was read; the stored one is incremented.
+        `case.revision` is the revision that was read; the stored revision is incremented.
         """
         with self._database.write() as connection:
             if not _update_case(connection, changed.case):
@@ -185,7 +186,7 @@ class CaseStore(TableStore):
         return True
 
     def merge(self, merged: CaseUpdate, into: CaseUpdate) -> bool:
-        """Move all of one case into another of the same tenant; False if one of them was changed meanwhile."""
+        """Move all of one case into another of the same tenant; return False if either changed meanwhile."""
         source, target = merged.case.case_id, into.case.case_id
         with self._database.write() as connection:
             if not _are_current(connection, (merged.case, into.case)):
@@ -198,7 +199,7 @@ class CaseStore(TableStore):
         return True
 
     def split(self, remaining: CaseUpdate, opened: CaseUpdate, agents: Sequence[AgentName]) -> bool:
-        """Move *agents* of a case into a new one; False if it was changed meanwhile, or an agent is not in it."""
+        """Move *agents* of a case into a new one; return False if it changed meanwhile, or an agent is not in it."""
         source, target = remaining.case.case_id, opened.case.case_id
         keys = {agent.key for agent in agents}
         with self._database.write() as connection:
@@ -217,13 +218,12 @@ class CaseStore(TableStore):
 
 
 def _times_taken(column: Column[int], conditions: Sequence[Any], tenants: Tenants) -> Any:
-    """Query for the times at which cases were acknowledged, or contained, and opened, newest first."""
     query = visible(select(column, CASES.c.opened_ms).where(*conditions, column > 0), CASES.c.tenant, tenants)
     return query.order_by(CASES.c.opened_ms.desc()).limit(MAX_TIMED)
 
 
 def _renew_levels(connection: Connection, case_id: str) -> None:
-    """Set the current levels of the agents of a case that was closed, when falls were not recorded."""
+    """Set the current levels of agents of a case that was closed, since falls were not recorded meanwhile."""
     for case_agent in _agents_of(connection, case_id):
         name = case_agent.agent
         level = connection.scalar(select(AGENTS.c.level).where(codec.is_about(AGENTS, name)))
@@ -232,7 +232,7 @@ def _renew_levels(connection: Connection, case_id: str) -> None:
 
 
 def _are_current(connection: Connection, cases: Sequence[Case]) -> bool:
-    """Lock the rows of cases; returns whether they are unchanged since they were read."""
+    """Lock the rows of cases; return whether they are unchanged since they were read."""
     ids = [case.case_id for case in cases]
     query = select(CASES.c.case_id, CASES.c.revision).where(CASES.c.case_id.in_(ids)).order_by(CASES.c.case_id)
     stored = {case_id: revision for case_id, revision in connection.execute(query.with_for_update())}
@@ -263,7 +263,7 @@ def _is_agent_of(case_id: str, agent_key: int) -> ColumnElement[bool]:
 def _move_agents(
     connection: Connection, source: str, target: str, agents: Sequence[CaseAgent], tied_by: str, tie: CaseTie
 ) -> None:
-    """Move agents with their ties, decisions and deliveries; an agent of both cases becomes one."""
+    """Move agents with their ties, decisions and deliveries; merge an agent that is in both cases."""
     # In the order in which a dispatcher settles them, so that the two never deadlock.
     deliveries = select(DELIVERIES.c.seq).where(DELIVERIES.c.case_id == source)
     connection.execute(deliveries.order_by(DELIVERIES.c.seq, DELIVERIES.c.target).with_for_update()).all()
@@ -289,7 +289,6 @@ def _move_agents(
 
 
 def _combined(first: CaseAgent, other: CaseAgent) -> dict[str, Any]:
-    """One agent of two cases: what is higher, earlier, later of the two."""
     higher = first if first.peak >= other.peak else other
     later = first if first.last_ms >= other.last_ms else other
     return {
@@ -310,7 +309,6 @@ def _move_ties(connection: Connection, source: str, target: str, agent_key: int)
 
 
 def _recount(connection: Connection, case_id: str) -> None:
-    """Write what is derived from the agents and decisions of a case, and renumber its agents."""
     agents = _agents_of(connection, case_id)
     for ordinal, agent in enumerate(agents, 1):
         if agent.ordinal != ordinal:
@@ -350,7 +348,7 @@ def remove_empty_cases(database: Database) -> None:
 
 
 def new_case(case_id: str, like: Case, at_ms: int) -> Case:
-    """A case of the same tenant and owner, as yet without agents."""
+    """Return a case of the same tenant and owner, initially without agents."""
     times = ("acknowledged_ms", "contained_ms", "closed_ms", "held_until_ms", "snoozed_until_ms")
     return msgspec.structs.replace(
         like,

@@ -21,7 +21,7 @@ from .sql_schema import AGENT_NAME_COLUMNS, AGENTS, DECISIONS, EDGES, OUTBOX, St
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
-    # SQLAlchemy 2.1 types a row by all of its columns; ours are looked at by name.
+    # SQLAlchemy 2.1 types a row by all of its columns; our code accesses columns by name.
     AnyRow = Row[*tuple[Any, ...]]
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -33,7 +33,7 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 def to_signed(key: int) -> int:
-    """The signed 64-bit number with the bits of the unsigned *key*.
+    """Return the signed 64-bit number with the bits of the unsigned *key*.
 
     >>> to_signed(2**64 - 1), to_signed(7)
     (-1, 7)
@@ -42,12 +42,12 @@ def to_signed(key: int) -> int:
 
 
 def to_unsigned(number: int) -> int:
-    """Inverse of `to_signed`."""
+    """Invert `to_signed`."""
     return number + _FULL if number < 0 else number
 
 
 def key_range(after: int | None, last: int | None) -> tuple[int, int]:
-    """Least and greatest signed number of the keys after *after* up to *last* (unsigned; None = no bound).
+    """Return the least and greatest signed number of the keys after *after* up to *last* (unsigned; None = no bound).
 
     >>> key_range(None, 2**64 - 1), key_range(2**64 - 1, None), key_range(2**63 - 1, None)
     ((-9223372036854775808, -1), (0, 9223372036854775807), (0, -1))
@@ -58,12 +58,12 @@ def key_range(after: int | None, last: int | None) -> tuple[int, int]:
 
 
 def to_agent_name(values: Mapping[Any, Any]) -> AgentName:
-    """Name of the agent that a row with `agent_key` is about."""
+    """Return the name of the agent that a row with `agent_key` is about."""
     return AgentName(to_unsigned(values["agent_key"]), *(values[name] for name in AGENT_NAME_COLUMNS))
 
 
 class RowCodec(Generic[T]):
-    """Conversion between a struct and the columns that `sql_schema.struct_table` makes of its members.
+    """Converts between a struct and the columns that `sql_schema.struct_table` makes from its members.
 
     Both directions run for every agent of every commit, so each is an expression that is compiled once.
     """
@@ -103,22 +103,21 @@ class RowCodec(Generic[T]):
         self._make = eval(f"lambda {', '.join(names)}: struct({', '.join(read)})", used)  # noqa: S307
 
     def select(self, tenants: Collection[str] | None = None, *conditions: ColumnElement[bool]) -> Any:
-        """Query for the rows that meet *conditions* and belong to one of *tenants*; None = to any."""
+        """Return the query for rows that meet *conditions* and belong to one of *tenants*; None = any tenant."""
         query = select(*self.columns).where(*conditions)
         return query if tenants is None else query.where(self._table.c.tenant.in_(sorted(tenants)))
 
     def params(self, item: T) -> dict[str, Any]:
-        """Values by name of their columns: parameters of a statement."""
+        """Return values by column name, as parameters of a statement."""
         return dict(zip(self._names, self.values(item), strict=True))
 
     def read(self, row: Sequence[Any]) -> T:
-        """The item in a row that begins with `columns`, as those of its table do."""
+        """Return the item in a row that begins with `columns`, as rows of its table do."""
         made: T = self._make(*row[: len(self.columns)])
         return made
 
 
 def _converters(member: StoredMember) -> tuple[Convert, Convert] | None:
-    """Functions from the member's value to the column's and back; None if they are the same."""
     if member.name == "agent_key":
         return to_signed, to_unsigned
     if member.type is bool:
@@ -141,34 +140,35 @@ _AGENT_COLUMN_NAMES = tuple(column.name for column in AGENTS.columns)
 
 
 def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
-    """Values of a row of `agents` in the order of its columns."""
+    """Return the values of a row of `agents` in the order of its columns."""
     return (*AGENT_ROWS.values(row), version.partition, version.epoch, version.offset)
 
 
 def agent_params(row: AgentRow, version: Position) -> dict[str, Any]:
-    """Parameters of an upsert into `agents`."""
+    """Return the parameters of an upsert into `agents`."""
     return dict(zip(_AGENT_COLUMN_NAMES, agent_values(row, version), strict=True))
 
 
 def agent_of(subject: ErasureSubject, identities: IdentityHasher) -> AgentName:
-    """The agent that is to be erased."""
+    """Return the agent that an erasure is about."""
     return AgentName(identities.agent_key(*subject.agent_identity), *subject.agent_identity)
 
 
 def is_about(table: Table, agent: AgentName) -> ColumnElement[bool]:
-    """Condition that a row of *table* is about *agent*, by its key, which has an index, and its full name."""
+    """Return the condition that a row of *table* is about *agent*: by its key, which has an index, and its full
+    name."""
     names = (table.c[name] == getattr(agent, name) for name in AGENT_NAME_COLUMNS)
     return and_(key_column(table) == to_signed(agent.key), *names)
 
 
 def key_column(table: Table) -> Column[int]:
-    """Column of a table with the keys of agents."""
+    """Return the column of a table with the keys of agents."""
     return table.c.key if table is AGENTS else table.c.agent_key
 
 
 def decision_params(decision: Decision) -> dict[str, Any]:
-    """Parameters of an insert into `decisions`. Raises ValueError for a feature that is not finite, as JSON cannot have
-    it."""
+    """Return the parameters of an insert into `decisions`. Raises ValueError if a feature is not finite, as JSON cannot
+    have it."""
     vector = decision.feature_vector
     if not all(map(math.isfinite, vector.values())):
         name, value = next((name, value) for name, value in vector.items() if not math.isfinite(value))

@@ -41,7 +41,7 @@ _INSERT_ACTUATION = insert_or_skip(ACTUATIONS, "target", "agent_key")
 
 
 def _merged_edge(new: Any) -> dict[str, ColumnElement[Any]]:
-    """Columns as `records.agents.merge_edges` makes them: rows do not depend on the order of writes."""
+    """Return columns as `records.agents.merge_edges` computes them, so rows do not depend on the order of writes."""
     old = EDGES.c
     is_last = or_(
         _hour(new.last_ms) > _hour(old.last_ms),
@@ -61,7 +61,6 @@ def _hour(time_ms: ColumnElement[int]) -> ColumnElement[int]:
 
 
 def _risk_rank(edge: Any) -> tuple[ColumnElement[Any], ...]:
-    """`records.agents.risk_rank` of the columns of an edge."""
     steps = cast(func.round(edge.risk * EDGE_RISK_STEPS), BigInteger)
     return steps * EDGE_RISK_STEP_MS + _hour(edge.risk_ms), edge.risk, -edge.risk_ms
 
@@ -73,10 +72,10 @@ _ACTUATION_ROWS = RowCodec(Actuation, ACTUATIONS)
 
 
 class InterventionStore(TableStore):
-    """Pins of people, and approvals that people are asked for."""
+    """Pins set by people, and approvals requested from them."""
 
     def add(self, intervention: Intervention, outbox: Sequence[OutboxRow] = ()) -> bool:
-        """Write a new intervention with its outbox rows; False if its id exists, and nothing is written."""
+        """Write a new intervention with its outbox rows; return False and write nothing if its id exists."""
         with self._database.write() as connection:
             if not _INSERT_INTERVENTION.adds(connection, _INTERVENTION_ROWS.params(intervention)):
                 return False
@@ -84,7 +83,7 @@ class InterventionStore(TableStore):
         return True
 
     def update(self, intervention: Intervention, was: str, outbox: Sequence[OutboxRow] = ()) -> bool:
-        """Overwrite an intervention if its status still is *was*, with its outbox rows; returns whether it was."""
+        """Overwrite an intervention if its status is still *was*, with its outbox rows; return whether it was."""
         mine = (INTERVENTIONS.c.intervention_id == intervention.intervention_id, INTERVENTIONS.c.status == was)
         values = _INTERVENTION_ROWS.params(intervention)
         with self._database.write() as connection:
@@ -127,7 +126,7 @@ class InterventionStore(TableStore):
 
 
 class ActuationStore(TableStore):
-    """Actuations: the desired and the confirmed states of agents at the servers of actuators."""
+    """Desired and confirmed states of agents at the servers of actuators."""
 
     def request(self, actuation: Actuation) -> Actuation | None:
         """Write a desired state and return the stored row; None if a newer state is already desired.
@@ -150,7 +149,7 @@ class ActuationStore(TableStore):
         return self._database.get(_ACTUATION_ROWS, *_actuation_of(target, agent))
 
     def keep_original(self, target: str, agent: AgentName, original: bytes) -> bytes:
-        """Keep the original state of the server, unless one is kept already; returns the one that is kept."""
+        """Store the original state of the server unless one is stored already; return the stored one."""
         mine = _actuation_of(target, agent)
         with self._database.write() as connection:
             unset = (*mine, ACTUATIONS.c.original == b"")
@@ -159,7 +158,7 @@ class ActuationStore(TableStore):
         return kept
 
     def settle(self, actuation: Actuation) -> bool:
-        """Write the outcome; False if a newer state is desired meanwhile, and nothing is written."""
+        """Write the outcome; return False and write nothing if a newer state is desired meanwhile."""
         mine = (*_actuation_of(actuation.target, actuation.agent), ACTUATIONS.c.version == actuation.version)
         names = ("status", "confirmed_ms", "updated_ms", "error", "original")
         values = {name: getattr(actuation, name) for name in names}
@@ -181,13 +180,13 @@ class ActuationStore(TableStore):
         return self._database.newest(query, order, limit, cursor, _ACTUATION_ROWS.read, tuple[int, str, int])
 
     def targets_with_original(self, subject: ErasureSubject) -> list[str]:
-        """List the targets whose server restricts an agent, of which only this table has the original state."""
+        """List targets whose server restricts an agent and whose original state is stored only here."""
         mine = codec.is_about(ACTUATIONS, codec.agent_of(subject, self._database.known_identities()))
         return sorted(self._database.scalars(select(ACTUATIONS.c.target).where(mine, ACTUATIONS.c.original != b"")))
 
 
 class EdgeStore(TableStore):
-    """Edges between two agents, or an agent and a principal."""
+    """Edges between two agents, or between an agent and a principal."""
 
     def agent_name(self, tenant: str, issuer: str, agent_id: str) -> AgentName:
         """Return the name of an agent with its key in this database."""
@@ -233,13 +232,13 @@ class EdgeStore(TableStore):
 
 
 def _node_key(edge: AgentEdge, identities: IdentityHasher, *, source: bool) -> int:
-    """Stored key of an end of an edge: of an agent its agent key, of a principal a separate one."""
+    """Return the stored key of an end of an edge: the agent's key, or a separate one for a principal."""
     key_of = identities.principal_key if _is_principal(edge, source) else identities.agent_key
     return codec.to_signed(key_of(edge.tenant, edge.issuer, edge.source if source else edge.target))
 
 
 def write_edges(connection: Connection, edges: Sequence[AgentEdge], identities: IdentityHasher) -> None:
-    """Add the edges of a commit in the order of ids, so that two commits with the same edges never deadlock."""
+    """Add the edges of a commit, ordered by id so that two commits with the same edges never deadlock."""
     waiting = sorted((edge_params(edge, identities) for edge in edges), key=itemgetter("edge_id"))
     while waiting:  # commits of several partitions may bring the same edge
         firsts: dict[str, dict[str, Any]] = {}
@@ -253,7 +252,7 @@ def _is_principal(edge: AgentEdge, source: bool) -> bool:
 
 
 def edge_params(edge: AgentEdge, identities: IdentityHasher) -> dict[str, Any]:
-    """Parameters of an insert into `edges`."""
+    """Return the parameters of an insert into `edges`."""
     # As a JSON array: two different lists of names never become the same text.
     full_name = _encode((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target))
     return {

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .codec import AnyRow, RowCodec
 
-    # SQLAlchemy 2.1 types a query by all of its columns; ours are looked at by name.
+    # SQLAlchemy 2.1 types a query by all of its columns; our code accesses columns by name.
     AnySelect = Select[*tuple[Any, ...]]
 
 T = TypeVar("T")
@@ -53,13 +53,13 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
 
 class BadCursor(TrustwatchError):
-    """A page cursor is not one that this store returned; start again without one."""
+    """Raised for a page cursor that this store did not return. Start again without a cursor."""
 
     code = "invalid_cursor"
 
 
 class DamagedStore(TrustwatchError):
-    """The database file is damaged: no call succeeds until a person has replaced it."""
+    """Raised if the database file is damaged: no call succeeds until an operator replaces the file."""
 
     code = "damaged_store"
 
@@ -72,7 +72,7 @@ class DamagedStore(TrustwatchError):
 
 
 class Database:
-    """An engine with its two kinds of transactions, and the pages that are read with them."""
+    """Runs the two kinds of transactions on an engine, and reads pages with them."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -84,7 +84,7 @@ class Database:
         event.listen(engine, "before_execute", check_executed_statement)
 
     def known_identities(self) -> IdentityHasher:
-        """Return what makes the keys of agents in the tables. Raises ConfigError if the identity key is missing."""
+        """Return the hasher that makes agent keys in the tables. Raises ConfigError if the identity key is missing."""
         if not self.identities.is_keyed:
             with self.read() as connection:
                 keyed = connection.scalar(select(META.c.value).where(META.c.key == IDENTITY_PROOF))
@@ -97,7 +97,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that reads one snapshot.
+        """Open a transaction that reads one snapshot.
 
         Raises Unavailable (the same read may succeed later) or UnscopedRead (the caller may not see all that would be
         read, see `read_scope`).
@@ -110,12 +110,12 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that writes, committed at the end or rolled back on an error. Raises Unavailable."""
+        """Open a transaction that writes; it commits at the end or rolls back on an error. Raises Unavailable."""
         with translate_errors(), self.writing_engine.begin() as connection:
             yield connection
 
     def get(self, rows: RowCodec[S], *conditions: ColumnElement[bool], tenants: Tenants = None) -> S | None:
-        """The one item that meets *conditions* and belongs to a tenant that the caller may see."""
+        """Return the one item that meets *conditions* and belongs to a tenant that the caller may see."""
         return self.fetch_one(rows.select(tenants, *conditions), rows.read)
 
     def find(
@@ -126,32 +126,32 @@ class Database:
         order: Sequence[Any] = (),
         limit: int | None = None,
     ) -> list[S]:
-        """The items that meet *conditions* and belong to tenants that the caller may see."""
+        """Return the items that meet *conditions* and belong to tenants that the caller may see."""
         return self.fetch_all(rows.select(tenants, *conditions).order_by(*order).limit(limit), rows.read)
 
     def scalar(self, query: AnySelect) -> Any:
-        """First value of the first row of a query; None if there is no row."""
+        """Return the first value of the first row of a query; None if there is no row."""
         with self.read() as connection:
             return connection.scalar(query)
 
     def scalars(self, query: AnySelect) -> list[Any]:
-        """First value of every row of a query."""
+        """Return the first value of every row of a query."""
         with self.read() as connection:
             return list(connection.scalars(query))
 
     def change(self, statement: Update | Delete) -> int:
-        """Run one statement in a separate transaction; returns the number of rows that it changed."""
+        """Run one statement in a separate transaction; return the number of rows that it changed."""
         with self.write() as connection:
             return connection.execute(statement).rowcount
 
     def fetch_one(self, query: AnySelect, make: Callable[[AnyRow], T]) -> T | None:
-        """The item in the one row of a query; None if there is no row."""
+        """Return the item in the one row of a query; None if there is no row."""
         with self.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _make(make, row)
 
     def fetch_all(self, query: AnySelect, make: Callable[[AnyRow], T]) -> list[T]:
-        """The items in the rows of a query."""
+        """Return the items in the rows of a query."""
         with self.read() as connection:
             rows = connection.execute(query).all()
         return [_make(make, row) for row in rows]
@@ -159,7 +159,7 @@ class Database:
     def fetch_among(
         self, query: AnySelect, column: Column[Any], values: Collection[Any], make: Callable[[AnyRow], T]
     ) -> list[T]:
-        """The items in the rows of a query with one of many values in a column, a part of the values at a time."""
+        """Return items whose column has one of many values, querying some of the values at a time."""
         with self.read() as connection:
             parts = (query.where(column.in_(part)) for part in chunked(sorted(values), MAX_IN_LIST))
             rows = [row for part in parts for row in connection.execute(part)]
@@ -174,13 +174,13 @@ class Database:
         make: Callable[[AnyRow], T],
         cursor_type: Any = tuple[int, str],
     ) -> Page[T]:
-        """One page in descending *order*. Raises BadCursor."""
+        """Return one page in descending *order*. Raises BadCursor."""
         if cursor is not None:
             query = query.where(tuple_(*order) < from_cursor(cursor, cursor_type))
         return self.page(query.order_by(*(column.desc() for column in order)), order, limit, make)
 
     def page(self, query: AnySelect, order: Sequence[Any], limit: int, make: Callable[[AnyRow], T]) -> Page[T]:
-        """One page of a query that is in *order* and begins after the cursor."""
+        """Return one page of a query that is in *order* and begins after the cursor."""
         limit = min(max(limit, 1), MAX_PAGE)
         with self.read() as connection:
             rows = connection.execute(query.limit(limit + 1)).all()  # one more shows whether there are more
@@ -192,7 +192,7 @@ class Database:
     def iterate(
         self, query: AnySelect, order: Sequence[Any], chunk: int, *, start: ColumnElement[bool] | None = None
     ) -> Iterator[AnyRow]:
-        """Every row of a query in *order*, read in chunks with a transaction each."""
+        """Iterate over the rows of a query in *order*, read in chunks with a transaction each."""
         ordered = query.order_by(*order).limit(chunk)
         page = ordered if start is None else ordered.where(start)
         while True:
@@ -204,13 +204,13 @@ class Database:
             page = ordered.where(tuple_(*order) > tuple(rows[-1]._mapping[column.name] for column in order))
 
     def acquire_leader_lock(self, job: str) -> LeaderLock | None:
-        """Take a job that one process does at a time; None if another process has it. Raises Unavailable."""
+        """Acquire a job that one process runs at a time; return None if another process has it. Raises Unavailable."""
         with translate_errors():
             lock = self.dialect.acquire_job_lock(self.engine, job)
         return None if lock is None else LeaderLock(job, lock)
 
     def compact(self) -> bool:
-        """Remove deleted rows from the files of the database, as far as it can; False if a reader prevents it.
+        """Remove deleted rows from the database files as far as possible; return False if a reader prevents it.
 
         Raises Unavailable if the database does not answer, or a table is locked.
         """
@@ -218,7 +218,7 @@ class Database:
             return self.dialect.compact(self.engine)
 
     def copy_to(self, target: Path) -> None:
-        """Copy a snapshot of the database into a new file, while others continue to use it.
+        """Copy a snapshot of the database into a new file while other processes continue to use it.
 
         Raises ConfigError (the database is not a file), DamagedStore (a page of it is damaged) or Unavailable (it is
         locked, or the disk is full).
@@ -228,38 +228,37 @@ class Database:
             raise DamagedStore(damage)
 
     def close(self) -> None:
-        """Close every connection."""
         self.engine.dispose()
 
 
 class TableStore:
-    """Base of the classes that read and write the tables of one subject."""
+    """Base class for the classes that read and write the tables of one subject."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
 
 class LeaderLock:
-    """A job that this process has; for one thread."""
+    """A job that this process holds; for use by one thread."""
 
     def __init__(self, job: str, lock: JobLock) -> None:
         self._job = job
         self._lock = lock
 
     def ensure_held(self) -> None:
-        """Raise unless this process still has the job: Fenced, or Unavailable if the database does not answer."""
+        """Raise Fenced if this process lost the job, or Unavailable if the database does not answer."""
         with translate_errors():
             ours = self._lock.is_held()
         if not ours:
             raise Fenced(f"the connection that made this process the {self._job} is gone; another may be it by now")
 
     def release(self) -> None:
-        """Release the job to other processes."""
         self._lock.release()
 
 
 class LeaderSeat:
-    """A job that one process of a deployment has: this one takes it if no other has. One thread at a time."""
+    """A job that one process of a deployment runs: this process takes it if no other has it. For one thread at a
+    time."""
 
     def __init__(self, database: Database, job: str) -> None:
         self._database = database
@@ -267,7 +266,8 @@ class LeaderSeat:
         self.lock: LeaderLock | None = None  # None = the job is not ours
 
     def take(self) -> bool:
-        """Take the job, or check that it is still ours; returns whether it is. Gives it up on any error, and raises."""
+        """Take the job, or check that this process still has it; return whether it does. Gives it up and raises on any
+        error."""
         try:
             if self.lock is None:
                 self.lock = self._database.acquire_leader_lock(self._job)
@@ -279,7 +279,7 @@ class LeaderSeat:
         return self.lock is not None
 
     def give_up(self) -> None:
-        """Let another process have it: a connection that went back to the pool would keep the lock."""
+        """Let another process have the job, because a connection that went back to the pool would keep the lock."""
         lost, self.lock = self.lock, None
         if lost is not None:
             lost.release()
@@ -287,7 +287,8 @@ class LeaderSeat:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise Unavailable for driver errors after which the same call may succeed, DamagedStore for a damaged file."""
+    """Raise Unavailable for driver errors after which the same call may succeed, and DamagedStore for a damaged
+    file."""
     try:
         yield
     except UnicodeDecodeError as error:  # of the driver: every text that is written is UTF-8
@@ -303,7 +304,7 @@ def translate_errors() -> Iterator[None]:
 
 
 def _make(make: Callable[[AnyRow], T], row: AnyRow) -> T:
-    """The item in a row. SQLite has no checksums: a damaged page may still have rows, with invalid values."""
+    """Return the item in a row. SQLite has no checksums, so a damaged page may have rows with invalid values."""
     try:
         return make(row)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
@@ -316,24 +317,24 @@ def visible(query: AnySelect, column: Any, allowed: Collection[str] | None) -> A
 
 
 def with_values(query: AnySelect, values: Mapping[Column[Any], Any]) -> AnySelect:
-    """Restrict *query* to rows with some values; None = any."""
+    """Restrict *query* to rows with one of some values; None = any."""
     return query.where(*(column == value for column, value in values.items() if value is not None))
 
 
 def day_of(column: Column[int]) -> ColumnElement[int]:
-    """Day of UTC since 1970 of a time in ms; of whole numbers the division rounds down."""
+    """Return the day of UTC since 1970 of a time in ms; division of whole numbers rounds down."""
     return cast(column.op("/")(DAY_MS), Integer)
 
 
 def between(query: AnySelect, column: Column[int], since_ms: int, until_ms: int) -> AnySelect:
-    """Restrict *query* to times since and before given ones; 0 = no bound."""
+    """Restrict *query* to times from *since_ms* and before *until_ms*; 0 = no bound."""
     if since_ms:
         query = query.where(column >= since_ms)
     return query.where(column < until_ms) if until_ms else query
 
 
 def iterate_pages(read_page: Callable[[str | None], Page[T]]) -> Iterator[T]:
-    """Every item of a list that is read page by page."""
+    """Iterate over the items of a list that is read page by page."""
     cursor = None
     while True:
         page = read_page(cursor)
@@ -347,12 +348,12 @@ _Cursor = TypeVar("_Cursor", bound=tuple[Any, ...])
 
 
 def to_cursor(values: Sequence[Any]) -> str:
-    """Opaque text of the place after a row with these *values* in the order of the list."""
+    """Encode the place after a row with these *values* in the order of the list as opaque text."""
     return base64.urlsafe_b64encode(msgspec.json.encode(list(values))).rstrip(b"=").decode()
 
 
 def from_cursor(cursor: str, shape: type[_Cursor]) -> _Cursor:
-    """Inverse of `to_cursor`; *shape* specifies the expected values. Raises BadCursor."""
+    """Decode a cursor of `to_cursor`; *shape* specifies the expected values. Raises BadCursor."""
     try:
         raw = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         values: _Cursor = msgspec.json.decode(raw, type=shape)
@@ -364,7 +365,8 @@ def from_cursor(cursor: str, shape: type[_Cursor]) -> _Cursor:
 
 
 def _fits_a_column(value: object) -> bool:
-    """True if drivers accept *value*: they fail for integers beyond 64 bits, and PostgreSQL for texts with NUL."""
+    """Return whether drivers accept *value*: they fail for integers beyond 64 bits, and PostgreSQL for text with
+    NUL."""
     if isinstance(value, int):
         return -(2**63) <= value < 2**63
     return not (isinstance(value, str) and "\0" in value)

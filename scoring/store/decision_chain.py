@@ -43,7 +43,8 @@ DIGESTED_COLUMNS = (
     *("counterfactual", "model_version", "baseline_version", "policy_version", "mode", "cause", "partition"),
     *("reasons", "feature_vector", "evidence"),
 )
-"""Columns of a decision that its digest covers. Not `offset`: it is set to -1 where a partition gets another topic."""
+"""Columns of a decision that its digest covers, without `offset`, which becomes -1 if a partition gets another
+topic."""
 
 _encode_json = msgspec.json.Encoder().encode
 _digested_values = itemgetter(*DIGESTED_COLUMNS)
@@ -52,7 +53,7 @@ _UPSERT_CHAIN_HEAD = upsert(CHAINS, ("partition",), keep=("anchor_sequence", "an
 
 
 class ChainHead(NamedTuple):
-    """End of a chain, and the anchor after which it must be complete.
+    """The end of a chain, and the anchor after which the chain must be complete.
 
     Retention may have removed decisions up to `anchor_sequence`; those that are kept are checked individually.
     """
@@ -65,7 +66,7 @@ class ChainHead(NamedTuple):
 
 
 class ChainLink(NamedTuple):
-    """One stored decision as the chain sees it.
+    """One stored decision as a link of the chain.
 
     Attributes:
         values: the columns of `DIGESTED_COLUMNS`.
@@ -86,7 +87,7 @@ class ChainLink(NamedTuple):
 
 
 def content_digest(salt: str, values: Mapping[str, Any]) -> str:
-    """Salted digest of a decision's content, hexadecimal."""
+    """Return the salted digest of a decision's content, hexadecimal."""
     covered = dict(zip(DIGESTED_COLUMNS, _digested_values(values), strict=True))
     # The stored key differs between deployments; a digest must not.
     covered["agent_key"] = to_signed(unkeyed_agent_key(*(values[name] for name in AGENT_NAME_COLUMNS)))
@@ -94,8 +95,8 @@ def content_digest(salt: str, values: Mapping[str, Any]) -> str:
 
 
 def canonical_json(covered: Mapping[str, Any]) -> bytes:
-    """Columns as JSON, a list of pairs as `json` writes it. Raises ValueError on a float that is not finite."""
-    # msgspec takes a fifth of the time, but writes floats and what is not printable ASCII in another way.
+    """Encode columns as JSON, a list of pairs as `json` writes it. Raises ValueError if a float is not finite."""
+    # msgspec takes a fifth of the time, but writes floats and characters outside printable ASCII differently.
     pairs = covered.items()
     quick = _encode_json([(name, it if type(it) is str or type(it) is int else _quick_value(it)) for name, it in pairs])
     if quick.isascii() and b"\x7f" not in quick:
@@ -113,14 +114,14 @@ def _quick_value(value: Any) -> Any:
 
 
 def _canonical_value(value: Any) -> Any:
-    """Write a number the same way whichever database kept it: -0.0 comes back from SQLite as 0.0."""
+    """Write a number the same way for every database: SQLite returns -0.0 as 0.0."""
     if isinstance(value, bytes):
         return value.decode()
     return value + 0.0 if isinstance(value, float) else value
 
 
 def link_digest(partition: int, sequence: int, previous: str, content: str) -> str:
-    """Digest of one link, hexadecimal."""
+    """Return the digest of one link, hexadecimal."""
     parts = ("tw-chain-1", str(partition), str(sequence), previous, content)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -128,7 +129,7 @@ def link_digest(partition: int, sequence: int, previous: str, content: str) -> s
 def link_decisions(
     connection: Connection, rows: Sequence[dict[str, Any]], new_salt: Callable[[], bytes]
 ) -> list[dict[str, Any]]:
-    """Return parameters of decisions with their links, without decisions that are stored, and so linked, already.
+    """Return parameters of decisions with their links, omitting decisions that are already stored and linked.
 
     Writes the new heads of the chains in this transaction; other writers of the same chains wait for it.
     """
@@ -166,7 +167,6 @@ def _append_to_chain(
 
 
 def _lock_chain_head(connection: Connection, partition: int) -> ChainHead:
-    """Lock and return the head of the chain of *partition*, which is created if there is none."""
     query = select(CHAINS).where(CHAINS.c.partition == partition).with_for_update()
     row = connection.execute(query).one_or_none()
     if row is None:
@@ -187,5 +187,5 @@ def advance_anchors(connection: Connection, removed: Iterable[tuple[int, int, st
 
 
 def chain_heads_document(heads: Sequence[ChainHead]) -> list[dict[str, Any]]:
-    """Heads as plain data, for proofs and answers."""
+    """Return chain heads as plain data, for proofs and answers."""
     return [{"partition": head.partition, "sequence": head.sequence, "digest": head.digest} for head in heads]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_CLOCK_SKEW_MS = 600_000
 """A decision is made when its event arrives: at most some minutes before the time of an event whose clock is ahead."""
 IS_READABLE = or_(DECISIONS.c.erasure_id == "", DECISIONS.c.redacted != "")
-"""Condition on decisions: an erasure has left something of it."""
+"""Condition that an erasure has not emptied the decision."""
 
 
 class CountedChanges(NamedTuple):
@@ -39,7 +39,7 @@ class CountedChanges(NamedTuple):
 
 
 class DecisionStore(TableStore):
-    """Decisions as commits wrote them. Lists and look-ups omit decisions that an erasure emptied."""
+    """Reads decisions. Lists and look-ups omit decisions that an erasure emptied."""
 
     def get(self, decision_id: str, tenants: Tenants = None) -> Decision | None:
         """Return one decision."""
@@ -62,7 +62,7 @@ class DecisionStore(TableStore):
         since_ms: int = 0,
         until_ms: int = 0,
     ) -> Page[Decision]:
-        """List decisions, newest first; those decided since and before given times, 0 = no bound. Raises BadCursor."""
+        """List decisions, newest first, decided since and before the given times (0 = no bound). Raises BadCursor."""
         query = codec.DECISION_ROWS.select(tenants, IS_READABLE)
         query = between(query, DECISIONS.c.decided_ms, since_ms, until_ms)
         if agent is not None:
@@ -71,7 +71,7 @@ class DecisionStore(TableStore):
         return self._database.newest(query, order, limit, cursor, codec.to_decision)
 
     def iterate_unpublished(self, partition: int, after: int, chunk: int = 1_000) -> Iterator[Decision]:
-        """Iterate over decisions of *partition* by commits above the offset *after*, in the order of their records."""
+        """Iterate over decisions that commits of *partition* above the offset *after* wrote, in record order."""
         # A commit's offset is the one after its last record; a decision has its record's offset, which is lower.
         order = (DECISIONS.c.offset, DECISIONS.c.decision_id)
         query = codec.DECISION_ROWS.select(None, DECISIONS.c.partition == partition)
@@ -79,7 +79,7 @@ class DecisionStore(TableStore):
         return map(codec.to_decision, rows)
 
     def count_alerts(self, from_day: int, tenants: Tenants = None) -> list[DailyAlertCount]:
-        """Count decisions that raised an agent to medium or above, by day of their event since *from_day*."""
+        """Count decisions that raised an agent to medium or above since *from_day*, by day of the event."""
         group = (day_of(DECISIONS.c.event_time_ms), DECISIONS.c.tenant, DECISIONS.c.agent_type)
         counts = [
             func.count().filter(DECISIONS.c.level >= level, DECISIONS.c.previous_level < level)
@@ -119,7 +119,7 @@ class DecisionStore(TableStore):
         return self._database.fetch_all(query.order_by(DECISIONS.c.chain_sequence).limit(limit), _to_link)
 
     def count_unchained(self) -> int:
-        """Count the decisions from before there was a chain."""
+        """Count the decisions that were written before the chain existed."""
         query = select(func.count()).select_from(DECISIONS).where(DECISIONS.c.chain_sequence == 0)
         return int(self._database.scalar(query))
 
@@ -134,7 +134,7 @@ def _to_link(stored: AnyRow) -> ChainLink:
 # Verification of the chains (`decision_chain.py`): every link is valid, and none is missing.
 
 MAX_BREAKS = 20
-"""Breaks that a report lists; further ones are counted."""
+"""Number of breaks that a report lists; further ones are counted."""
 
 
 class ChainBreak(NamedTuple):
@@ -146,7 +146,7 @@ class ChainBreak(NamedTuple):
 
 
 class ChainVerification(NamedTuple):
-    """Result of a verification."""
+    """Result of verifying the chains."""
 
     heads: Annotated[tuple[ChainHead, ...], member("end of the chain of each partition")]
     checked: Annotated[int, member("decisions whose content fits their digest")]
@@ -158,12 +158,11 @@ class ChainVerification(NamedTuple):
 
     @property
     def intact(self) -> Annotated[bool, member("whether every chain is intact", True)]:
-        """True if every chain holds."""
         return self.broken == 0
 
 
 def verify_chains(decisions: DecisionStore, erasures: ErasureStore) -> ChainVerification:
-    """Verify every chain up to its current end, a page at a time: about 30 µs a decision, and reading it.
+    """Verify every chain up to its current end, a page at a time. Takes about 30 µs per decision, plus reading it.
 
     Raises Unavailable.
     """
@@ -190,7 +189,7 @@ class _ChainVerifier:
         self.breaks: list[ChainBreak] = []
 
     def verify_chain(self, head: ChainHead) -> None:
-        """Verify one chain: first decisions that retention has kept, then every link."""
+        """Verify one chain: first the decisions that retention kept, then every link."""
         expected, previous = head.anchor_sequence + 1, head.anchor_digest
         for link in self._links(head):
             self._verify_link(link)

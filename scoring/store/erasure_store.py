@@ -23,7 +23,7 @@ from .sql_schema import ERASURES, FORGOTTEN, META
 
 FORGET_POSITION_PREFIX = "forget."
 FEW_ERASURES = 20
-"""Erasures whose positions are looked up one by one; those of more are read all at once."""
+"""Number of erasures up to which positions are looked up one by one; above it, all are read at once."""
 _INSERT_ERASURE = insert_or_skip(ERASURES, "erasure_id")
 _INSERT_MARK = insert_or_skip(FORGOTTEN, "mark")
 _ROWS = RowCodec(Erasure, ERASURES)
@@ -31,7 +31,7 @@ _OLDEST_FIRST = (ERASURES.c.asked_ms, ERASURES.c.erasure_id)
 
 
 class ForgetRecordPosition(msgspec.Struct, frozen=True):
-    """Position at which a partition met an order, when the order was given, and whether the partition has the agent."""
+    """Where a partition met an order, when the order was given, and whether the partition has the agent."""
 
     offset: int
     at_ms: int
@@ -42,20 +42,22 @@ _position_decoder = msgspec.json.Decoder(ForgetRecordPosition)
 
 
 class ErasureStore(TableStore):
-    """Erasures, and where each partition met their orders; `subject_store.py` carries them out in the tables."""
+    """Reads and writes erasures, and where each partition met their orders; `subject_store.py` executes them in the
+    tables."""
 
     def add(self, erasure: Erasure) -> bool:
-        """Write a new erasure; False if its id exists, and nothing is written."""
+        """Write a new erasure; return False and write nothing if its id exists."""
         with self._database.write() as connection:
             return _INSERT_ERASURE.adds(connection, _ROWS.params(erasure))
 
     def update(self, was: Erasure, erasure: Erasure) -> bool:
-        """Overwrite an erasure as it was read; False if another process changed it since, and nothing is written."""
+        """Overwrite an erasure as it was read; return False and write nothing if another process changed it since."""
         values = _ROWS.params(erasure) | {"updated_ms": max(erasure.updated_ms, was.updated_ms + 1)}
         return self._database.change(update(ERASURES).where(_is_unchanged(was)).values(values)) > 0
 
     def record_error(self, was: Erasure, error: str) -> None:
-        """Write why an erasure cannot continue, unless that is written or the erasure changed since it was read."""
+        """Write why an erasure cannot continue, unless that is already written or the erasure changed since it was
+        read."""
         if was.error != error:
             values = {"error": error, "updated_ms": was.updated_ms + 1}
             self._database.change(update(ERASURES).where(_is_unchanged(was)).values(values))
@@ -74,7 +76,7 @@ class ErasureStore(TableStore):
         return self._database.newest(_ROWS.select(tenants), _OLDEST_FIRST, limit, cursor, _ROWS.read)
 
     def add_mark(self, mark: str, at_ms: int) -> None:
-        """Remember the keyed mark of an agent that must not come back from a model's history."""
+        """Store the keyed mark of an agent that must not come back from a model's history."""
         with self._database.write() as connection:
             _INSERT_MARK.execute(connection, {"mark": mark, "at_ms": at_ms})
 
@@ -87,13 +89,13 @@ class ErasureStore(TableStore):
         return set(self._database.scalars(select(ERASURES.c.erasure_id)))
 
     def forget_positions(self, erasure_id: str) -> dict[int, ForgetRecordPosition]:
-        """Return the positions where the order of an erasure was met last, by partition."""
+        """Return the last position where each partition met the order of an erasure."""
         with self._database.read() as connection:
             rows = _position_rows(connection, f"{FORGET_POSITION_PREFIX}{erasure_id}.")
         return {partition: position for _, partition, position in rows}
 
     def erased_since(self, partition: int, after: int) -> list[ErasedSubject]:
-        """List the agents of *partition* whose order to forget was met in it at the offset *after* or later."""
+        """List the agents of *partition* whose order to forget it met at the offset *after* or later."""
         with self._database.read() as connection:
             offsets = {
                 erasure_id: position.offset
@@ -108,7 +110,7 @@ class ErasureStore(TableStore):
         ]
 
     def erased_in_topic(self) -> list[ErasedSubject]:
-        """List the subjects that were erased while a topic still has their records; none if there is no topic."""
+        """List erased subjects that a topic still has records of; empty if there is no topic."""
         return [
             ErasedSubject(erasure.erasure_subject, {at: position.offset for at, position in positions.items()})
             for erasure, positions in self.list_with_positions()
@@ -117,9 +119,9 @@ class ErasureStore(TableStore):
     def list_with_positions(
         self, since_ms: int = 0, also: Collection[str] = ()
     ) -> list[tuple[Erasure, dict[int, ForgetRecordPosition]]]:
-        """List the erasures whose order some partition met, oldest first, with the positions by partition.
+        """List erasures whose order at least one partition met, oldest first, with the positions by partition.
 
-        Of those that are done only the ones that changed since *since_ms*, and *also*.
+        Erasures that are done are included only if they changed since *since_ms* or are in *also*.
         """
         recent = or_(
             ERASURES.c.status != "done", ERASURES.c.updated_ms >= since_ms, ERASURES.c.erasure_id.in_(sorted(also))
@@ -135,7 +137,7 @@ class ErasureStore(TableStore):
         self._database.change(delete(META).where(starts_with(META.c.key, f"{FORGET_POSITION_PREFIX}{erasure_id}.")))
 
     def reset_topic(self) -> None:
-        """Forget the offsets of a topic that was created again, since its offsets begin at 0.
+        """Delete the offsets of a topic that was created again, since its offsets begin at 0.
 
         No identifier of a done erasure is kept, and open orders are given again.
         """
@@ -147,13 +149,12 @@ class ErasureStore(TableStore):
 
 
 def _is_unchanged(was: Erasure) -> ColumnElement[bool]:
-    """Condition that no process changed an erasure since it was read: each change increases `updated_ms`."""
     mine = ERASURES.c.erasure_id == was.erasure_id
     return and_(mine, ERASURES.c.status == was.status, ERASURES.c.updated_ms == was.updated_ms)
 
 
 def write_forget_positions(connection: Connection, commits: Sequence[Commit]) -> None:
-    """Keep where orders were met. One that the database does not know, since it was restored, begins again.
+    """Store where orders were met. An order that a restored database does not know begins again.
 
     A partition may meet an order twice, if a leader failed before it noted that it had given the order. The later
     position counts, under the later of both times: it is the same order, whichever of them is noted.
@@ -198,7 +199,6 @@ def _positions_by_erasure(connection: Connection, ids: Sequence[str]) -> dict[st
 
 
 def _position_rows(connection: Connection, prefix: str) -> list[tuple[str, int, ForgetRecordPosition]]:
-    """Erasure id, partition and position of every row whose key begins with *prefix*."""
     rows = []
     for key, value in connection.execute(select(META.c.key, META.c.value).where(starts_with(META.c.key, prefix))):
         erasure_id, _, partition = key.removeprefix(FORGET_POSITION_PREFIX).rpartition(".")

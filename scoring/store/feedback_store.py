@@ -42,10 +42,10 @@ _rule_decoder = msgspec.json.Decoder(FeedbackRule)
 
 
 class FeedbackStore(TableStore):
-    """Feedback of people on decisions, the rules that follow from it in each partition, and previews."""
+    """Reads and writes feedback on decisions, the rules that follow from it in each partition, and previews."""
 
     def add(self, feedback: Feedback, step: FeedbackStep) -> bool:
-        """Write new feedback with its first step; False if its id exists, and nothing is written."""
+        """Write new feedback with its first step; return False and write nothing if its id exists."""
         scope = _encode({"features": feedback.features, "resource": feedback.resource})
         row = _ROWS.params(feedback) | {"resource": feedback.resource or "", "scope": scope}
         with self._database.write() as connection:
@@ -55,7 +55,7 @@ class FeedbackStore(TableStore):
         return True
 
     def update(self, feedback: Feedback, was: str, step: FeedbackStep | None = None) -> bool:
-        """Write status and revocation, with a step, if the status still is *was*; returns whether it was.
+        """Write status and revocation, with a step, if the status is still *was*; return whether it was.
 
         The judgement itself and an existing step are never overwritten.
         """
@@ -111,7 +111,7 @@ class FeedbackStore(TableStore):
         return self._database.fetch_all(query, _to_partition_rule)
 
     def rules_of_feedback(self, feedback_ids: Collection[str], tenants: Tenants = None) -> list[PartitionRule]:
-        """List the rules that follow from some feedback, in every partition that has adopted them."""
+        """List the rules that follow from the feedback, in every partition that has adopted them."""
         table = FEEDBACK_HOLDINGS
         query = _visible_part(select(table).order_by(table.c.rule_id, table.c.partition), table.c.rule_id, tenants)
         return self._database.fetch_among(query, table.c.rule_id, feedback_ids, _to_partition_rule)
@@ -133,7 +133,6 @@ class FeedbackStore(TableStore):
 
 
 def _visible_part(query: AnySelect, feedback_id: Column[str], tenants: Tenants) -> AnySelect:
-    """Restrict *query* to what belongs to feedback of the tenants."""
     if tenants is None:
         return query
     return query.where(feedback_id.in_(visible(select(FEEDBACK.c.feedback_id), FEEDBACK.c.tenant, tenants)))
@@ -150,7 +149,7 @@ def write_partition_rules(connection: Connection, rules: Sequence[PartitionRule]
 
 
 def copy_rules_to_partitions(connection: Connection, partitions: Sequence[int]) -> None:
-    """Copy every active rule to all *partitions*, from their stored positions on, after agents have moved."""
+    """Copy every active rule to all *partitions*, starting at their stored positions, after agents have moved."""
     query = select(FEEDBACK_HOLDINGS).where(FEEDBACK_HOLDINGS.c.until_offset < 0)
     active = [_to_partition_rule(row) for row in connection.execute(query)]
     adopted = {(held.rule.rule_id, held.partition) for held in active}

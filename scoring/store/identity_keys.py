@@ -40,27 +40,27 @@ KeyChange = Mapping[str, Any]
 
 
 def has_identity_key(database: Database) -> bool:
-    """True if the keys in the database are made with an identity key; those of 0.1 are not."""
+    """Return whether the keys in the database are made with an identity key; those of 0.1 are not."""
     with database.read() as connection:
         return _stored_proof(connection) is not None
 
 
 def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew: bool = False) -> int:
-    """Use *identities* for the database; returns how many rows got new keys, all in one transaction.
+    """Use *identities* for the database; return how many rows got new keys, all in one transaction.
 
     A database without a key (it is new, or of 0.1) gets this one: each row's key is made from its stored name. Raises
     ConfigError if the database has another key.
     """
     with database.write() as connection:
         proof = {"key": IDENTITY_PROOF, "value": identities.proof}
-        # Of two processes that start at the same time, the second one waits here, and then finds the first one's.
+        # If two processes start at the same time, the second waits here and then finds the first one's key.
         _INSERT_META.execute(connection, proof | {"value": ""})
         stored = _stored_proof(connection)
         if stored == identities.proof:
             return 0
         if stored and not renew:
             raise _another_key_error()
-        # First: a worker of 0.1, or one with the old key, waits here with its commit, and is then fenced.
+        # Done first: a worker of 0.1, or a worker with the old key, waits here with its commit, and is then fenced.
         connection.execute(update(POSITIONS).values(epoch=POSITIONS.c.epoch + 1))
         connection.execute(delete(EVENT_IDS))  # hashes under the old key
         changed = _change_keys(connection, identities)
@@ -84,7 +84,7 @@ def _another_key_error() -> ConfigError:
 
 
 def correct_agent_keys(database: Database) -> int:
-    """Correct the rows of agents with another key; returns how many there were.
+    """Correct the rows of agents with another key; return how many there were.
 
     A process of 0.1 that still runs, and took its partition again, writes such rows.
     """
@@ -100,7 +100,6 @@ def _stored_proof(connection: Connection) -> str | None:
 
 
 def _change_keys(connection: Connection, identities: IdentityHasher) -> int:
-    """Write the new key into every row with a key; returns how many changed."""
     changed = sum(_change_unnamed(connection, identities, table) for table in _UNNAMED_TABLES)
     changed += sum(_change_blobs(connection, identities, *column) for column in _BLOBS)
     for table in _NAMED_TABLES:
@@ -109,7 +108,7 @@ def _change_keys(connection: Connection, identities: IdentityHasher) -> int:
 
 
 def _changes_of(connection: Connection, identities: IdentityHasher, table: Table) -> list[KeyChange]:
-    """Changes of keys in a table with the names of its agents; rows without a name (erased ones) keep theirs."""
+    """Return changes of keys in a table with the names of its agents; rows without a name (erased) keep theirs."""
     names = [table.c[name] for name in AGENT_NAME_COLUMNS]
     rows = connection.execute(select(codec.key_column(table), *names).where(table.c.agent_id != "").distinct()).all()
     changes: list[KeyChange] = []
@@ -133,7 +132,7 @@ def _update(connection: Connection, statement: Any, changes: Sequence[KeyChange]
 
 
 def _change_unnamed(connection: Connection, identities: IdentityHasher, table: Table) -> int:
-    """Change keys in a table without names, as far as other tables have the names of these agents."""
+    """Change keys in a table without names, if other tables have the names of these agents."""
     new = {
         (change["o"], change["t"]): change["n"]
         for named in _NAMED_TABLES
@@ -152,7 +151,6 @@ def _change_unnamed(connection: Connection, identities: IdentityHasher, table: T
 
 
 def _is_at(keys: Sequence[Any]) -> Any:
-    """Condition for the row whose primary key the parameters of `_at` give."""
     return and_(*(key == bindparam(f"k_{key.name}") for key in keys))
 
 
@@ -190,7 +188,6 @@ def _change_blobs(connection: Connection, identities: IdentityHasher, table: Tab
 
 
 def _with_new_key(raw: bytes, identities: IdentityHasher) -> bytes:
-    """JSON with the new key of the agent that it names; unchanged if it has no key."""
     if b'"agent_key"' not in raw:
         return raw
     try:

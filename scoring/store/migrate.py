@@ -54,7 +54,7 @@ _REVISIONS = Table(
 
 
 class StoreTooNew(ConfigError):
-    """A newer Trustwatch wrote the database; nothing was changed."""
+    """Raised if a newer Trustwatch wrote the database; nothing was changed."""
 
     code = "store_too_new"
 
@@ -102,7 +102,7 @@ def _upgrade(connection: Connection, checkpoints: Path | None) -> None:
 
 
 def _is_declared(_item: object, _name: str | None, _kind: str, reflected: bool, declared: object) -> bool:
-    """Skip what only the database has, such as tables of weeks and indexes of an operator."""
+    """Skip what only the database has, such as weekly tables and indexes that an operator added."""
     return not reflected or declared is not None
 
 
@@ -131,7 +131,7 @@ _decode_rows = msgspec.msgpack.Decoder(list[AgentRow]).decode
 
 
 def _import_checkpoints(connection: Connection, folder: Path | None) -> None:
-    """Write the rows of all agents in the files below *folder* that the table `checkpoints` names.
+    """Write the rows of all agents from the files in *folder* that the table `checkpoints` names.
 
     Raises ConfigError if a file is missing or damaged; nothing is changed then.
     """

@@ -28,10 +28,10 @@ _UPSERT_DAY = upsert(MODEL_DAYS, ("version", "day", "tenant", "agent_type"))
 
 
 class ModelStore(TableStore):
-    """Versions of models, their history, switches to them, and what shadow runs counted."""
+    """Reads and writes model versions, their history, switches to them, and what shadow runs counted."""
 
     def add(self, model: ModelVersion, entry: ModelHistoryEntry) -> bool:
-        """Write a new version with its first history entry; False if the version exists, and nothing is written."""
+        """Write a new version with its first history entry; return False and write nothing if the version exists."""
         with self._database.write() as connection:
             added = _INSERT_VERSION.adds(connection, _VERSION_ROWS.params(model))
             if added:
@@ -87,13 +87,13 @@ class ModelStore(TableStore):
         return self._database.find(_SWITCH_ROWS, order=order, limit=limit)
 
     def save_days(self, days: Sequence[PeerGroupDay], outbox: Sequence[OutboxRow] = ()) -> None:
-        """Overwrite days of peer groups and add outbox rows; an outbox row whose key exists changes nothing."""
+        """Overwrite days of peer groups and add outbox rows; an outbox row whose key exists is skipped."""
         with self._database.write() as connection:
             _UPSERT_DAY.execute(connection, list(map(_DAY_ROWS.params, days)))
             insert_outbox_rows(connection, outbox)
 
     def agent_days(self, from_day: int, tenants: Tenants = None) -> dict[int, int]:
-        """Count the agents that were judged on each day since *from_day*."""
+        """Count the agents that were scored on each day since *from_day*."""
         group = (MODEL_DAYS.c.day, MODEL_DAYS.c.tenant, MODEL_DAYS.c.agent_type)
         most = func.max(MODEL_DAYS.c.agent_days)  # several versions may have counted the same day
         query = visible(select(*group, most).where(MODEL_DAYS.c.day >= from_day), MODEL_DAYS.c.tenant, tenants)

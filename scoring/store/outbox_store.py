@@ -42,8 +42,6 @@ _UNROUTED = select(OUTBOX).where(OUTBOX.c.routed_ms == 0).order_by(OUTBOX.c.seq)
 
 
 class _CooldownQueries(NamedTuple):
-    """Queries for earlier deliveries to a target about the same subject and reason."""
-
     last_sent: Any
     suppressed_since: Any
 
@@ -136,7 +134,7 @@ class DeliveryRoute(msgspec.Struct, frozen=True):
 
 
 class TargetStop(NamedTuple):
-    """A target that refused permanently: since when (UTC ms), and why."""
+    """A target that refused permanently: since when (UTC ms), and the reason."""
 
     name: str
     stopped_ms: int
@@ -144,7 +142,7 @@ class TargetStop(NamedTuple):
 
 
 class DeliverySettlement(NamedTuple):
-    """Outcome of a leased delivery, which is ignored if the lease was lost meanwhile."""
+    """Outcome of a leased delivery. It is ignored if the lease was lost meanwhile."""
 
     seq: int
     target: str
@@ -156,10 +154,10 @@ class DeliverySettlement(NamedTuple):
 
 
 class OutboxStore(TableStore):
-    """Outbox rows and their deliveries: all state of a dispatcher, which may stop at any moment."""
+    """Outbox rows and their deliveries. It keeps all state of a dispatcher, which may stop at any moment."""
 
     def route(self, routes: Sequence[DeliveryRoute], now_ms: int, limit: int = 200) -> int:
-        """Assign alerts to cases and turn outbox rows into deliveries, in order; returns how many rows were routed.
+        """Assign alerts to cases and turn outbox rows into deliveries, in order; return how many rows were routed.
 
         A row within the cool-down of (target, case or agent, group) becomes `suppressed`, unless its level is higher
         than that of the alert before it or that alert did not arrive; so does a row about a snoozed case, unless the
@@ -169,7 +167,7 @@ class OutboxStore(TableStore):
         if self._database.scalar(select(OUTBOX.c.seq).where(OUTBOX.c.routed_ms == 0).limit(1)) is None:
             return 0
         with self._database.write() as connection:
-            # Cool-down looks at the alerts before: two that route at a time would both send the first of an agent.
+            # Cool-down depends on earlier alerts: two concurrent routers would both send an agent's first alert.
             if not self._database.dialect.try_transaction_lock(connection, "route"):
                 return 0
             rows = connection.execute(_UNROUTED, {"most": limit}).all()
@@ -190,7 +188,7 @@ class OutboxStore(TableStore):
     def lease(
         self, target: str, now_ms: int, limit: int, lease_ms: int, *, in_case_order: bool = False
     ) -> list[LeasedDelivery]:
-        """Lease the due deliveries of *target*; no other process gets them for *lease_ms*. Counts the attempt.
+        """Lease the due deliveries of *target* and count the attempt; no other process gets them for *lease_ms*.
 
         With *in_case_order*, a delivery of a case waits until every earlier delivery of that case has ended.
         """
@@ -209,7 +207,7 @@ class OutboxStore(TableStore):
         ]
 
     def settle(self, settlements: Sequence[DeliverySettlement]) -> None:
-        """Write how leased deliveries ended."""
+        """Write the outcomes of leased deliveries."""
         if not settlements:
             return
         with self._database.write() as connection:
@@ -232,7 +230,7 @@ class OutboxStore(TableStore):
         return due_ms
 
     def expire(self, queued_before_ms: int, now_ms: int) -> int:
-        """Give up (`dead`) pending deliveries that wait since before *queued_before_ms*; returns how many."""
+        """Give up (`dead`) deliveries pending since before *queued_before_ms*; return how many."""
         # A leased delivery (its next attempt is in the future) is left alone: it may just be arriving.
         old = (
             DELIVERIES.c.status == PENDING,
@@ -256,7 +254,7 @@ class OutboxStore(TableStore):
         key: str | None = None,
         case_id: str | None = None,
     ) -> Page[Delivery]:
-        """List deliveries, newest first. Raises BadCursor. *key* is that of the outbox row."""
+        """List deliveries, newest first. *key* is that of the outbox row. Raises BadCursor."""
         query = select(*_DELIVERY_ROWS.columns, DELIVERIES.c.seq).where(DELIVERIES.c.seq == OUTBOX.c.seq)
         query = visible(query, OUTBOX.c.tenant, tenants)
         if agent is not None:
@@ -278,12 +276,12 @@ class OutboxStore(TableStore):
         return dict(self._database.fetch_all(select(TARGET_STOPS.c.name, TARGET_STOPS.c.fingerprint), tuple))
 
     def target_stops(self) -> list[TargetStop]:
-        """List every target that was stopped."""
+        """List every stopped target."""
         columns = (TARGET_STOPS.c[name] for name in TargetStop._fields)
         return self._database.fetch_all(select(*columns).order_by(TARGET_STOPS.c.name), lambda row: TargetStop(*row))
 
     def record_last_heard(self, source: str, at_ms: int) -> None:
-        """Record that *source* sent something; of the times that several processes record, the latest counts."""
+        """Record that *source* sent something; if several processes record times, the latest is kept."""
         mine = COUNTERS.c.name == LAST_HEARD_PREFIX + source
         with self._database.write() as connection:
             INSERT_COUNTER.execute(connection, {"name": LAST_HEARD_PREFIX + source, "value": at_ms})
@@ -296,7 +294,7 @@ class OutboxStore(TableStore):
                 insert_outbox_rows(connection, rows)
 
     def enqueue_silence(self, source: str, since_ms: int, row: Callable[[int], OutboxRow]) -> bool:
-        """Enqueue that *source* is silent, unless it sent something after *since_ms*; returns whether it is silent.
+        """Enqueue that *source* is silent, unless it sent something after *since_ms*; return whether it is silent.
 
         *row* gets the time when it was heard last (0 = never) and makes the key from it. So each silence is reported
         once, by any number of processes and after any number of restarts.
@@ -304,7 +302,7 @@ class OutboxStore(TableStore):
         mine = COUNTERS.c.name == LAST_HEARD_PREFIX + source
         with self._database.write() as connection:
             INSERT_COUNTER.execute(connection, {"name": LAST_HEARD_PREFIX + source, "value": 0})
-            # Locked, so that it is not heard of in between.
+            # Locked, so that the source cannot report in between.
             heard_ms = connection.execute(select(COUNTERS.c.value).where(mine).with_for_update()).scalar_one()
             if heard_ms > since_ms:
                 return False
@@ -313,7 +311,7 @@ class OutboxStore(TableStore):
 
 
 def insert_outbox_rows(connection: Connection, rows: Sequence[OutboxRow]) -> None:
-    """Add outbox rows in a transaction of the caller; skips rows whose key exists."""
+    """Add outbox rows in the caller's transaction; skips rows whose key exists."""
     _INSERT_OUTBOX.execute(connection, list(map(codec.OUTBOX_ROWS.params, rows)))
 
 
@@ -332,7 +330,7 @@ def _route_row(
 
 
 def _case_of_update(row: AnyRow) -> str:
-    """Id of the case whose change by a person a row reports; "" if it reports something else."""
+    """Return the id of the case whose change by a person a row reports; "" if it reports something else."""
     if not row.key.startswith(CASE_KEY_PREFIX):
         return ""
     try:
@@ -343,7 +341,6 @@ def _case_of_update(row: AnyRow) -> str:
 
 
 def _with_case(payload: bytes, case: CaseOfAlert) -> bytes:
-    """An alert with the case that it belongs to, as `data.case`."""
     event = msgspec.json.decode(payload)
     event["data"]["case"] = {
         "case_id": case.case_id,
@@ -359,7 +356,7 @@ def _with_case(payload: bytes, case: CaseOfAlert) -> bytes:
 
 
 class _Fate(NamedTuple):
-    """First status of a new delivery, the number of suppressed ones before it, and the reason."""
+    """First status of a new delivery, the number of deliveries suppressed before it, and the reason."""
 
     status: str
     suppressed_before: int = 0
@@ -367,7 +364,7 @@ class _Fate(NamedTuple):
 
 
 def _snoozed(row: AnyRow, route: DeliveryRoute, case: CaseOfAlert | None, now_ms: int) -> _Fate | None:
-    """Fate of an alert about a snoozed case; a target that keeps incidents still gets the end of one."""
+    """Return the fate of an alert about a snoozed case; a target that keeps incidents still gets the end of one."""
     if case is None or case.wakes or case.snoozed_until_ms <= now_ms:
         return None
     if route.cooldown_ms == 0 and row.level < RiskLevel.MEDIUM:
@@ -376,7 +373,8 @@ def _snoozed(row: AnyRow, route: DeliveryRoute, case: CaseOfAlert | None, now_ms
 
 
 def _cooldown_status(connection: Connection, row: AnyRow, route: DeliveryRoute, case: CaseOfAlert | None) -> _Fate:
-    """Status of a new delivery of *row* under the target's cool-down, and how many before it were suppressed."""
+    """Return the status of a new delivery of *row* under the target's cool-down, and how many were suppressed before
+    it."""
     if not row.group or (case is not None and case.wakes):
         return _Fate(PENDING)
     queries, subject = (_OF_AGENT, row.agent_key) if case is None else (_OF_CASE, case.case_id)

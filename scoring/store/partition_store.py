@@ -25,7 +25,7 @@ _INSERT_META = insert_or_skip(META, "key")
 
 
 class MetadataStore(TableStore):
-    """The table `meta`: number of partitions, state of a training, positions of erasures."""
+    """The table `meta`: number of partitions, state of training, positions of erasures."""
 
     def get(self, key: str) -> str | None:
         """Return the value of *key*; None if it is not set."""
@@ -33,12 +33,11 @@ class MetadataStore(TableStore):
         return value
 
     def put(self, key: str, value: str) -> None:
-        """Set *key*."""
         with self._database.write() as connection:
             UPSERT_META.execute(connection, {"key": key, "value": value})
 
     def put_default(self, key: str, value: str) -> str:
-        """Set *key* unless it is set; returns the stored value. Two processes get the same answer."""
+        """Set *key* unless it is set; return the stored value. Two processes get the same value."""
         with self._database.write() as connection:
             _INSERT_META.execute(connection, {"key": key, "value": value})
             stored: str = connection.execute(select(META.c.value).where(META.c.key == key)).scalar_one()
@@ -54,7 +53,7 @@ class MetadataStore(TableStore):
         self._database.change(delete(META).where(starts_with(META.c.key, prefix)))
 
     def delete_range(self, start: str, end: str) -> None:
-        """Delete all keys from *start* on that come before *end*."""
+        """Delete all keys from *start* up to, but not including, *end*."""
         self._database.change(delete(META).where(META.c.key >= start, META.c.key < end))
 
 
@@ -71,7 +70,7 @@ _MOVE_AGENT = (
 
 
 class PartitionStore(TableStore):
-    """Positions of partitions, which the pipeline claims and an administrator moves."""
+    """Positions of partitions, which the pipeline claims and an operator moves."""
 
     def position(self, partition: int) -> Position:
         """Return the stored position; epoch 0 and offset 0 if the partition was never claimed."""
@@ -84,16 +83,17 @@ class PartitionStore(TableStore):
         return self._database.fetch_all(query, lambda row: Position(*row))
 
     def check_owner(self, owner: Position) -> None:
-        """Raise Fenced if *owner* does not own its partition any more."""
+        """Raise Fenced if *owner* no longer owns its partition."""
         with self._database.read() as connection:
             check_owner(connection, owner)
 
     def published_offset(self, partition: int) -> int:
-        """Return the offset up to which all that commits of *partition* wrote is known to be published."""
+        """Return the offset up to which everything that commits of *partition* wrote is known to be published."""
         return self._database.scalar(select(POSITIONS.c.published).where(POSITIONS.c.partition == partition)) or 0
 
     def note_published(self, committed: Sequence[Position]) -> None:
-        """Note that all that commits up to these positions wrote is published; skips partitions with another owner."""
+        """Record that everything commits wrote up to these positions is published; skips partitions with another
+        owner."""
         with self._database.write() as connection:
             for one in sorted(committed, key=lambda position: position.partition):  # as commits do: no circle of waits
                 owned = (POSITIONS.c.partition == one.partition) & (POSITIONS.c.epoch == one.epoch)
@@ -101,7 +101,7 @@ class PartitionStore(TableStore):
                 connection.execute(update(POSITIONS).where(owned, behind).values(published=one.offset))
 
     def claim(self, partition: int) -> Position:
-        """Take over the partition: the epoch rises by one, so that the previous owner is fenced."""
+        """Take over the partition: the epoch increases by one, which fences the previous owner."""
         with self._database.write() as connection:
             _insert_partition(connection, partition)
             mine = POSITIONS.c.partition == partition
@@ -109,14 +109,14 @@ class PartitionStore(TableStore):
             return read_position(connection, partition)
 
     def set_position(self, partition: int, offset: int, above: int = 0) -> Position:
-        """Continue to read *partition* from *offset*; for an administrator.
+        """Make *partition* continue from *offset*; for an operator.
 
         Its owner is fenced. The new epoch is above *above* and that of every partition, so that agents that move here
         get higher versions than they had. What is not published yet stays so. If the partition continues from where it
         was, decisions that were committed before the states that belong to them stay, too.
         """
         with self._database.write() as connection:
-            # Rows are locked in the order of their numbers, for two that do this at the same time.
+            # Rows are locked in the order of their numbers, so that two callers do not deadlock.
             epochs = connection.execute(select(POSITIONS.c.epoch).order_by(POSITIONS.c.partition).with_for_update())
             epoch = max([above, *epochs.scalars()]) + 1
             _insert_partition(connection, partition)
@@ -130,7 +130,7 @@ class PartitionStore(TableStore):
         return Position(partition, epoch, offset)
 
     def repartition(self, assign: Callable[[AgentName], int], chunk: int = 10_000) -> int:
-        """Move every agent to the partition that *assign* returns; returns how many moved. For an administrator.
+        """Move every agent to the partition that *assign* returns; return how many moved. For an operator.
 
         No worker may own the partitions meanwhile (`set_position` fences them). Calling it again continues where it
         stopped. What was published stays so at the new place; the rest is published there.
@@ -162,7 +162,7 @@ def read_position(connection: Connection, partition: int) -> Position:
 
 
 def check_owner(connection: Connection, owner: Position) -> None:
-    """Raise Fenced if *owner* does not own its partition as of the moment that *connection* sees."""
+    """Raise Fenced if *owner* no longer owns its partition in the snapshot that *connection* reads."""
     stored = read_position(connection, owner.partition)
     if stored.epoch != owner.epoch:
         raise Fenced(f"the position of partition {owner.partition} is {stored}, not of epoch {owner.epoch}")
@@ -173,7 +173,7 @@ def _insert_partition(connection: Connection, partition: int) -> None:
 
 
 def _forget_later_offsets(connection: Connection, partition: int, offset: int) -> None:
-    """Forget later offsets: going back means another topic, and decisions at offsets of the old one were published."""
+    """Delete later offsets: moving back means another topic, and decisions at offsets of the old one were published."""
     decided = (DECISIONS.c.partition == partition) & (DECISIONS.c.offset >= offset)
     connection.execute(update(DECISIONS).where(decided).values(offset=-1))
     written = (AGENTS.c.partition == partition) & (AGENTS.c.version_offset > offset)
@@ -181,7 +181,6 @@ def _forget_later_offsets(connection: Connection, partition: int, offset: int) -
 
 
 def _moves(rows: Any, assign: Callable[[AgentName], int], published: dict[int, int]) -> list[dict[str, int]]:
-    """Parameters of `_MOVE_AGENT` for agents that are in another partition than they should be."""
     moves = []
     for key, *names, old in rows:
         new = assign(AgentName(codec.to_unsigned(key), *names))
@@ -190,13 +189,13 @@ def _moves(rows: Any, assign: Callable[[AgentName], int], published: dict[int, i
     return moves
 
 
-# Event ids of the last records of each partition, so that a new owner need not read the records again.
+# Event ids of the last records of each partition, so that a new owner does not read the records again.
 
 _log = structlog.get_logger(__name__)
 
 
 class EventIdStore(TableStore):
-    """Hashes of event ids as commits wrote them, a run of consecutive records each."""
+    """Hashes of event ids as commits wrote them, in runs of consecutive records."""
 
     def load(self, partition: int, start_offset: int, end_offset: int) -> EventIdRun:
         """Return the newest stored hashes of the records from *start_offset* to *end_offset*, without a gap.
@@ -226,11 +225,11 @@ class EventIdStore(TableStore):
 
 
 def write_event_ids(connection: Connection, commits: Sequence[Commit]) -> None:
-    """Add the runs of *commits*, and delete those that they replace or that are not needed any more."""
+    """Add the runs of *commits*, and delete runs that they replace or that are no longer needed."""
     for commit in commits:
         partition, run = commit.position.partition, commit.event_ids
         if run is not None:
-            # A worker that found damaged ones has read them from the log, and stores them again.
+            # A worker that found damaged runs has read their records from the log, and stores the runs again.
             again = (EVENT_IDS.c.partition == partition) & (EVENT_IDS.c.end_offset > run.first_offset)
             connection.execute(delete(EVENT_IDS).where(again))
             row = {"partition": partition, "first_offset": run.first_offset, "end_offset": run.end_offset}
@@ -253,7 +252,7 @@ _LETTER_ROWS = RowCodec(DeadLetter, DEAD_LETTERS)
 
 
 class DeadLetterCounts(NamedTuple):
-    """Dead letters that are kept, and those that found no room since the store exists."""
+    """Dead letters that are kept, and those dropped since the store was created because there was no room."""
 
     stored: int
     dropped: int
@@ -287,7 +286,7 @@ class DeadLetterStore(TableStore):
         return self._database.newest(query, order, limit, cursor, _LETTER_ROWS.read)
 
     def mark_replayed(self, letter_ids: Collection[str], at_ms: int) -> int:
-        """Record that letters were replayed; returns how many were not replayed before."""
+        """Record that letters were replayed; return how many were not replayed before."""
         marked = 0
         with self._database.write() as connection:
             for ids in chunked(letter_ids, MAX_IN_LIST):
@@ -296,7 +295,7 @@ class DeadLetterStore(TableStore):
         return marked
 
     def count(self, sources: Collection[str] | None = None) -> DeadLetterCounts:
-        """Count the dead letters that are kept and, for a caller of all sources, those that were dropped."""
+        """Count the dead letters that are kept and, for a caller of all sources, the dropped ones."""
         dropped = select(COUNTERS.c.value).where(COUNTERS.c.name == DROPPED_DEAD_LETTERS)
         kept = visible(select(func.count()).select_from(DEAD_LETTERS), DEAD_LETTERS.c.source, sources)
         with self._database.read() as connection:
@@ -305,7 +304,7 @@ class DeadLetterStore(TableStore):
 
 
 def write_dead_letters(connection: Connection, letters: Sequence[DeadLetter], capacity: int) -> int:
-    """Keep as many of *letters* as fit; count the others and return their number."""
+    """Store as many of *letters* as fit; count the others and return their number."""
     if not letters:
         return 0
     stored: set[str] = set()
@@ -324,7 +323,7 @@ def write_dead_letters(connection: Connection, letters: Sequence[DeadLetter], ca
 
 
 def _make_room(connection: Connection, count: int, capacity: int) -> int:
-    """Return how many letters fit. Replayed letters are deleted for them, oldest first: nothing is lost with them."""
+    """Return how many letters fit. Deletes replayed letters to make room, oldest first, because they are not needed."""
     stored = connection.execute(select(func.count()).select_from(DEAD_LETTERS)).scalar_one()
     missing = stored + count - capacity
     if missing > 0:

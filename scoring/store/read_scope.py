@@ -18,7 +18,7 @@ from sqlalchemy.sql.selectable import Alias, Join
 
 
 class ReadScope(NamedTuple):
-    """Rows that a reader may see: of *tenants* (None = everything), or of *source* if they have no tenant.
+    """The rows that a reader may see: of *tenants* (None = all), or of *source* if they have no tenant.
 
     The source is the reader's name in the settings.
     """
@@ -28,7 +28,7 @@ class ReadScope(NamedTuple):
 
 
 WHOLE_DEPLOYMENT: Final = ReadScope(None)
-"""The service's own work, which is about every tenant."""
+"""The service's internal work, which covers every tenant."""
 NOBODY: Final = ReadScope(())
 """A request that is not authenticated yet."""
 
@@ -51,21 +51,22 @@ OF_DEPLOYMENT: Final = frozenset(
 
 
 class UnscopedRead(RuntimeError):
-    """A bug: a read for one caller that is not restricted to what that caller may see. Nothing was read."""
+    """Raised because of a bug: a read for one caller is not restricted to what that caller may see. Nothing was
+    read."""
 
 
 def current_read_scope() -> ReadScope:
-    """Scope of reads in this context."""
+    """Return the scope of reads in this context."""
     return _scope.get()
 
 
 def restrict_reads(scope: ReadScope) -> None:
-    """Restrict every read of this task, and of tasks that it starts, to *scope* from now on."""
+    """Restrict every read of this task, and of tasks that it starts, to *scope*."""
     _scope.set(scope)
 
 
 class reads_of:
-    """Restrict every read within the block to *scope*.
+    """Restricts every read within the block to *scope*.
 
     A class, since each request enters it: a generator's context manager takes three times as long.
     """
@@ -85,7 +86,7 @@ class reads_of:
 def check_executed_statement(
     _connection: object, statement: Any, _many: object, parameters: Mapping[str, Any], options: Mapping[str, Any]
 ) -> None:
-    """Listener of executed statements. Raises UnscopedRead if one reads more than its connection may."""
+    """Check a statement before it is executed. Raises UnscopedRead if it reads more than its connection may."""
     scope = options.get(READ_SCOPE_OPTION)
     if scope is not None:
         check_statement(statement, scope, parameters)
@@ -126,7 +127,6 @@ def _check_table(
 def _limits(
     condition: BinaryExpression[Any], column: Column[Any], allowed: Collection[str], parameters: Mapping[str, Any]
 ) -> bool:
-    """True if *condition* selects only allowed values of *column*."""
     bound = condition.right
     if condition.left is not column or not isinstance(bound, BindParameter):
         return False
@@ -137,7 +137,7 @@ def _limits(
 
 
 def _belongs_to(condition: BinaryExpression[Any], table: Table, parent: str) -> bool:
-    """True if *condition* ties rows of *table* to rows of *parent*, which are checked themselves."""
+    """Return whether *condition* ties rows of *table* to rows of *parent*, which are checked themselves."""
     if not isinstance(condition.left, Column) or condition.left.table is not table:
         return False
     if condition.operator is operators.eq:
@@ -150,7 +150,7 @@ def _belongs_to(condition: BinaryExpression[Any], table: Table, parent: str) -> 
 
 
 def _own_parts(select: Select[*tuple[Any, ...]]) -> Iterator[ClauseElement]:
-    """All parts of *select* except those of its subqueries, which are checked separately."""
+    """Return the parts of *select* except those of its subqueries, which are checked separately."""
     waiting: list[Any] = list(select.get_children())
     while waiting:
         part = waiting.pop()
@@ -160,7 +160,6 @@ def _own_parts(select: Select[*tuple[Any, ...]]) -> Iterator[ClauseElement]:
 
 
 def _tables(parts: Iterable[ClauseElement]) -> set[Table]:
-    """Tables that are read or named in a SELECT, given its parts."""
     tables: set[Table] = set()
     for part in parts:
         source = part.table if isinstance(part, Column) else part
@@ -172,7 +171,7 @@ def _tables(parts: Iterable[ClauseElement]) -> set[Table]:
 
 
 def _conditions(select: Select[*tuple[Any, ...]], parts: Iterable[ClauseElement]) -> Iterator[BinaryExpression[Any]]:
-    """Conditions that every row of *select* meets: those combined with AND, and those of inner joins."""
+    """Return the conditions that every row of *select* meets: those combined with AND, and those of inner joins."""
     waiting: list[Any] = [select.whereclause]
     waiting += [part.onclause for part in parts if isinstance(part, Join) and not (part.isouter or part.full)]
     while waiting:

@@ -36,7 +36,7 @@ from .sql_schema import (
 
 
 class PurgeCounts(NamedTuple):
-    """Rows deleted by `purge`; `outbox` includes SETs that waited."""
+    """Numbers of rows that `purge` deleted; `outbox` includes SETs that waited."""
 
     decisions: int
     outbox: int
@@ -52,7 +52,7 @@ class Retention(TableStore):
     """Deletes old rows in small transactions, and creates the tables of the next weeks."""
 
     def purge(self, cutoffs: RetentionCutoffs, chunk: int = 1_000) -> PurgeCounts:
-        """Delete what is older and finished, *chunk* rows a transaction so that other writers get in between.
+        """Delete old, finished rows, *chunk* rows per transaction so that other writers can proceed in between.
 
         An agent that comes back later starts again.
         """
@@ -80,7 +80,7 @@ class Retention(TableStore):
         )
 
     def _purge_containment(self, before_ms: int) -> int:
-        """Delete interventions, actuations and edges; an actuation stays while a server restricts the agent."""
+        """Delete interventions, actuations and edges, but keep an actuation while a server restricts the agent."""
         is_open = INTERVENTIONS.c.status.in_(sorted(OPEN_INTERVENTION_STATUSES))
         ended = (~is_open, INTERVENTIONS.c.updated_ms < before_ms)
         undone = (ACTUATIONS.c.updated_ms < before_ms, ACTUATIONS.c.original == b"")
@@ -91,7 +91,7 @@ class Retention(TableStore):
         )
 
     def _purge_feedback(self, before_ms: int) -> int:
-        """Delete previews, and ended rules of partitions; feedback itself stays."""
+        """Delete previews and ended rules of partitions, but keep feedback itself."""
         rules = FEEDBACK_HOLDINGS.c
         return self._delete_all(
             delete(FEEDBACK_HOLDINGS).where(rules.until_offset >= 0, rules.expires_ms < before_ms),
@@ -113,7 +113,7 @@ class Retention(TableStore):
             return connection.execute(delete(FEEDBACK).where(*closed)).rowcount
 
     def _purge_cases(self, before_ms: int) -> int:
-        """Delete cases by their last change, also open ones: their decisions are deleted, too."""
+        """Delete cases by their last change, including open ones, because their decisions are deleted, too."""
         old = select(CASES.c.case_id).where(CASES.c.updated_ms < before_ms)
         with self._database.write() as connection:
             for table in (CASE_AGENTS, CASE_TIES, CASE_DECISIONS, CASE_ENTRIES):
@@ -125,7 +125,7 @@ class Retention(TableStore):
             return sum(connection.execute(deletion).rowcount for deletion in deletions)
 
     def purge_model_days(self, before_day: int) -> int:
-        """Delete days before *before_day*; versions, history and switches stay. Returns the number of rows."""
+        """Delete days before *before_day*, but keep versions, history and switches. Return the number of rows."""
         return self._database.change(delete(MODEL_DAYS).where(MODEL_DAYS.c.day < before_day))
 
     def prepare_weeks(self, now_ms: int) -> None:
@@ -134,7 +134,7 @@ class Retention(TableStore):
             self._database.dialect.prepare_weeks(self._database.writing_engine, now_ms)
 
     def _purge_agents(self, before_ms: int, chunk: int) -> int:
-        """Search without a lock, and check again when an agent is deleted: it may just have come back."""
+        """Search without a lock, and check again when an agent is deleted, because it may have come back."""
         key = AGENTS.c.key
         quiet = (
             AGENTS.c.level <= RiskLevel.LOW,
@@ -155,7 +155,7 @@ class Retention(TableStore):
         return removed
 
     def _purge_decisions(self, before_ms: int, chunk: int) -> int:
-        """Go through the old decisions once; an agent's current decision stays."""
+        """Go through the old decisions once, keeping each agent's current decision."""
         table = self._database.dialect.ROW_PURGED_DECISIONS
         order = (table.c.decided_ms, table.c.decision_id)
         link = (table.c.partition, table.c.chain_sequence, table.c.chain_digest)

@@ -13,7 +13,7 @@ Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
 
 
 class RetentionCutoffs(NamedTuple):
-    """Times before which rows are deleted, by kind of row, UTC milliseconds; 0 keeps them all.
+    """Times before which rows are deleted, by kind of row, in UTC milliseconds; 0 keeps all rows.
 
     Attributes:
         decisions_ms: an agent's current decision stays; PostgreSQL deletes whole weeks, so up to a week later.
@@ -44,7 +44,7 @@ LOG_DAYS: Final = 7
 def row_cutoffs(
     days: RetentionDays, now_ms: int, *, default_days: int, agents_days: int, events_days: int
 ) -> RetentionCutoffs:
-    """Times before which rows are deleted; labels are kept as long as events, unless *days* has them."""
+    """Return the times before which rows are deleted; labels are kept as long as events unless *days* sets them."""
 
     def cutoff(kind: RetentionKind, default: int = default_days) -> int:
         return now_ms - (days.get(kind) or default) * DAY_MS

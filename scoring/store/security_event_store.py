@@ -33,15 +33,15 @@ _NOT_FAILING: dict[str, Any] = {"failures": 0, "failing_since_ms": 0, "next_push
 _COMPOUND_FORMATS = ("complex", "aliases")
 
 MAX_VERIFICATIONS = 10
-"""Verifications that wait in one stream: one would do, and none of them carries a change."""
+"""Verifications that may wait in one stream: one is enough, and none of them carries a change."""
 MAX_COMPOUND_SUBJECTS = 1_000
-"""Subjects of one stream that are complex or aliases: those are read for each change, whoever it is about."""
+"""Complex subjects and aliases that one stream may have: they are read for each change, whatever its subject."""
 AnnounceStop = Callable[[EventStream], SecurityEvent]
-"""Makes the SET that notifies a receiver that its stream was stopped."""
+"""Makes the SET that notifies a receiver that its stream has stopped."""
 
 
 class PendingOutboxRow(NamedTuple):
-    """A row of the outbox that no SETs were derived from yet."""
+    """A row of the outbox from which no SETs were derived yet."""
 
     seq: int
     row: OutboxRow
@@ -60,15 +60,15 @@ class SignalStatement(NamedTuple):
 
 
 def signal_digest(*parts: str) -> str:
-    """Digest of texts, for the columns of the tables."""
+    """Return the digest of texts, for the columns of the tables."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 class SecurityEventStore(TableStore):
-    """Streams, their subjects, and the SETs that wait in them."""
+    """Reads and writes streams, their subjects, and the SETs that wait in them."""
 
     def add_stream(self, stream: EventStream, most: int) -> bool:
-        """Write a new stream; False if its owner has *most* already, and nothing is written."""
+        """Write a new stream; return False and write nothing if its owner already has *most*."""
         mine = select(func.count()).select_from(EVENT_STREAMS).where(EVENT_STREAMS.c.owner == stream.owner)
         with self._database.write() as connection:
             if connection.execute(mine).scalar_one() >= most:
@@ -95,14 +95,15 @@ class SecurityEventStore(TableStore):
         return self._database.find(_STREAM_ROWS)
 
     def change_configuration(self, stream: EventStream, unchanged_since: int | None = None) -> bool:
-        """Overwrite what a receiver configures; False if the stream was deleted, or changed meanwhile."""
+        """Overwrite what a receiver configures; return False if the stream was deleted or changed meanwhile."""
         names = ("events_requested", "method", "endpoint_url", "authorization", "description", "updated_ms")
         parameters = _STREAM_ROWS.params(stream)
         values = {name: parameters[name] for name in names} | _NOT_FAILING
         return self._update_stream(stream.stream_id, values, unchanged_since)
 
     def change_status(self, stream_id: str, status: StreamStatus, reason: str, at_ms: int) -> bool:
-        """Write the status that a receiver sets; False if the stream was deleted. A disabled stream keeps no SETs."""
+        """Write the status that a receiver sets; return False if the stream was deleted. A disabled stream keeps no
+        SETs."""
         values = {"status": status, "status_reason": reason, "updated_ms": at_ms, **_NOT_FAILING}
         with self._database.write() as connection:
             mine = EVENT_STREAMS.c.stream_id == stream_id
@@ -112,12 +113,13 @@ class SecurityEventStore(TableStore):
         return was_changed
 
     def delete_stream(self, owner: str, stream_id: str) -> bool:
-        """Delete a stream with all that waits in it; False if *owner* has no stream of that id."""
+        """Delete a stream and everything that waits in it; return False if *owner* has no stream with that id."""
         mine = (EVENT_STREAMS.c.owner == owner, EVENT_STREAMS.c.stream_id == stream_id)
         return self._database.change(delete(EVENT_STREAMS).where(*mine)) > 0
 
     def put_subject(self, stream: EventStream, said: StreamSubject, most: int) -> bool:
-        """Write what a receiver wants to know of a subject; False if it has too many. A known one can always change."""
+        """Write whether a receiver wants SETs about a subject; return False if it has too many. A known subject can
+        always change."""
         encoded = _encode(said.subject)
         digest, is_compound = _subject_digest(encoded), said.subject["format"] in _COMPOUND_FORMATS
         mine = STREAM_SUBJECTS.c.stream_id == stream.stream_id, STREAM_SUBJECTS.c.digest == digest
@@ -144,9 +146,9 @@ class SecurityEventStore(TableStore):
     def list_subjects(
         self, stream_ids: Collection[str], identifiers: Sequence[Mapping[str, Any]]
     ) -> dict[str, list[StreamSubject]]:
-        """List the subjects that may mean one of *identifiers*, by stream, in the order of their last change.
+        """List the subjects that may match one of *identifiers*, by stream, in the order of their last change.
 
-        A receiver may name any number of subjects. Of simple ones only those are read that are equal.
+        A receiver may name any number of subjects. Only those simple subjects that are equal are read.
         """
         mine = STREAM_SUBJECTS.c.stream_id.in_(sorted(stream_ids))
         same = STREAM_SUBJECTS.c.digest.in_(sorted({_subject_digest(_encode(part)) for part in identifiers}))
@@ -161,7 +163,7 @@ class SecurityEventStore(TableStore):
         return subjects
 
     def add_verification(self, event: SecurityEvent, most: int) -> bool:
-        """Queue the SET that a receiver asked for; False if too much waits, or the stream was deleted."""
+        """Queue the SET that a receiver requested; return False if too many wait, or the stream was deleted."""
         mine = EVENT_STREAMS.c.stream_id == event.stream_id
         about_stream = case((SECURITY_EVENTS.c.tenant == "", 1), else_=0)
         waiting = select(func.count(), func.coalesce(func.sum(about_stream), 0)).where(
@@ -178,14 +180,14 @@ class SecurityEventStore(TableStore):
         return True
 
     def list_underived(self, limit: int) -> list[PendingOutboxRow]:
-        """List the rows of the outbox that were not processed yet, of every kind, oldest first."""
+        """List outbox rows of every kind that were not processed yet, oldest first."""
         query = select(OUTBOX).where(OUTBOX.c.derived_ms == 0).order_by(OUTBOX.c.seq)
         return self._database.fetch_all(query.limit(limit), lambda row: PendingOutboxRow(row.seq, to_outbox(row)))
 
     def add_derived(
         self, derived: Mapping[int, Sequence[SecurityEvent]], at_ms: int, most: int, announce: AnnounceStop
     ) -> tuple[int, list[EventStream]]:
-        """Queue what was derived from rows of the outbox, by their number, and mark the rows, in one transaction.
+        """Queue SETs derived from outbox rows, by row number, and mark the rows, in one transaction.
 
         Skips what another process derived meanwhile, and SETs for streams that are deleted or disabled. A stream in
         which more than *most* wait is disabled: what waits is dropped, and *announce* makes the SET that notifies its
@@ -205,28 +207,29 @@ class SecurityEventStore(TableStore):
             return len(events), [_disable_full(connection, stream, at_ms, most, announce) for stream in full]
 
     def waiting(self, stream: EventStream, limit: int) -> list[SecurityEvent]:
-        """List SETs that may be sent, oldest first: all of an enabled stream, else only the notice that it stopped."""
+        """List SETs that may be sent, oldest first: all of an enabled stream, otherwise only the notice that it
+        stopped."""
         query = _EVENT_ROWS.select(None, SECURITY_EVENTS.c.stream_id == stream.stream_id)
         if stream.status != "enabled":
             query = query.where(SECURITY_EVENTS.c.announces_status == 1)
         return self._database.fetch_all(query.order_by(SECURITY_EVENTS.c.seq).limit(limit), _EVENT_ROWS.read)
 
     def settle(self, stream_id: str, jtis: Collection[str]) -> int:
-        """Delete SETs that their receiver has, or will never accept; returns how many there were."""
+        """Delete SETs that their receiver has, or will never accept; return how many there were."""
         if not jtis:
             return 0
         mine = SECURITY_EVENTS.c.stream_id == stream_id, SECURITY_EVENTS.c.jti.in_(sorted(jtis))
         return self._database.change(delete(SECURITY_EVENTS).where(*mine))
 
     def list_push_due(self, now_ms: int) -> list[EventStream]:
-        """List the streams to which something is to be pushed now."""
+        """List the streams with a push due now."""
         may_leave = or_(EVENT_STREAMS.c.status == "enabled", SECURITY_EVENTS.c.announces_status == 1)
         something = exists().where(SECURITY_EVENTS.c.stream_id == EVENT_STREAMS.c.stream_id, may_leave)
         due = (EVENT_STREAMS.c.method == PUSH_METHOD, EVENT_STREAMS.c.next_push_ms <= now_ms)
         return self._database.find(_STREAM_ROWS, *due, something)
 
     def record_push_failure(self, stream: EventStream, at_ms: int, next_ms: int) -> bool:
-        """Count a failed push and schedule the next one; False if the receiver changed its stream meanwhile."""
+        """Count a failed push and schedule the next one; return False if the receiver changed its stream meanwhile."""
         values = {
             "failures": stream.failures + 1,
             "failing_since_ms": stream.failing_since_ms or at_ms,
@@ -235,11 +238,11 @@ class SecurityEventStore(TableStore):
         return self._update_stream(stream.stream_id, values, unchanged_since=stream.updated_ms)
 
     def record_push_success(self, stream_id: str) -> None:
-        """Write that the receiver accepts pushes again."""
+        """Record that the receiver accepts pushes again."""
         self._update_stream(stream_id, _NOT_FAILING)
 
     def pause_failing(self, stream: EventStream, reason: str, at_ms: int) -> bool:
-        """Pause a stream whose receiver fails; False if the receiver changed it meanwhile, and nothing is written."""
+        """Pause a stream whose receiver fails; return False and write nothing if the receiver changed it meanwhile."""
         values = {"status": "paused", "status_reason": reason, "updated_ms": at_ms}
         return self._update_stream(stream.stream_id, values, unchanged_since=stream.updated_ms)
 
@@ -268,7 +271,7 @@ def _full_streams(connection: Connection, stream_ids: Collection[str], most: int
 def _disable_full(
     connection: Connection, stream: EventStream, at_ms: int, most: int, announce: AnnounceStop
 ) -> EventStream:
-    """Disable a stream whose receiver is far behind; the only SET left in it is the notice of that."""
+    """Disable a stream whose receiver is far behind; only the notice of that stays in it."""
     reason = f"more than {most} SETs waited for the receiver; they were dropped"
     values: dict[str, Any] = {"status": "disabled", "status_reason": reason, "updated_ms": at_ms}
     mine = EVENT_STREAMS.c.stream_id == stream.stream_id
@@ -288,9 +291,9 @@ def _subject_digest(encoded: bytes) -> str:
 
 
 class ReceivedSignalStore(TableStore):
-    """SETs that were received, by transmitter: each counts once, also after restarts.
+    """Received SETs, by transmitter. Each counts once, even after restarts.
 
-    Of a SET only digests are kept: of its identifier, and of what it states about whom. Times are UTC milliseconds.
+    Only digests of a SET are kept: of its identifier, and of its statement and subject. Times are UTC milliseconds.
     """
 
     def find_taken(self, transmitter: str, digests: Collection[str]) -> set[str]:
@@ -299,12 +302,12 @@ class ReceivedSignalStore(TableStore):
         return set(self._database.scalars(select(RECEIVED_SIGNALS.c.digest).where(*taken)))
 
     def claim(self, transmitter: str, statements: Sequence[SignalStatement], at_ms: int) -> set[str]:
-        """Return digests of the SETs that count as evidence: of equal statements within a day only the first one.
+        """Return digests of the SETs that count as evidence: the first of equal statements within a day.
 
         If several processes claim a statement at the same time, one SET gets it; a SET that claims again, after a
         crash, keeps it.
         """
-        # In one order, so that no two processes wait for each other; of equal ones the first to come stays first.
+        # Sorted, so that no two processes wait for each other; equal statements keep their order of arrival.
         ordered = sorted(statements, key=lambda statement: statement.statement)
         rows = [{"transmitter": transmitter, "said_ms": at_ms, **statement._asdict()} for statement in ordered]
         said = SIGNAL_STATEMENTS.c.statement.in_({statement.statement for statement in ordered})
@@ -329,6 +332,6 @@ class ReceivedSignalStore(TableStore):
             ).rowcount
 
     def count_taken(self) -> Mapping[str, int]:
-        """Count the SETs that are remembered, by transmitter."""
+        """Count the received SETs that are stored, by transmitter."""
         counts = select(RECEIVED_SIGNALS.c.transmitter, func.count()).group_by(RECEIVED_SIGNALS.c.transmitter)
         return dict(self._database.fetch_all(counts, tuple))

@@ -43,7 +43,7 @@ NUL, MARK = "\0", "\1"
 
 
 def escape_nul(text: str) -> str:
-    r"""*text* without U+0000, which PostgreSQL refuses. No two texts become one, and their order and prefixes stay.
+    """Escape U+0000, which PostgreSQL rejects. No two texts become one, and their order and prefixes stay.
 
     >>> escape_nul("a\0b\1c")
     'a\x010b\x011c'
@@ -52,7 +52,7 @@ def escape_nul(text: str) -> str:
 
 
 def unescape_nul(text: str) -> str:
-    r"""Inverse of `escape_nul`.
+    """Invert `escape_nul`.
 
     >>> unescape_nul(escape_nul("a\0b\1c")) == "a\0b\1c"
     True
@@ -61,7 +61,7 @@ def unescape_nul(text: str) -> str:
 
 
 class EscapedText(TypeDecorator[str]):
-    """Text on PostgreSQL: no U+0000 in it, and collation "C", since others order by language. Never NULL."""
+    """Text that PostgreSQL stores without U+0000 and with collation "C", since others order by language. Never NULL."""
 
     impl = Text
     cache_ok = True
@@ -70,7 +70,7 @@ class EscapedText(TypeDecorator[str]):
         super().__init__(collation="C")
 
     def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ARG002
-        """Return the plain function, since it is called for every value."""
+        """Return the plain function, because it is called for every value."""
         return escape_nul
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:  # noqa: ARG002
@@ -83,13 +83,14 @@ TEXT = Text().with_variant(EscapedText(), "postgresql")
 
 # `migrate.py` adds what these tables declare to a database of an earlier version; a column that is added to a released
 # table needs a default. Times are UTC milliseconds. Agent keys are unsigned 64-bit numbers, stored as signed ones since
-# databases have no others. State blobs come after the columns of lists, whose readers so never touch overflow pages.
+# databases have no unsigned type. State blobs come after the columns of lists, so readers of lists never touch overflow
+# pages.
 
 METADATA = MetaData()
 
 
 class BytesDefault(ColumnElement[bytes]):
-    """Default of a column of bytes; SQLite would store a text default as text."""
+    """Default of a column of bytes, since SQLite would store a text default as text."""
 
     inherit_cache = True
 
@@ -122,7 +123,7 @@ def text_column(name: str, default: str | None = None) -> Column[str]:
 
 
 def integer_column(name: str, default: str | None = None) -> Column[int]:
-    """A whole number of 64 bits: a time, a count, a key."""
+    """Return a column for a whole number of 64 bits: a time, a count, a key."""
     return Column(name, BigInteger, nullable=False, server_default=default)
 
 
@@ -141,7 +142,7 @@ def struct_table(
     defaults: bool = False,
     **options_of_table: Any,
 ) -> Table:
-    """A table with a column for each member of a struct, in their order; `codec.RowCodec` converts between the two.
+    """Return a table with a column for each member of a struct, in order; `codec.RowCodec` converts between the two.
 
     A member of type `AgentName` has four columns, its key and its names. Other types than numbers, texts and bytes are
     stored as JSON.
@@ -184,7 +185,6 @@ def _column_type(name: str, kind: Any) -> Any:
 
 
 def _is_text(kind: Any) -> bool:
-    """True for `str`, literals and unions of them."""
     if get_origin(kind) in (Union, UnionType):
         return all(map(_is_text, get_args(kind)))
     return kind is str or get_origin(kind) is Literal
@@ -344,7 +344,7 @@ CASE_AGENTS = struct_table(
 CASE_TIES = Table(
     "case_ties",
     METADATA,
-    # Of tenant, kind and value, which may be too long for an index of PostgreSQL.
+    # Digest of tenant, kind and value, which may be too long for an index of PostgreSQL.
     Column("digest", TEXT, primary_key=True),
     Column("case_id", TEXT, primary_key=True),
     Column("agent_key", BigInteger, primary_key=True, autoincrement=False),

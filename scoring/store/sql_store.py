@@ -63,13 +63,13 @@ _ADVANCE = (
 
 
 class CommitResult(NamedTuple):
-    """Number of dead letters of a commit that found no room: beyond `max_dead_letters` they are only counted."""
+    """Number of dead letters of a commit that were counted but not stored, because `max_dead_letters` was reached."""
 
     dropped_dead_letters: int
 
 
 class SqlStore:
-    """All that is stored, on SQLite or PostgreSQL, with one attribute for each subject.
+    """The store on SQLite or PostgreSQL, with one attribute for each subject.
 
     Each of their methods may raise Unavailable (nothing was written, the same call may succeed later) and blocks: an
     event loop calls it in a thread. Several threads may use one store. *tenants* are those that the caller may see;
@@ -112,7 +112,7 @@ class SqlStore:
         return result
 
     def commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
-        """Write *commits*, each of another partition, in one transaction; returns a result for each, in their order.
+        """Write *commits*, each for a different partition, in one transaction; return a result for each, in order.
 
         A commit whose position is not the expected one is skipped, and its result is `Fenced` (not raised). All others
         are written, or nothing. For Unavailable see `commit`.
@@ -155,11 +155,11 @@ class SqlStore:
 
     @property
     def identities(self) -> IdentityHasher:
-        """Makes the keys of agents in the tables."""
+        """The hasher that makes the keys of agents in the tables."""
         return self.database.identities
 
     def has_identity_key(self) -> bool:
-        """True if the keys of agents are made with an identity key; those of 0.1 are not."""
+        """Return whether the keys of agents are made with an identity key; those of 0.1 are not."""
         return has_identity_key(self.database)
 
     def read_with_identities(self, identities: IdentityHasher) -> None:
@@ -179,12 +179,11 @@ class SqlStore:
             return read_revision(connection)
 
     def close(self) -> None:
-        """Close every connection."""
         self.database.close()
 
 
 def _write_records(connection: Connection, commits: Sequence[Commit], identities: IdentityHasher) -> None:
-    """Write everything but agents and decisions; the order of the tables is that of their locks."""
+    """Write everything but agents and decisions, in the order in which tables are locked."""
     write_event_ids(connection, commits)
     insert_outbox_rows(connection, [row for commit in commits for row in commit.outbox])
     if edges := [edge for commit in commits for edge in commit.edges]:
@@ -205,7 +204,7 @@ def _validate_commit(commit: Commit) -> None:
 
 
 def _advance_positions(connection: Connection, commits: Sequence[Commit]) -> list[Fenced | None]:
-    """Move the positions, those of lower partitions first, so that two writers never deadlock."""
+    """Move the positions, lower partitions first, so that two writers never deadlock."""
     refusals: list[Fenced | None] = [None] * len(commits)
     for number in sorted(range(len(commits)), key=lambda number: commits[number].position.partition):
         refusals[number] = _advance_position(connection, commits[number])
@@ -256,7 +255,7 @@ def open_store(
 
 
 def sqlite_url(path: Path) -> str:
-    """URL of the SQLite file at *path*.
+    """Return the URL of the SQLite file at *path*.
 
     >>> sqlite_url(Path("/var/lib/trustwatch/store.db"))
     'sqlite:////var/lib/trustwatch/store.db'
@@ -265,7 +264,7 @@ def sqlite_url(path: Path) -> str:
 
 
 def open_reading_store(url: str, *, password: str | None = None) -> SqlStore:
-    """Open the database at *url* to read it, next to a running service; nothing is migrated, and writes fail.
+    """Open the database at *url* for reading while a service runs; nothing is migrated, and writes fail.
 
     Raises ConfigError (no such file, not a store, or of an older version), StoreTooNew (written by a newer version) or
     Unavailable (no server, connection refused).

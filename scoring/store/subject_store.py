@@ -86,11 +86,11 @@ _COLUMNS_WITHOUT_NAMES = frozenset(
         *("digest", "installed", "act", "verdict", "tie", "action", "page"),
     }
 )
-"""Columns with fixed texts, or with the agent that a row is about, which is not the erased one."""
+"""Columns with fixed texts, or with the agent that a row is about, which is not the erased agent."""
 
 
 class ErasureScope(NamedTuple):
-    """Extent of one erasure: rows from before its FORGET record, by offset and arrival.
+    """The rows that one erasure covers: those from before its FORGET record, by offset and arrival.
 
     `offsets` is by partition of a topic; if None there is one log, and `at_offset` counts.
     """
@@ -107,7 +107,7 @@ class ErasureScope(NamedTuple):
         return {0: self.at_offset} if self.offsets is None else self.offsets
 
     def before_record(self, partition: Any, offset: Any, *, later: bool = False) -> ColumnElement[bool]:
-        """Condition that a row has an offset up to the FORGET record of its partition, or a *later* one."""
+        """Return the condition that a row has an offset up to the FORGET record of its partition, or a *later* one."""
         return or_(
             false(),
             *(and_(partition == at, offset > end if later else offset <= end) for at, end in self.up_to.items()),
@@ -119,7 +119,7 @@ class _TenantOfRule(msgspec.Struct):
 
 
 class SubjectStore:
-    """Export and erasure of all rows about one agent or principal."""
+    """Exports and erases all rows about one agent or principal."""
 
     def __init__(self, database: Database, new_salt: Callable[[], bytes]) -> None:
         self._database = database
@@ -156,7 +156,7 @@ class SubjectStore:
     def export(
         self, subject: ErasureSubject, sources: Collection[str] | None = None
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Iterate over the rows about a subject, with the name of their table, in pages with a transaction each."""
+        """Iterate over the rows about a subject, with their table names, in pages with a transaction each."""
         hidden = _SKIPPED_COLUMNS if sources is None else _SKIPPED_COLUMNS | _DEPLOYMENT_COLUMNS
         agent = codec.agent_of(subject, self._database.known_identities())
         key = codec.to_signed(agent.key)
@@ -184,7 +184,7 @@ class SubjectStore:
 
 
 def _is_own_row(table: Table, agent: AgentName) -> ColumnElement[bool]:
-    """Condition that a row is about the agent, by its key and its name, or its tenant if the table has no names."""
+    """Match rows about the agent by key and name, or by tenant if the table has no names."""
     if "agent_id" in table.c:
         return codec.is_about(table, agent)
     mine = table.c.agent_key == codec.to_signed(agent.key)
@@ -206,7 +206,6 @@ class _SubjectErasure:
         """Alerts that were deleted with their decisions."""
 
     def remove_own_rows(self, table: Table) -> int:
-        """Delete rows about the agent from before the order."""
         if self._subject.kind != "agent":
             return 0
         born = next((table.c[name] for name in _CREATION_COLUMNS if name in table.c), None)
@@ -216,12 +215,11 @@ class _SubjectErasure:
         return self._for_each_row(table, and_(*mine), lambda connection, row: self._remove(connection, table, row))
 
     def count_stale_agents(self) -> int:
-        """Count the agent's row if it is from before the order: the pipeline still has it."""
+        """Count the agent's row if it is from before the order, which means that the pipeline still has it."""
         is_early = self._scope.before_record(AGENTS.c.partition, AGENTS.c.version_offset)
         return len(self._database.scalars(select(AGENTS.c.key).where(codec.is_about(AGENTS, self._agent), is_early)))
 
     def write_tombstones(self) -> int:
-        """Delete content and salt of the agent's decisions; the digests stay."""
         if self._subject.kind != "agent":
             return 0
         is_later = self._scope.before_record(DECISIONS.c.partition, DECISIONS.c.offset, later=True)
@@ -229,7 +227,6 @@ class _SubjectErasure:
         return self._for_each_row(DECISIONS, mine, self._write_tombstone)
 
     def remove_dead_letters(self) -> int:
-        """Delete dead letters that name the subject."""
         columns = [DEAD_LETTERS.c[name] for name in ("raw", "reason", "path")]
         return self._for_each_row(
             DEAD_LETTERS,
@@ -253,7 +250,6 @@ class _SubjectErasure:
         return self._remove(connection, EDGES, row)
 
     def pseudonymise_table(self, table: Table) -> int:
-        """Replace the name in rows of other agents."""
         columns = [column for column in table.columns if may_contain_names(column)]
         if not columns:
             return 0
@@ -267,7 +263,7 @@ class _SubjectErasure:
         )
 
     def _candidate_filter(self, columns: Sequence[Any]) -> ColumnElement[bool]:
-        """Condition that preselects rows in the database; JSON with escapes is checked row by row."""
+        """Preselect rows in the database; JSON with escapes is checked row by row."""
         filters: list[ColumnElement[bool]] = []
         for column in columns:
             if isinstance(column.type, LargeBinary):
@@ -304,7 +300,6 @@ class _SubjectErasure:
         return True
 
     def _without_name(self, column: Any, value: Any) -> Any:
-        """The value of a column with the pseudonym instead of the name."""
         if not isinstance(value, bytes):
             return self._names.erase_in_text(value)
         if column.table is FEEDBACK_HOLDINGS:
@@ -312,7 +307,8 @@ class _SubjectErasure:
         return self._names.erase_in_json(value, keep_members=True)
 
     def _redaction(self, row: Any, values: dict[str, Any]) -> dict[str, Any]:
-        """Columns of a redacted decision: the erasure, and the digest of its new content; the chain has the old one."""
+        """Return the columns of a redacted decision: the erasure, and the digest of its new content; the chain keeps
+        the old one."""
         if not row.chain_sequence:
             return {}
         salt = self._new_salt().hex()
@@ -323,7 +319,7 @@ class _SubjectErasure:
         }
 
     def _write_tombstone(self, connection: Connection, row: Any) -> bool:
-        """Replace a decision by a tombstone, with the day of its time, and its tenant."""
+        """Replace a decision by a tombstone that keeps its tenant and the day of its time."""
         values = {column.name: _empty_value(column) for column in DECISIONS.columns} | {
             name: row._mapping[name] for name in ("tenant", "partition", *_TOMBSTONE_COLUMNS)
         }
@@ -351,7 +347,7 @@ class _SubjectErasure:
         return True
 
     def _for_each_row(self, table: Table, where: ColumnElement[bool], act: Callable[[Connection, Any], bool]) -> int:
-        """Go through the selected rows, a page in a transaction; counts those that *act* changed."""
+        """Process the selected rows, a page per transaction; count those that *act* changed."""
         keys = tuple(table.primary_key.columns)
         done, query, after = 0, select(*keys).where(where).order_by(*keys).limit(_PAGE_ROWS), None
         while True:
@@ -378,7 +374,7 @@ def _primary_key_equals(table: Table, row: Any) -> ColumnElement[bool]:
 
 
 def may_contain_names(column: Any) -> bool:
-    """True for a column that may have words that a person chose: not a key, and not an array of a kernel."""
+    """Return whether a column may have text chosen by a person: not a key, and not an array of a kernel."""
     if column.name in _BINARY_STATE_COLUMNS | _COLUMNS_WITHOUT_NAMES or column.name.startswith("chain_"):
         return False
     if column.primary_key or column.unique:
@@ -393,7 +389,7 @@ def _empty_value(column: Any) -> Any:
 
 
 def _export_value(value: Any) -> Any:
-    """Value of a column for an export: bytes as JSON, else in base64."""
+    """Return the value of a column for an export: bytes as JSON if possible, otherwise in base64."""
     if not isinstance(value, bytes):
         return value
     try:

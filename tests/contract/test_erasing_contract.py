@@ -15,13 +15,12 @@ from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
-from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow
+from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow, Indicator, encode_indicators
 from trustwatch.scoring.records.commits import Commit, EventIdRun, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
-from trustwatch.scoring.records.indicators import Indicator, encode_indicators
 from trustwatch.scoring.records.security_events import POLL_METHOD, EventStream, SecurityEvent, StreamSubject
 from trustwatch.scoring.store.decision_store import verify_chains
 from trustwatch.scoring.store.outbox_store import DeliveryRoute

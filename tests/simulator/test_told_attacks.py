@@ -16,9 +16,8 @@ from trustwatch.ingest.file_source import FileSource
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.pipeline.replay import HistoryReplay
-from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.agents import NEW_STATUSES, Indicator, RiskLevel
 from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.records.indicators import NEW_STATUSES, Indicator
 
 from ..support.checkout import ROOT
 

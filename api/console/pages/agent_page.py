@@ -10,10 +10,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from markupsafe import Markup
 from starlette.responses import RedirectResponse, Response
 
-from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
+from trustwatch.scoring.records.agents import AgentSummary, Indicator, RiskLevel, decode_indicators
 from trustwatch.scoring.records.containment import OPEN_INTERVENTION_STATUSES
 from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.records.indicators import Indicator, decode_indicators
 from trustwatch.scoring.store.agent_store import AgentOrder
 
 from ...access.service import ContainmentService

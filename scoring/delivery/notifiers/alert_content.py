@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 
 from trustwatch.ingest.printable_text import printable_line
 
-from ...records.agents import RiskLevel
-from ...records.indicators import NEW_STATUSES, STATUS_WORDS
+from ...records.agents import NEW_STATUSES, STATUS_WORDS, RiskLevel
 from .alert_events import ALERT_TYPE, APPROVAL_TYPE, CASE_TYPE, SILENCE_TYPE, TEST_TYPE
 
 AlertKind = Literal["level", "silence", "approval", "case", "test", "other"]

@@ -21,7 +21,7 @@ _DIALECTS: dict[str, Dialect] = {"sqlite": Sqlite(), "postgresql": Postgresql()}
 
 
 def dialect_of(bound: Connection | Engine) -> Dialect:
-    """The dialect of a connection or an engine."""
+    """Return the dialect of a connection or an engine."""
     return _DIALECTS[bound.dialect.name]
 
 
@@ -40,5 +40,5 @@ def open_engine(url: str, password: str | None = None, *, reading: bool = False)
 
 
 def is_transient(error: DBAPIError) -> bool:
-    """True if the same call may succeed later."""
+    """Return whether the same call may succeed later."""
     return any(dialect.is_transient(error) for dialect in _DIALECTS.values())

@@ -16,10 +16,11 @@ from ..sql_schema import DECISIONS, METADATA
 
 
 class JobLock:
-    """A job that this process has. Here it always has it: a file belongs to one service."""
+    """A job that this process holds. By default it always holds it, because a file belongs to one service."""
 
     def is_held(self) -> bool:
-        """True while this process has it; False once the connection broke, even if another one could be made."""
+        """Return whether this process still holds the job; False once the connection broke, even if it could
+        reconnect."""
         return True
 
     def release(self) -> None:
@@ -27,7 +28,8 @@ class JobLock:
 
 
 class Dialect:
-    """One database. A third one adds its module here, its words in `statements.py`, and types in `sql_schema.py`."""
+    """Base class for databases. To add one, add a module here, its SQL in `statements.py` and its types in
+    `sql_schema.py`."""
 
     ROW_PURGED_DECISIONS: Table = DECISIONS
     """The part of `decisions` that is purged row by row."""
@@ -41,11 +43,11 @@ class Dialect:
         raise NotImplementedError
 
     def reader(self, engine: Engine) -> Engine:
-        """The same engine with transactions that see one snapshot."""
+        """Return the same engine with transactions that see one snapshot."""
         return engine
 
     def writer(self, engine: Engine) -> Engine:
-        """The same engine with transactions that write."""
+        """Return the same engine with transactions that write."""
         raise NotImplementedError
 
     def lock_for_migration(self, connection: Connection) -> None:
@@ -59,18 +61,18 @@ class Dialect:
         """Set how tables of a new revision are stored."""
 
     def guide_planner(self, engine: Engine) -> None:
-        """Give the planner what it does not find out, once the tables exist."""
+        """Give the query planner what it cannot infer, once the tables exist."""
 
     def try_transaction_lock(self, connection: Connection, job: str) -> bool:  # noqa: ARG002
-        """Keep *job* from other processes until this transaction ends; False if another process does it now."""
+        """Lock *job* until this transaction ends; return False if another process has it now."""
         return True
 
     def acquire_job_lock(self, engine: Engine, job: str) -> JobLock | None:  # noqa: ARG002
-        """Take a job that one process of a deployment does at a time; None if another process has it."""
+        """Acquire a job that one process of a deployment runs at a time; return None if another process has it."""
         return JobLock()
 
     def is_transient(self, error: DBAPIError) -> bool:
-        """True if *error* is of this database, and the same call may succeed later."""
+        """Return whether *error* comes from this database and the same call may succeed later."""
         raise NotImplementedError
 
     def write_agents(self, connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
@@ -78,7 +80,7 @@ class Dialect:
         raise NotImplementedError
 
     def read_agents(self, connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
-        """Rows of those keys that exist."""
+        """Return the rows of those keys that exist."""
         raise NotImplementedError
 
     def read_page(
@@ -89,22 +91,22 @@ class Dialect:
         limit: int,
         state_format: StateFormat | None,
     ) -> AgentPage:
-        """Agents of a partition in the order of their keys as signed numbers."""
+        """Return agents of a partition in the order of their keys as signed numbers."""
         raise NotImplementedError
 
     def prepare_weeks(self, engine: Engine, now_ms: int) -> None:
-        """Create parts of `decisions` for the time to come, if the database has such parts."""
+        """Create the coming partitions of `decisions`, if the database has such partitions."""
 
     def purge_weeks(self, engine: Engine, before_ms: int) -> int:  # noqa: ARG002
-        """Drop whole parts of `decisions` that are older; returns how many rows were removed."""
+        """Drop whole partitions of `decisions` that are older; return how many rows were removed."""
         return 0
 
     def compact(self, engine: Engine) -> bool:
-        """Rebuild the files without deleted rows; False if a reader prevents it."""
+        """Rebuild the files without deleted rows; return False if a reader prevents it."""
         raise NotImplementedError
 
     def copy_to(self, engine: Engine, target: Path) -> str | None:
-        """Copy a snapshot of the database into a new file; returns what is damaged, if anything.
+        """Copy a snapshot of the database into a new file; return what is damaged, if anything.
 
         Raises ConfigError if the database is not a file, Unavailable if it cannot be copied now.
         """

@@ -3,7 +3,7 @@
 * A commit is a compare-and-set (`UPDATE ... WHERE epoch = ... AND "offset" = ...`): READ COMMITTED waits for the row
   and checks it again, so that one of two wins. Reading transactions are REPEATABLE READ: they see one snapshot.
 * Connections, locks and statements have timeouts, after which the call is Unavailable.
-* Of several hosts in the URL the writable one is used; a connection to a host that became a stand-by is closed.
+* If the URL has several hosts, the writable one is used; a connection to a host that became a standby is closed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 30_000
 POOL_TIMEOUT_S = 5.0
 COPY_THRESHOLD = 50
-"""Up to so many rows a statement for each is faster than the three statements of COPY."""
+"""Number of rows up to which one statement per row is faster than the three statements of COPY."""
 
 _CONNECT = {
     "connect_timeout": "5",  # seconds
@@ -46,7 +46,7 @@ _CONNECT = {
     "keepalives_interval": "5",
     "keepalives_count": "3",
 }
-# A worker that hangs in a transaction, or whose machine fails, blocks its partition for so long.
+# How long a worker that hangs in a transaction, or whose machine fails, blocks its partition.
 _OPTIONS = (
     f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} "
     "-c idle_in_transaction_session_timeout=15000 "
@@ -54,7 +54,7 @@ _OPTIONS = (
 )
 # Classes and codes of errors after which the same call may succeed (PostgreSQL's appendix A): 08 connections,
 # 40 deadlocks and serialization, 53 disk, memory or connections used up, 57 shut down or cancelled by a timeout,
-# 58 input/output; unavailable locks, a transaction idle for too long, a stand-by that refuses writes.
+# 58 input/output; unavailable locks, a transaction idle for too long, a standby that refuses writes.
 _TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 _READ_ONLY = "25006"
 _TRANSIENT = frozenset({"55P03", "25P03", "25P04", _READ_ONLY})
@@ -79,18 +79,18 @@ JOB_LOCK_KEYS = {
 
 
 def _set_read_only(connection: Connection) -> None:
-    """Make a transaction read-only. A default of the session would be lost when SQLAlchemy resets the connection."""
+    """Make a transaction read-only. A session default would be lost when SQLAlchemy resets the connection."""
     connection.exec_driver_sql("SET TRANSACTION READ ONLY")
 
 
 def _invalidate_standby_connection(context: ExceptionContext) -> None:
-    """Close a connection to a stand-by: it still answers, but only a new one finds the writable server."""
+    """Close a connection to a standby: it still answers, but only a new connection finds the writable server."""
     if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
         context.is_disconnect = True
 
 
 def advice_on(error: DBAPIError) -> str:
-    """Advice on an error, as the end of a sentence; "" if the error itself is clear."""
+    """Return advice on an error, as the end of a sentence; "" if the error itself is clear."""
     if "connection timeout expired" not in str(error.orig):  # of psycopg, without a code of the server
         return ""
     return (
@@ -128,12 +128,11 @@ class DecisionWeek(NamedTuple):
 
     @property
     def end_ms(self) -> int:
-        """Beginning of the next week."""
         return self.start_ms + WEEK_MS
 
 
 def week_of(at_ms: int) -> DecisionWeek:
-    """The week that *at_ms* falls into.
+    """Return the week that *at_ms* falls into.
 
     >>> week_of(1_764_000_000_000)
     DecisionWeek(name='decisions_20251124', start_ms=1763942400000)
@@ -143,18 +142,17 @@ def week_of(at_ms: int) -> DecisionWeek:
 
 
 def list_weeks(connection: Connection) -> list[DecisionWeek]:
-    """Weeks that have a table, oldest first."""
+    """List weeks that have a table, oldest first."""
     return [week_from_name(row.relname) for row in connection.execute(_SELECT_WEEKS)]
 
 
 def week_from_name(name: str) -> DecisionWeek:
-    """The week whose table has that *name*."""
     day = datetime.strptime(name.removeprefix("decisions_"), "%Y%m%d").replace(tzinfo=UTC)
     return DecisionWeek(name, int(day.timestamp()) * 1000)
 
 
 def _create_week(connection: Connection, week: DecisionWeek) -> None:
-    """Create a week's table, with its rows from the default table. Other writers wait, usually for a moment."""
+    """Create a week's table and move its rows from the default table. Other writers usually wait only briefly."""
     _lock_weeks(connection)
     if week in list_weeks(connection):
         return  # another process was faster
@@ -176,7 +174,8 @@ def _lock_weeks(connection: Connection) -> None:
 
 
 def _drop_week(connection: Connection, week: DecisionWeek) -> int:
-    """Drop a week. An old decision never becomes current again, so those to keep are chosen before writers wait."""
+    """Drop a week. Decisions to keep are chosen before writers wait, because an old decision never becomes current
+    again."""
     _lock_weeks(connection)
     if week not in list_weeks(connection):
         return 0
@@ -211,25 +210,23 @@ class SessionLock(JobLock):
         self._pid = connection.execute(_BACKEND_PID).scalar_one()
 
     def is_held(self) -> bool:
-        """Ask the server; the caller translates errors of the driver."""
+        """Query the server; the caller translates errors of the driver."""
         return not self._connection.closed and self._connection.execute(_BACKEND_PID).scalar_one() == self._pid
 
     def release(self) -> None:
-        """Close the connection: in the pool it would keep the lock."""
+        """Close the connection, because in the pool it would keep the lock."""
         if not self._connection.closed:
             self._connection.invalidate()
             self._connection.close()
 
 
 class Postgresql(Dialect):
-    """PostgreSQL."""
-
     ROW_PURGED_DECISIONS = DECISIONS.to_metadata(MetaData(), name="decisions_default")
     read_agents = staticmethod(fetch_agents)
     read_page = staticmethod(fetch_page)
 
     def make_reading_engine(self, url: URL) -> Engine:
-        """Make an engine whose transactions are read-only, on any of the hosts, including stand-bys."""
+        """Make an engine whose transactions are read-only, on any of the hosts, including standbys."""
         engine = self.make_engine(url.set(query={"target_session_attrs": "any", **url.query}))
         event.listen(engine, "begin", _set_read_only)
         return engine
@@ -273,12 +270,12 @@ class Postgresql(Dialect):
         connection.execute(text("CREATE TABLE decisions_default PARTITION OF decisions DEFAULT"))
 
     def tune_tables(self, connection: Connection) -> None:
-        """Leave free space in pages of rows that often change, and keep agents' states in line (docs/store.md)."""
+        """Reserve free space in pages of frequently updated rows, and store agents' states in line (docs/store.md)."""
         connection.execute(text("ALTER TABLE agents SET (fillfactor = 70, toast_tuple_target = 8160)"))
         connection.execute(text("ALTER TABLE edges SET (fillfactor = 70)"))
 
     def lock_for_migration(self, connection: Connection) -> None:
-        """Wait for a process that migrates; building an index may take longer than any other statement.
+        """Wait while another process migrates; building an index may take longer than any other statement.
 
         Raises ConfigError if the server is too old or the database cannot store every text.
         """
@@ -316,7 +313,7 @@ class Postgresql(Dialect):
                     raise
 
     def compact(self, engine: Engine) -> bool:
-        """Free deleted rows (VACUUM); their bytes disappear when their space is used again."""
+        """Free deleted rows (VACUUM); their bytes remain in the files until the space is used again."""
         with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             try:
                 connection.execute(text("SET statement_timeout = 0"))
@@ -326,7 +323,7 @@ class Postgresql(Dialect):
         return True
 
     def copy_to(self, _engine: Engine, _target: Path) -> str | None:
-        """Raise ConfigError: a server is backed up by its own programs."""
+        """Raise ConfigError, because a server is backed up with the database's own tools."""
         raise ConfigError("store.url: a PostgreSQL server is backed up by `pg_dump` (docs/operations.md)")
 
     def is_transient(self, error: DBAPIError) -> bool:

@@ -66,13 +66,13 @@ _FETCH_SIZE = 2_000
 
 
 def copy_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
-    """Insert or overwrite *rows*, in the order of their keys. Raises DBAPIError, as SQLAlchemy does."""
+    """Insert or overwrite *rows* in the order of their keys. Raises DBAPIError, as SQLAlchemy does."""
     stage_agents(connection, rows, version)
     connection.exec_driver_sql(_MERGE)
 
 
 def stage_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
-    """Put *rows* into `staged_agents`, which is empty again after the transaction. Raises DBAPIError."""
+    """Put *rows* into `staged_agents`, which is emptied at the end of the transaction. Raises DBAPIError."""
     connection.exec_driver_sql(_CREATE)
     driver: Any = connection.connection
     with sqlalchemy_errors(connection), driver.cursor() as cursor, cursor.copy(_COPY) as copy:
@@ -85,7 +85,7 @@ def stage_agents(connection: Connection, rows: Sequence[AgentRow], version: Posi
 
 
 def fetch_agents(connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
-    """Rows of those *keys* that exist. Raises DBAPIError."""
+    """Return the rows of those *keys* that exist. Raises DBAPIError."""
     for some in chunked(keys, _FETCH_SIZE):
         yield from map(_to_agent, _fetch(connection, _FETCH, [[codec.to_signed(key) for key in some]]))
 
@@ -99,7 +99,7 @@ def _to_agent(fetched: Sequence[Any]) -> AgentRow:
 
 @contextmanager
 def sqlalchemy_errors(connection: Connection) -> Iterator[None]:
-    """Raise errors of the driver as SQLAlchemy's, which has no COPY."""
+    """Raise errors of the driver as SQLAlchemy errors, because SQLAlchemy does not wrap COPY."""
     base: type[Exception] = connection.dialect.loaded_dbapi.Error
     try:
         yield
@@ -120,7 +120,7 @@ _FETCH_COLUMNS = (
 def fetch_page(
     connection: Connection, partition: int, keys: tuple[int, int], limit: int, state_format: StateFormat | None
 ) -> AgentPage:
-    """Agents of a partition in the order of their keys as signed numbers. Raises DBAPIError."""
+    """Return agents of a partition in the order of their keys as signed numbers. Raises DBAPIError."""
     if state_format is None:
         rows = list(map(_to_agent, _fetch(connection, _FETCH_PAGE, [partition, *keys, limit])))
         return split_rows(rows, limit, None)
@@ -130,7 +130,7 @@ def fetch_page(
 
 
 def _fetch(connection: Connection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """The rows of a query; states are transferred as bytes, not as text."""
+    """Return the rows of a query; states are transferred as bytes, not as text."""
     driver: Any = connection.connection.driver_connection
     with sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
         cursor.execute(query, values)
@@ -141,7 +141,7 @@ def _fetch(connection: Connection, query: str, values: Sequence[Any]) -> list[tu
 def _to_page(
     connection: Connection, fetched: list[tuple[Any, ...]], state_format: StateFormat, last_key: int | None
 ) -> AgentPage:
-    """A page of fetched columns; agents of other formats are read again as rows."""
+    """Return a page from fetched columns; agents in other formats are read again as rows."""
     fitting = [row for row in fetched if (row[-1], len(row[-3]), len(row[-2])) == state_format]
     rows: list[AgentRow] = []
     if len(fitting) < len(fetched):
@@ -166,7 +166,7 @@ def _to_columns(fetched: Sequence[tuple[Any, ...]], state_format: StateFormat) -
 
 
 def _to_column(name: str, values: Sequence[Any]) -> list[Any]:
-    """Values of a column; texts without the escapes of the database, which are rare.
+    """Return the values of a column; texts lose the escapes of the database, which are rare.
 
     Equal values become one object, except ids: most agents have the same values.
     """

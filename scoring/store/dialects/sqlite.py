@@ -1,7 +1,7 @@
 """SQLite. It is set up for the promise "committed is committed":
 
 * WAL: readers never wait for the writer, nor the writer for them.
-* synchronous=FULL: every commit is flushed. With NORMAL a power cut may take back the last commits, after an alert they
+* synchronous=FULL: every commit is flushed. With NORMAL a power cut may undo the last commits, after an alert they
   wrote has already left, and after the event log has dropped the records they had applied.
 * BEGIN IMMEDIATE for writing: a transaction that starts as a reader and then writes cannot wait for a lock, it fails.
 """
@@ -57,8 +57,6 @@ _ERROR, _LOST = 1, ("no such", "already exists")
 
 
 class Sqlite(Dialect):
-    """SQLite in a file."""
-
     def make_engine(self, url: URL) -> Engine:
         if not url.database or ":memory:" in url.database:
             raise ConfigError("store.url: expected a file as in sqlite:////path/to/file.db")
@@ -85,11 +83,11 @@ class Sqlite(Dialect):
         return engine
 
     def writer(self, engine: Engine) -> Engine:
-        """The same engine with transactions that lock the database from their beginning."""
+        """Return the same engine with transactions that lock the database from their beginning."""
         return engine.execution_options(**{WRITE_OPTION: True})
 
     def guide_planner(self, engine: Engine) -> None:
-        """Have look-ups of decisions use the index that finds fewest, for any content.
+        """Make look-ups of decisions use the most selective index, whatever the content.
 
         SQLite chooses by statistics, which only ANALYZE writes; without them it uses the tenant's index for an agent,
         and reads every decision of the tenant. So the statistics of a large store are written here, as SQLite's authors
@@ -108,7 +106,7 @@ class Sqlite(Dialect):
             connection.exec_driver_sql("ANALYZE sqlite_schema")  # reads it
 
     def write_agents(self, connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
-        """Upsert row by row through the driver, since SQLAlchemy's parameters take half of the time."""
+        """Upsert row by row through the driver, because SQLAlchemy's parameters take half of the time."""
         connection.exec_driver_sql(_UPSERT_AGENT, [codec.agent_values(row, version) for row in rows])
 
     def read_agents(self, connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
@@ -130,9 +128,9 @@ class Sqlite(Dialect):
         return split_rows(rows, limit, state_format)
 
     def compact(self, engine: Engine) -> bool:
-        """Copy the content into a new file (VACUUM) and empty the log. Needs disk space for a copy.
+        """Copy the content into a new file (VACUUM) and truncate the log. Needs disk space for a copy.
 
-        Other writers wait; a reader that stays longer than `BUSY_TIMEOUT_MS` prevents that the log is emptied.
+        Other writers wait; a reader that stays longer than `BUSY_TIMEOUT_MS` prevents truncating the log.
         """
         connection = engine.raw_connection()
         try:
@@ -183,7 +181,7 @@ def _begin_transaction(connection: Connection) -> None:
 
 _DECISION_STATISTICS = {
     "ix_decisions_agent": "1000000 100 1 1",
-    # Few enough that the rows of several tenants are merged, rather than all rows read by time.
+    # Few enough that SQLite merges the rows of several tenants instead of reading all rows by time.
     "ix_decisions_tenant": "1000000 1000 1 1",
     "ix_decisions_time": "1000000 1 1",
     "ix_decisions_chain": "1000000 400 1",
@@ -194,7 +192,7 @@ _DECISION_STATISTICS = {
 
 
 def is_damaged(error: DBAPIError) -> bool:
-    """True if the file is not a database, or is incomplete."""
+    """Return whether the file is incomplete or not a database."""
     code: Any = getattr(error.orig, "sqlite_errorcode", None)
     return isinstance(code, int) and (
         code & 0xFF in _DAMAGED or (code == _ERROR and any(text in str(error.orig) for text in _LOST))

@@ -32,12 +32,12 @@ from ..sql_schema import AGENT_NAME_COLUMNS, AGENTS, COUNTERS, escape_nul
 
 
 class DialectInsert(NamedTuple):
-    """An INSERT that handles existing rows, in the words of each database."""
+    """An INSERT that handles existing rows, in the SQL of each database."""
 
     by_database: dict[str, Insert]
 
     def for_connection(self, connection: Connection) -> Insert:
-        """The statement for the database of *connection*."""
+        """Return the statement for the database of *connection*."""
         return self.by_database[connection.dialect.name]
 
     def execute(self, connection: Connection, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
@@ -46,7 +46,7 @@ class DialectInsert(NamedTuple):
             connection.execute(self.for_connection(connection), rows)
 
     def adds(self, connection: Connection, row: Mapping[str, Any]) -> bool:
-        """Write a row; False if it exists."""
+        """Write a row; return False if it exists."""
         statement = self.for_connection(connection)
         # By RETURNING: not every driver has a row count of an insert.
         return connection.execute(statement.returning(*statement.table.primary_key), row).first() is not None
@@ -57,14 +57,14 @@ def _worded(table: Table, word: Callable[[Any], Insert]) -> DialectInsert:
 
 
 def insert_or_skip(table: Table, *columns: str) -> DialectInsert:
-    """INSERT that skips existing rows with the same *columns*, or the same primary key if there are none."""
+    """Build an INSERT that skips existing rows with the same *columns*, or the same primary key if none are given."""
     return _worded(table, lambda insert: insert.on_conflict_do_nothing(index_elements=list(columns) or None))
 
 
 def upsert(
     table: Table, keys: tuple[str, ...], keep: tuple[str, ...] = (), same: tuple[str, ...] = ()
 ) -> DialectInsert:
-    """INSERT that overwrites an existing row with the same *keys*, except its columns *keep*.
+    """Build an INSERT that overwrites an existing row with the same *keys*, except its columns *keep*.
 
     If the columns *same* differ, the existing row stays as it is.
     """
@@ -79,9 +79,10 @@ def upsert(
 
 
 def insert_or_succeed(table: Table, keys: tuple[str, ...], column: str, least: int) -> DialectInsert:
-    """INSERT that overwrites an existing row with the same *keys* only if its *column* is lower by *least* or more.
+    """Build an INSERT that overwrites an existing row with the same *keys* only if its *column* is lower by *least* or
+    more.
 
-    Of several concurrent writers of the same row, one succeeds.
+    If several writers of the same row run at the same time, one succeeds.
     """
     return _worded(
         table,
@@ -121,10 +122,10 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 def rows_as_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a JSON list of objects: texts as PostgreSQL takes them, bytes in base64, floats to their last bit."""
+    """Encode rows as a JSON list of objects: texts as PostgreSQL accepts them, bytes in base64, floats exactly."""
     given = _encode_json(rows)
-    # Few texts must be escaped, and to search each of them would take longer than the rest. A single byte is found ten
-    # times as fast as several.
+    # Few texts must be escaped, and searching each of them would take longer than everything else. A single byte is
+    # found ten times as fast as several.
     if b"\\" in given and (b"\\u0000" in given or b"\\u0001" in given):
         escaped = [{name: escape_nul(it) if isinstance(it, str) else it for name, it in row.items()} for row in rows]
         given = _encode_json(escaped)
@@ -134,7 +135,7 @@ def rows_as_json(rows: Sequence[Mapping[str, Any]]) -> str:
 def insert_or_merge(
     table: Table, keys: tuple[str, ...], merged: Callable[[Any], Mapping[str, ColumnElement[Any]]]
 ) -> RowsInsert:
-    """INSERT that sets columns of an existing row with the same *keys*."""
+    """Build an INSERT that sets columns of an existing row with the same *keys*."""
     by_row, together = sqlite.insert(table), _insert_from_json(table)
     return RowsInsert(
         by_row.on_conflict_do_update(index_elements=list(keys), set_=merged(by_row.excluded)),
@@ -144,14 +145,14 @@ def insert_or_merge(
 
 
 def insert_rows_or_skip(table: Table) -> RowsInsert:
-    """INSERT of many rows that skips existing rows with the same primary key."""
+    """Build an INSERT of many rows that skips existing rows with the same primary key."""
     return RowsInsert(
         sqlite.insert(table).on_conflict_do_nothing(), _insert_from_json(table).on_conflict_do_nothing(), _SKIPPED_ROWS
     )
 
 
 def _insert_from_json(table: Table) -> postgresql.Insert:
-    """INSERT of all rows of one JSON text.
+    """Build an INSERT of all rows from one JSON text.
 
     A statement for each row takes the client five times as long, and arrays of columns three times (psycopg writes them
     item by item).
@@ -166,12 +167,13 @@ def _insert_from_json(table: Table) -> postgresql.Insert:
 
 
 def starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
-    """Text prefix as a range, for an index (LIKE ignores case in SQLite). Needs a byte-wise collation."""
+    """Match a text prefix as a range, which uses an index (LIKE ignores case in SQLite). Needs a byte-wise
+    collation."""
     return (column >= prefix) & (column < prefix + "\U0010ffff")
 
 
 def contains(column: ColumnElement[Any], needle: str | bytes) -> ColumnElement[bool]:
-    """Condition that a column contains text or bytes; *needle* is not a pattern."""
+    """Return the condition that a column contains text or bytes; *needle* is not a pattern."""
     return _Contains(column, bindparam(None, needle, column.type, unique=True))
 
 
@@ -203,14 +205,14 @@ MAX_IN_LIST = 500
 
 
 def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """*items* in lists of at most *size*."""
+    """Split *items* into lists of at most *size*."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
 
 
 def find_stored(connection: Connection, key: Column[str], texts: Sequence[str]) -> set[str]:
-    """Return those of *texts* that an indexed column has."""
+    """Return those of *texts* that an indexed column contains."""
     found: set[str] = set()
     for some in chunked(texts, MAX_IN_LIST):
         if connection.dialect.name == "sqlite":
@@ -222,7 +224,7 @@ def find_stored(connection: Connection, key: Column[str], texts: Sequence[str]) 
 
 
 class leading_code(FunctionElement[str]):
-    """The code of the first reason in a column with reasons as JSON; NULL if there is none."""
+    """Return the code of the first reason in a column with reasons as JSON; NULL if there is none."""
 
     inherit_cache = True
 
@@ -234,6 +236,6 @@ def _in_sqlite(element: Any, compiler: Any, **options: Any) -> str:
 
 @compiles(leading_code, "postgresql")
 def _in_postgresql(element: Any, compiler: Any, **options: Any) -> str:
-    """Search the text, where the code comes first: JSON of PostgreSQL refuses U+0000, which names may have."""
+    """Search the text, where the code comes first: PostgreSQL's JSON rejects U+0000, which names may contain."""
     reasons = f"convert_from({compiler.process(element.clauses, **options)}, 'UTF8')"
     return f'substring({reasons} from \'^\\[\\{{"code":"([^"]*)"\')'

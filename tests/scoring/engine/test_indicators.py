@@ -10,8 +10,7 @@ import pytest
 
 from trustwatch.scoring.engine import decision_maker
 from trustwatch.scoring.engine.indicators import MAX_OF_KIND, indicators_of_row, lately_new, with_indicators
-from trustwatch.scoring.records.agents import RiskLevel
-from trustwatch.scoring.records.indicators import NEW_STATUSES, Indicator, decode_indicators, indicators_of_plain
+from trustwatch.scoring.records.agents import NEW_STATUSES, Indicator, RiskLevel, decode_indicators, indicators_of_plain
 
 AT = "2026-10-09T10:00:00.000Z"
 

@@ -20,9 +20,8 @@ from trustwatch.scoring.engine.agent_rows import features_version
 from trustwatch.scoring.engine.announced_paths import PATHS, VERSION
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.records.agent_pages import AgentColumns, StateFormat, split_rows
-from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.agents import AgentName, AgentRow, Indicator, encode_indicators
 from trustwatch.scoring.records.decisions import RiskReason
-from trustwatch.scoring.records.indicators import Indicator, encode_indicators
 
 KEY = IdentityHasher(b"a key of tests")
 ISSUER = "https://as.example"

@@ -23,15 +23,16 @@ from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import (
     AgentName,
     AgentRow,
+    Indicator,
     RiskLevel,
     RiskRecord,
     agent_summary,
+    encode_indicators,
     risk_record,
     summary_from_record,
 )
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
-from trustwatch.scoring.records.indicators import Indicator, encode_indicators
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from ...support.alert_receiver import DECISION
