@@ -43,7 +43,7 @@ NUL, MARK = "\0", "\1"
 
 
 def escape_nul(text: str) -> str:
-    """Escape U+0000, which PostgreSQL rejects. No two texts become one, and their order and prefixes stay.
+    r"""Escape U+0000, which PostgreSQL rejects. No two texts become one, and their order and prefixes stay.
 
     >>> escape_nul("a\0b\1c")
     'a\x010b\x011c'
@@ -52,7 +52,7 @@ def escape_nul(text: str) -> str:
 
 
 def unescape_nul(text: str) -> str:
-    """Invert `escape_nul`.
+    r"""Invert `escape_nul`.
 
     >>> unescape_nul(escape_nul("a\0b\1c")) == "a\0b\1c"
     True
