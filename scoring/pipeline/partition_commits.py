@@ -9,7 +9,7 @@ commit the next owner makes the decisions of later records again, and the store 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import structlog
@@ -183,13 +183,6 @@ class PartitionCommits:
     def _has_decisions(self) -> bool:
         return bool(self._decisions or self._conflict_rows)
 
-    def _state_wait_s(self) -> float:
-        due_at = min(self._committed_at + self._state_interval_s(), self._awaited_since + MAX_AWAITED_S)
-        return due_at - self._context.monotonic()
-
-    def _decision_wait_s(self) -> float:
-        return self._decided_at + self._decision_interval_s() - self._context.monotonic()
-
     @property
     def has_unnoted_publication(self) -> bool:
         """True if the store does not know all that is published: the next owner would publish it again."""
@@ -203,33 +196,36 @@ class PartitionCommits:
         agents = self._processor.engine.agent_states.unwritten_count
         return agents + len(self._dead_letters) >= self._context.tuning.max_uncommitted
 
-    def _state_interval_s(self) -> float:
-        """Return the least time between two state commits: the faster they are, the less.
+    def _state_wait_s(self) -> float:
+        """Return the time until a state commit is due: the faster commits are, the sooner.
 
         An agent that changes often is written once per commit, so a longer time writes less. A model switch must be
         durable before decisions of the new model are, and a person waits for an erasure. During a backlog the longest
         time holds.
         """
         processor, share = self._processor, self._context.tuning.commit_share
+        interval_s = self._context.settings.commit_interval_s
         if processor.model_switcher.pending_switches or processor.control_records.erasures:
-            return 0.0
-        longest_s = self._context.settings.commit_interval_s
-        if self.worker_has_many or self.uncommitted_records >= MANY_RECORDS:
-            longest_s = min(longest_s, MAX_AWAITED_S)
-        if self.backlogged or share == 0.0:
-            return longest_s
-        return min(longest_s, max(self._commit_took_s / share, MIN_COMMIT_INTERVAL_S))
+            interval_s = 0.0
+        elif self.worker_has_many or self.uncommitted_records >= MANY_RECORDS:
+            interval_s = min(interval_s, MAX_AWAITED_S)
+        if not self.backlogged and share > 0.0:
+            interval_s = min(interval_s, max(self._commit_took_s / share, MIN_COMMIT_INTERVAL_S))
+        due_at = min(self._committed_at + interval_s, self._awaited_since + MAX_AWAITED_S)
+        return due_at - self._context.monotonic()
 
-    def _decision_interval_s(self) -> float:
-        """Return the least time between two decision commits: 0 for decisions that are alerted or acted on.
+    def _decision_wait_s(self) -> float:
+        """Return the time until a decision commit is due: none for decisions that are alerted or acted on.
 
         Other decisions, such as those of new agents, share a commit. A backlog changes levels in most batches; then
         the time depends on how long decision commits take.
         """
-        most_s = min(MAX_DECISION_INTERVAL_S, self._context.settings.commit_interval_s)
-        if not self.backlogged:
-            return 0.0 if self._decision_is_acted_on or self._conflict_rows else most_s
-        return min(most_s, max(self._decision_commit_took_s / DECISION_SHARE, MIN_COMMIT_INTERVAL_S))
+        interval_s = min(MAX_DECISION_INTERVAL_S, self._context.settings.commit_interval_s)
+        if self.backlogged:
+            interval_s = min(interval_s, max(self._decision_commit_took_s / DECISION_SHARE, MIN_COMMIT_INTERVAL_S))
+        elif self._decision_is_acted_on or self._conflict_rows:
+            interval_s = 0.0
+        return self._decided_at + interval_s - self._context.monotonic()
 
     def begin(self, *, with_states: bool = True) -> Commit:
         """Begin to commit everything since the last commit, or begin that one again if it was given up.
@@ -237,10 +233,12 @@ class PartitionCommits:
         What is applied from now on belongs to the commit after it.
         """
         if self._begun is None:
-            if not with_states and not self._processor.model_switcher.pending_switches:
-                self._begun = self._build_decision_commit()
-            else:
+            if with_states or self._processor.model_switcher.pending_switches:
                 self._begun = self._build_state_commit()
+            else:  # writing a decision commit twice has no further effect
+                decisions, outbox, edges = self._take_decisions()
+                commit = Commit(self.position, self.position, [], decisions, outbox, [], self._published, edges)
+                self._begun = _BegunCommit(commit, has_states=False)
         return self._begun.commit
 
     @property
@@ -250,12 +248,6 @@ class PartitionCommits:
         if begun is None or not begun.published or self._context.on_risk is None:
             return None
         return begun.commit.position if agents.resident_count >= min(MANY_AGENTS, agents.capacity) else None
-
-    def _build_decision_commit(self) -> _BegunCommit:
-        """Build a decision commit. Writing it twice has no further effect."""
-        decisions, outbox, edges = self._take_decisions()
-        commit = Commit(self.position, self.position, [], decisions, outbox, [], self._published, edges)
-        return _BegunCommit(commit, has_states=False)
 
     def _take_decisions(self) -> tuple[list[Decision], list[OutboxRow], list[AgentEdge]]:
         """Take the decisions since the last commit, with their outbox rows and delegation edges."""
@@ -334,14 +326,12 @@ class PartitionCommits:
         """Return whether a decision may have outbox rows."""
         return self._context.acts_at_every_level or max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM
 
-    def _outbox_rows(self, decision: Decision) -> list[OutboxRow]:
-        """Return the outbox rows of a decision, actions first: they stop an agent."""
+    def _outbox_rows(self, decision: Decision) -> Iterator[OutboxRow]:
+        """Yield the outbox rows of a decision, actions first: they stop an agent. No alert is about levels below
+        `medium`, such as of new agents."""
         book, every_level = self._context.policy.book, self._context.acts_at_every_level
-        rows = (build_decision_action_row(decision, book, every_level=every_level), self._alert_row(decision))
-        return [row for row in rows if row is not None]
-
-    def _alert_row(self, decision: Decision) -> OutboxRow | None:
-        """Return the alert of a change of level; None below `medium`, such as for new agents."""
-        if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
-            return None
-        return build_alert_row(decision, self._context.policy.book.policy_members(decision), self._context.service)
+        action = build_decision_action_row(decision, book, every_level=every_level)
+        if action is not None:
+            yield action
+        if max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM:
+            yield build_alert_row(decision, book.policy_members(decision), self._context.service)

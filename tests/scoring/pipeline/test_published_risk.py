@@ -163,15 +163,6 @@ def test_decisions_are_durable_before_the_states_they_belong_to(site: Publishing
     assert {agent.name: agent for agent in site.store.agents.iterate()} == newest
 
 
-def test_a_zombie_writes_nothing(site: PublishingPartition) -> None:
-    """What it publishes is true as of its offsets; its commit is refused."""
-    old = site.worker()
-    site.apply(old, 30)
-    site.worker()
-    with pytest.raises(Fenced):
-        old.commit()
-
-
 def test_risk_shows_before_its_commit_and_the_commit_has_it(site: PublishingPartition) -> None:
     """A change of level is published at once; what a commit began with is in the store when it ends."""
     site.written = 30

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import stored_rows
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasedSubject, ErasureSubject
 from trustwatch.ingest.topics.protocols import TopicNames
@@ -42,9 +43,7 @@ class Writer:
 
 
 def row(events: int) -> AgentRow:
-    return AgentRow(
-        NAME, "X", 1, 0.2, 0.5, 0.1, 1, 1, 1, 0, events, "", b"[]", "", features=b"f", risk=b"r", state_version="v"
-    )
+    return stored_rows.agent(NAME, 1, events=events)
 
 
 @pytest.fixture
