@@ -1,8 +1,8 @@
 """Applies one partition: from records of a source to published risk and committed state.
 
 The state of an agent is a function of the records of its partition, so its risk is published as soon as a batch is
-applied, as of (epoch, offset) (`risk_publication.py`). Alerts and actions wait for their commit
-(`partition_commits.py`), which another thread writes (`commit_round.py`).
+applied, as of (epoch, offset). Alerts and actions wait for their commit (both in `partition_commits.py`), which another
+thread writes (`commit_round.py`).
 
 If the store does not answer, answers continue until memory has no room for more uncommitted changes; then the work
 waits, nothing is lost, and answers become stale. If another worker owns the partition, `Fenced` ends this one's work
@@ -26,10 +26,9 @@ from ..engine.agent_state_cache import AgentStateCache
 from ..records.commits import Position
 from ..records.models import ModelSwitch
 from .commit_round import CommitRound
-from .partition_commits import MAX_UNCOMMITTED_RECORDS, PartitionCommits
+from .partition_commits import MAX_UNCOMMITTED_RECORDS, PartitionCommits, RiskPublication
 from .pipeline_context import PipelineContext
 from .processor import Processor
-from .risk_publication import RiskPublication
 
 _log = structlog.get_logger(__name__)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,7 +25,7 @@ from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore
 
 NOW = 1_764_000_000_000
 AS = "https://as"
@@ -77,14 +75,6 @@ class WishesInStore:
             pass
         rows = self.store.outbox.lease("as", NOW, 10_000, 1_000)
         return {wish.agent_id: wish for wish in (decode_desired_state(row.row.payload) for row in rows)}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    """An empty store."""
-    opened = open_store(sqlite_url(tmp_path / "store.db"))
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize(

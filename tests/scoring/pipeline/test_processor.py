@@ -90,6 +90,7 @@ def test_duplicates_are_dropped_and_counted(kit: Any, make: Any) -> None:
         (RecordKind.CONTROL, b'{"command": "release", "key": "99999999999999999999999", "by": "me"}'),
         (RecordKind.CONTROL, adopted(10**30)),
         (RecordKind.FORGET, forgotten("")),
+        (RecordKind.FORGET, b"{}"),
         (RecordKind.DEAD, refused(2**63)),
         (RecordKind.DEAD, refused(253_402_300_800_000)),
         (RecordKind.DEAD, refused(-1)),

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,7 +33,7 @@ from trustwatch.scoring.records.agents import (
 )
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore
 
 from ...support.alert_receiver import DECISION
 
@@ -88,13 +87,6 @@ class Topics:
         records = [msgspec.json.decode(one.value or b"", type=RiskRecord) for one in self.sent]
         self.sent = []
         return [(one.agent_id, one.risk_level, one.epoch, one.offset) for one in records]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    made = open_store(sqlite_url(tmp_path / "store.db"))
-    yield made
-    made.close()
 
 
 @pytest.fixture
