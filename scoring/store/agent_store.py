@@ -165,11 +165,11 @@ class AgentStore(TableStore):
                 continue
             part = statement.where(AGENTS.c.level.in_(levels) if len(levels) > 1 else AGENTS.c.level == levels[0])
             if after is not None and after[0] in levels:
-                level, score, *name = after
-                behind: ColumnElement[bool] = tuple_(*_BY_NAME) > tuple(name)
+                level, risk_score = after[:2]
+                behind: ColumnElement[bool] = tuple_(*_BY_NAME) > after[2:]
                 if len(levels) > 1:
                     column = AGENTS.c.risk_score
-                    lower_score = or_(column < score, and_(column == score, behind))
+                    lower_score = or_(column < risk_score, and_(column == risk_score, behind))
                     behind = or_(AGENTS.c.level < level, and_(AGENTS.c.level == level, lower_score))
                 part = part.where(behind)
             score = (AGENTS.c.level.desc(), AGENTS.c.risk_score.desc()) if len(levels) > 1 else ()

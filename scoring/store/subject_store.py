@@ -278,6 +278,7 @@ class _SubjectErasure:
             return self._names.is_in_text(row.value) and self._remove(connection, table, row)
         for column in columns:
             old = row._mapping[column.name]
+            new: Any
             if not isinstance(old, bytes):
                 new = self._names.erase_in_text(old)
             elif table is FEEDBACK_HOLDINGS:
