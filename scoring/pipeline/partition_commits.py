@@ -25,7 +25,6 @@ from ..records.commits import Commit, EventIdRun, OutboxRow, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
 from ..records.erasures import PartitionErasure
-from ..store.sql_store import CommitResult
 from .pipeline_context import CommittedChanges, PipelineContext
 from .processor import AppliedBatch, Processor, VectorFrames
 
@@ -302,7 +301,7 @@ class PartitionCommits:
         before, now = window.first_offset_to_rebuild(self.position.offset), window.first_offset_to_rebuild(end)
         return run, now if now > before else 0
 
-    def mark_committed(self, result: CommitResult, took_s: float, *, is_noted: bool = False) -> CommittedChanges:
+    def mark_committed(self, dropped_dead_letters: int, took_s: float, *, is_noted: bool = False) -> CommittedChanges:
         """Note that the begun commit is stored and published, *took_s* seconds after it was begun.
 
         *is_noted*: the store knows that it is published.
@@ -313,7 +312,7 @@ class PartitionCommits:
         self._noted_published = commit.published
         if not begun.has_states:
             self._decision_commit_took_s = took_s
-            return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters)
+            return CommittedChanges(commit.decisions, commit.position, dropped_dead_letters)
         self._processor.engine.agent_states.mark_committed()
         self.position = commit.position
         self._committed_at, self._commit_took_s = now, took_s
@@ -321,7 +320,7 @@ class PartitionCommits:
             self._published = commit.position.offset
         if is_noted:
             self._noted_published = commit.position.offset
-        return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters, begun.vectors)
+        return CommittedChanges(commit.decisions, commit.position, dropped_dead_letters, begun.vectors)
 
     def _is_acted_on(self, decision: Decision) -> bool:
         """Return whether a decision may have outbox rows."""

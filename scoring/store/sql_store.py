@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Engine, bindparam, case, delete, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
@@ -63,12 +62,6 @@ _ADVANCE = (
 )
 
 
-class CommitResult(NamedTuple):
-    """Number of dead letters of a commit that were counted but not stored, because `max_dead_letters` was reached."""
-
-    dropped_dead_letters: int
-
-
 class SqlStore:
     """The store on SQLite or PostgreSQL, with one attribute for each subject.
 
@@ -101,9 +94,10 @@ class SqlStore:
         self.metadata = MetadataStore(self.database)
         self.retention = Retention(self.database)
 
-    def commit(self, commit: Commit) -> CommitResult:
+    def commit(self, commit: Commit) -> int:
         """Write all of *commit* in one transaction, or nothing.
 
+        Returns the number of dead letters that were counted but not stored, because `max_dead_letters` was reached.
         Raises Fenced unless the stored position equals `commit.expected`. After Unavailable the outcome is unknown:
         read `partitions.position` and continue from there.
         """
@@ -112,11 +106,11 @@ class SqlStore:
             raise result
         return result
 
-    def commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
+    def commit_all(self, commits: Sequence[Commit]) -> list[int | Fenced]:
         """Write *commits*, each for a different partition, in one transaction; return a result for each, in order.
 
-        A commit whose position is not the expected one is skipped, and its result is `Fenced` (not raised). All others
-        are written, or nothing. For Unavailable see `commit`.
+        The result is as of `commit`. A commit whose position is not the expected one is skipped, and its result is
+        `Fenced` (not raised). All others are written, or nothing. For Unavailable see `commit`.
         """
         for commit in commits:
             old, new = commit.expected, commit.position
@@ -131,7 +125,7 @@ class SqlStore:
                 raise
             return self._commit_all(commits)
 
-    def _commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
+    def _commit_all(self, commits: Sequence[Commit]) -> list[int | Fenced]:
         # Decisions are encoded before the transaction starts, so that the locks are held for the writing only.
         decision_rows = [[codec.decision_params(decision) for decision in commit.decisions] for commit in commits]
         with self.database.write() as connection:
@@ -143,7 +137,7 @@ class SqlStore:
                 _INSERT_DECISIONS.execute(connection, linked)
             self._write_records(connection, [commits[number] for number in accepted])
             return [
-                CommitResult(write_dead_letters(connection, commit.dead_letters, self.max_dead_letters))
+                write_dead_letters(connection, commit.dead_letters, self.max_dead_letters)
                 if refusal is None
                 else refusal
                 for commit, refusal in zip(commits, refusals, strict=True)

@@ -33,7 +33,6 @@ from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.erasures import PartitionErasure
 from trustwatch.scoring.records.models import ModelSwitch
 from trustwatch.scoring.store.decision_store import verify_chains
-from trustwatch.scoring.store.sql_store import CommitResult
 
 
 @pytest.fixture(scope="module")
@@ -453,7 +452,7 @@ def test_a_worker_that_ends_waits_for_no_database(site: PublishingPartition) -> 
     """What is being written while the database is away is given up; the next owner reads it again."""
     work, asked = site.worker(capacity=100), threading.Event()
 
-    def away(_commits: object) -> list[CommitResult | Fenced]:
+    def away(_commits: object) -> list[int | Fenced]:
         asked.set()
         raise Unavailable("away")
 
