@@ -6,7 +6,7 @@ own compare-and-set: if the store refuses one, the others are still written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
@@ -14,8 +14,7 @@ import structlog
 
 from trustwatch.ingest.errors import Fenced, Unavailable, retry_until_available
 
-from ..records.commits import Commit
-from ..store.sql_store import CommitResult, SqlStore
+from ..records.commits import Position
 from .partition_commits import PartitionCommits
 from .pipeline_context import PipelineContext
 
@@ -67,11 +66,7 @@ class CommitRound:
     """
 
     def __init__(
-        self,
-        partitions: Sequence[PartitionCommits],
-        context: PipelineContext,
-        *,
-        with_states: bool = True,
+        self, partitions: Sequence[PartitionCommits], context: PipelineContext, *, with_states: bool = True
     ) -> None:
         self._partitions = partitions
         self._context = context
@@ -79,9 +74,10 @@ class CommitRound:
         with context.stages.timed("rows"):
             self._commits = [partition.begin(with_states=with_states) for partition in partitions]
         self._to_note = [partition.publication_to_note for partition in partitions]
-        self._are_noted = False
-        """True once the store knows that the positions in `_to_note` are published."""
-        self._results: list[CommitResult | Fenced] = []
+        self._noted: set[int] = set()
+        """Partitions of which the store knows that the positions in `_to_note` are published."""
+        self._outcomes: dict[int, int | Fenced] = {}
+        """By partition: the number of dropped dead letters, or the refusal of the store."""
         self._took_s = 0.0
         self._given_up = False
 
@@ -96,15 +92,40 @@ class CommitRound:
         if publisher is not None and letters:
             retry_until_available(partial(publisher.write_dead_letters, letters), self._wait_before_retry)
         with stages.timed("commit"):
-            self._results = write_commits(self._commits, self._context.store, self._wait_before_retry)
+            self._write_commits()
         if publisher is not None:
             with stages.timed("publish"):
-                for commit, result in zip(self._commits, self._results, strict=True):
-                    if not isinstance(result, Fenced):
+                for commit in self._commits:
+                    if self._is_written(commit.position):
                         retry_until_available(partial(publisher.publish_commit, commit), self._wait_before_retry)
                 retry_until_available(publisher.wait_acknowledged, self._wait_before_retry)
         self._note_publications()
         self._took_s = self._context.monotonic() - self._started
+
+    def _write_commits(self) -> None:
+        """Commit; if the outcome is unknown, look it up before trying again, so that nothing is applied twice."""
+        store, unwritten = self._context.store, self._commits
+        while unwritten:
+            try:
+                results = store.commit_all(unwritten)
+            except Unavailable as error:
+                self._wait_before_retry(error)
+            else:
+                self._outcomes |= zip((commit.position.partition for commit in unwritten), results, strict=True)
+                return
+            unknown, unwritten = unwritten, []
+            for commit in unknown:
+                at = commit.position
+                # The outcome of a decision commit does not show, and writing it twice has no further effect.
+                if at != commit.expected and at == retry_until_available(
+                    partial(store.partitions.position, at.partition), self._wait_before_retry
+                ):
+                    self._outcomes[at.partition] = 0
+                else:
+                    unwritten.append(commit)
+
+    def _is_written(self, position: Position) -> bool:
+        return not isinstance(self._outcomes[position.partition], Fenced)
 
     def _note_publications(self) -> None:
         """Note in the store what is published; if it does not answer now, the next commit notes it.
@@ -114,9 +135,8 @@ class CommitRound:
         """
         written = [
             position
-            for number, (position, result) in enumerate(zip(self._to_note, self._results, strict=True))
-            if position is not None and not isinstance(result, Fenced)
-            if not self._partitions[number].is_dropped
+            for partition, position in zip(self._partitions, self._to_note, strict=True)
+            if position is not None and self._is_written(position) and not partition.is_dropped
         ]
         if not written:
             return
@@ -125,7 +145,7 @@ class CommitRound:
         except Unavailable as error:
             _log.info("a publication is noted with the next commit", error=str(error))
         else:
-            self._are_noted = True
+            self._noted = {position.partition for position in written}
 
     def give_up(self) -> None:
         """Stop retrying: `write` raises the error of a service that does not answer. Any thread may call this."""
@@ -142,36 +162,12 @@ class CommitRound:
         A refused partition belongs to another worker: nothing of it was written, and the caller drops it.
         """
         refused: dict[int, Fenced] = {}
-        for number, (partition, result) in enumerate(zip(self._partitions, self._results, strict=True)):
-            if isinstance(result, Fenced):
-                refused[partition.position.partition] = result
+        for partition in self._partitions:
+            number = partition.position.partition
+            outcome = self._outcomes[number]
+            if isinstance(outcome, Fenced):
+                refused[number] = outcome
             else:
-                is_noted = self._are_noted and self._to_note[number] is not None
-                self._context.on_commit(partition.mark_committed(result, self._took_s, is_noted=is_noted))
+                done = partition.mark_committed(outcome, self._took_s, is_noted=number in self._noted)
+                self._context.on_commit(done)
         return refused
-
-
-def write_commits(
-    commits: Sequence[Commit], store: SqlStore, wait_before_retry: Callable[[Unavailable], None]
-) -> list[CommitResult | Fenced]:
-    """Commit; if the outcome is unknown, look it up before trying again, so that nothing is applied twice."""
-    outcomes: dict[int, CommitResult | Fenced] = {}
-    unwritten = list(commits)
-    while unwritten:
-        try:
-            for commit, result in zip(unwritten, store.commit_all(unwritten), strict=True):
-                outcomes[commit.position.partition] = result
-            break
-        except Unavailable as error:
-            wait_before_retry(error)
-        for commit in list(unwritten):
-            position = commit.position
-            if (
-                position == commit.expected
-            ):  # a decision commit: its outcome does not show, and writing it twice has no further effect
-                continue
-            stored = retry_until_available(partial(store.partitions.position, position.partition), wait_before_retry)
-            if stored == position:
-                outcomes[position.partition] = CommitResult(0)
-                unwritten.remove(commit)
-    return [outcomes[commit.position.partition] for commit in commits]

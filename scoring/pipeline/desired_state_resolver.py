@@ -17,8 +17,6 @@ from trustwatch.ingest.timestamps import DAY_MS
 from ..delivery.actuators.desired_state import DesiredState, build_action_row, derive_desired_state
 from ..policy.access_evaluation import PolicyEvaluator, Verdict
 from ..records.agents import AgentName, AgentSummary, RiskLevel
-from ..records.commits import OutboxRow
-from ..records.containment import Actuation
 from ..store.database import MAX_PAGE, Tenants, iterate_pages
 from ..store.sql_store import SqlStore
 
@@ -55,14 +53,15 @@ class DesiredStateResolver:
 
         *every_level*: whether the actuator also acts at `low` and `unknown`.
         """
-        name = asked.name
+        name, now_ms = asked.name, self._now_ms()
         row = await asyncio.to_thread(self._store.agents.find_newest, name)
-        pin = self._verdicts.interventions.active_pin(name.identity, self._now_ms())
+        pin = self._verdicts.interventions.active_pin(name.identity, now_ms)
+        agent_type, verdict = self._evaluate_policy(name, row, asked.agent_type)
         decision_id = asked.decision_id if row is None else row.decision_id or asked.decision_id
         desired = derive_desired_state(
             name,
-            asked.agent_type if row is None else row.agent_type,
-            self._evaluate_policy(name, row, asked),
+            agent_type,
+            verdict,
             decision_id if pin is None else pin.intervention_id,
             caused_ms=asked.caused_ms if pin is None else 0,
             decided_ms=asked.decided_ms,
@@ -70,23 +69,36 @@ class DesiredStateResolver:
         )
         if not desired.revoke:
             return desired
-        return replace(desired, principals=await asyncio.to_thread(self._recent_principals, name))
-
-    def _evaluate_policy(self, name: AgentName, row: AgentSummary | None, asked: DesiredState) -> Verdict:
-        measured = RiskLevel.UNKNOWN if row is None else RiskLevel(row.level)
-        agent_type, concern = (asked.agent_type, "") if row is None else (row.agent_type, row.concern)
-        return self._verdicts.evaluate_agent(name, agent_type, measured, concern)
-
-    def _recent_principals(self, name: AgentName) -> tuple[str, ...]:
-        since_ms = self._now_ms() - PRINCIPAL_WINDOW_MS
-        edges = self._store.edges.find(
-            [name.identity], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=MAX_PRINCIPALS
+        edges = await asyncio.to_thread(
+            self._store.edges.find,
+            [name.identity],
+            outgoing=True,
+            kinds=("acts_for",),
+            since_ms=now_ms - PRINCIPAL_WINDOW_MS,
+            limit=MAX_PRINCIPALS,
         )
-        return tuple(sorted({edge.target for edge in edges}))
+        return replace(desired, principals=tuple(sorted({edge.target for edge in edges})))
+
+    def _evaluate_policy(self, name: AgentName, row: AgentSummary | None, agent_type: str) -> tuple[str, Verdict]:
+        """Return the type of an agent, which is *agent_type* if the agent is unknown, and the verdict on it."""
+        level, concern = RiskLevel.UNKNOWN, ""
+        if row is not None:
+            agent_type, level, concern = row.agent_type, RiskLevel(row.level), row.concern
+        return agent_type, self._verdicts.evaluate_agent(name, agent_type, level, concern)
 
     async def enqueue_reconciliation(self, names: Iterable[AgentName], target: str = "") -> int:
-        """Enqueue a reconciliation of the agents; return their number. Raises Unavailable."""
-        rows = [self._reconciliation_row(name, target) for name in names]
+        """Enqueue a reconciliation of the agents; return their number. Raises Unavailable.
+
+        The desired states are resolved when the rows are delivered.
+        """
+        rows = []
+        for name in names:
+            entry = self._verdicts.view.get(*name.identity)
+            row = None if entry is None else entry.summary
+            agent_type, verdict = self._evaluate_policy(name, row, "")
+            decision_id, now_ms = "" if row is None else row.decision_id, self._now_ms()
+            desired = derive_desired_state(name, agent_type, verdict, decision_id, caused_ms=0, decided_ms=now_ms)
+            rows.append(build_action_row(f"action-{self._new_id()}", desired, target))
         for start in range(0, len(rows), ENQUEUE_BATCH):
             await asyncio.to_thread(self._store.outbox.enqueue, rows[start : start + ENQUEUE_BATCH])
         return len(rows)
@@ -110,20 +122,6 @@ class DesiredStateResolver:
         actuations = iterate_pages(
             lambda cursor: self._store.actuations.page(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
         )
-        lowered = (actuation.agent for actuation in actuations if _is_lowered_or_pending(actuation))
+        waiting = ("wanted", "applied", "failed")
+        lowered = (actuation.agent for actuation in actuations if actuation.original or actuation.status in waiting)
         return [*(agent.name for agent in agents), *lowered]
-
-    def _reconciliation_row(self, name: AgentName, target: str) -> OutboxRow:
-        """Return the outbox row of a reconciliation; the desired state is resolved when it is delivered."""
-        full = name.identity
-        entry = self._verdicts.view.get(*full)
-        measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
-        agent_type, concern = ("", "") if entry is None else (entry.summary.agent_type, entry.summary.concern)
-        verdict = self._verdicts.evaluate_agent(name, agent_type, measured, concern)
-        decision_id = "" if entry is None else entry.summary.decision_id
-        desired = derive_desired_state(name, agent_type, verdict, decision_id, caused_ms=0, decided_ms=self._now_ms())
-        return build_action_row(f"action-{self._new_id()}", desired, target)
-
-
-def _is_lowered_or_pending(actuation: Actuation) -> bool:
-    return bool(actuation.original) or actuation.status in ("wanted", "applied", "failed")

@@ -129,20 +129,19 @@ class PipelineUpdateSender:
         *before, last = chunked([level_change_of(decision) for decision in committed.decisions]) or [()]
         for part in before:
             self._send(behind=NOT_MEASURED, changes=part)
-        self._note_progress(committed.position.offset, behind, counts, seconds)
+        progress = self._last
+        progress.offset, progress.behind = committed.position.offset, behind
+        progress.counts, progress.seconds = counts, seconds
         self._send(changes=last, dropped_dead_letters=committed.dropped_dead_letters)
 
     def send_alive(
         self, offset: int, risk_offset: int, behind: int, counts: dict[str, int], seconds: dict[str, float]
     ) -> None:
         """Report that the pipeline runs: it has committed up to *offset*, and answers are up to *risk_offset*."""
-        self._last.risk_offset = risk_offset
-        self._note_progress(offset, behind, counts, seconds)
+        progress = self._last
+        progress.offset, progress.risk_offset, progress.behind = offset, risk_offset, behind
+        progress.counts, progress.seconds = counts, seconds
         self._send()
-
-    def _note_progress(self, offset: int, behind: int, counts: dict[str, int], seconds: dict[str, float]) -> None:
-        last = self._last
-        last.offset, last.behind, last.counts, last.seconds = offset, behind, counts, seconds
 
     def _send(self, **changes: Any) -> None:
         self.send(msgspec.structs.replace(self._last, **changes))
@@ -229,7 +228,14 @@ class PipelineStatus:
     def publish_changes(self, changes: Iterable[LevelChange]) -> None:
         """Count changes of level and send them to the watchers."""
         for change in changes:
-            self._publish(change)
+            self.level_change_counts[change.level] = self.level_change_counts.get(change.level, 0) + 1
+            for queue in list(self.subscribers):
+                if queue.full():
+                    self.subscribers.discard(queue)
+                    queue.get_nowait()
+                    queue.put_nowait(None)
+                else:
+                    queue.put_nowait(change)
 
     def mark_stopped(self) -> None:
         """Note that the process that reports has ended."""
@@ -254,16 +260,6 @@ class PipelineStatus:
             self.fresh_ms = self._marks.popleft()[0]
         if len(self._marks) > MAX_PROGRESS_MARKS:  # coarser: freshness is then noticed later, never too early
             self._marks = deque(list(self._marks)[1::2])
-
-    def _publish(self, change: LevelChange) -> None:
-        self.level_change_counts[change.level] = self.level_change_counts.get(change.level, 0) + 1
-        for queue in list(self.subscribers):
-            if queue.full():
-                self.subscribers.discard(queue)
-                queue.get_nowait()
-                queue.put_nowait(None)
-            else:
-                queue.put_nowait(change)
 
     def subscribe(self) -> LevelChangeQueue:
         """Return a queue of changes from now on; None ends it. Return it with `unsubscribe`."""

@@ -37,7 +37,6 @@ from ..engine.agent_paces import AgentPaces, PlaceSet
 from ..engine.delegation import EdgeCollector
 from ..engine.engine import Engine, EngineSettings, measured_columns
 from ..engine.round_kernels import RoundInput
-from ..engine.scored_batch import ScoredBatch
 from ..policy.book import LivePolicy, PolicyBook
 from .processor import Processor
 
@@ -136,15 +135,11 @@ def warm_up(model: TrainedModel) -> None:
     records.append(Record(RecordKind.TICK, 0, _WARM_UP_TIME_MS, (_WARM_UP_TIME_MS + DAY_MS).to_bytes(8, "little")))
     applied = processor.apply(RecordBatch(0, 0, records))
     scored, paces = applied.scored[0][0], AgentPaces()
-    _suppress_first_row(engine, scored)
-    paces.flag(paces.note(scored), 0, PlaceSet(), PlaceSet())
-    engine.identities.agent_hashes(encode_agent_names(["warm"], ["up"], ["warm"]))  # as stored agents move in
-
-
-def _suppress_first_row(engine: Engine, scored: ScoredBatch) -> None:
-    """Measure a row without a name that has counted, which a model that knows nothing never does."""
+    # Measure a row without a name that has counted, which a model that knows nothing never does.
     first, given = np.zeros(1, np.int64), RoundInput.allocate(1, FEATURE_COUNT)
     for array in given:
         array[:] = 0
     measured, evidence = measured_columns(scored), np.zeros((1, FEATURE_COUNT))
     engine.measure_suppressed(scored, measured, first, given, first, np.ones(1, np.uint32), evidence)
+    paces.flag(paces.note(scored), 0, PlaceSet(), PlaceSet())
+    engine.identities.agent_hashes(encode_agent_names(["warm"], ["up"], ["warm"]))  # as stored agents move in

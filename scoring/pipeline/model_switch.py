@@ -48,16 +48,6 @@ class ActiveModels:
             del self._loaded[next(iter(self._loaded))]
         return model
 
-    def load_next(self, command: SwitchModel, model: TrainedModel) -> TrainedModel:
-        """Load the model that a command asks for, to follow *model*. Raises ModelError."""
-        successor = self.load(command.version, command.digest)
-        if successor.salt != model.salt:
-            raise ModelError(
-                f"model {command.version!r} has another salt than {model.version!r}: what is known of agents could not "
-                "be carried over; it should not have been promoted"
-            )
-        return successor
-
     def switch_record(
         self, position: tuple[int, int, int], chosen: ModelChoice, at_ms: int | None = None
     ) -> ModelSwitch:
@@ -100,8 +90,13 @@ class ModelSwitcher:
             )
         if (command.version, command.digest) == self._active:
             return
-        self._engine.use_model(self._models.load_next(command, self._engine.model))
+        successor, model = self._models.load(command.version, command.digest), self._engine.model
+        if successor.salt != model.salt:
+            raise ModelError(
+                f"model {command.version!r} has another salt than {model.version!r}: what is known of agents could not "
+                "be carried over; it should not have been promoted"
+            )
+        self._engine.use_model(successor)
         self._active = (command.version, command.digest)
-        self.pending_switches.append(
-            self._models.switch_record((partition, 0, offset + 1), ModelChoice(*self._active, True), at_ms)
-        )
+        switch = self._models.switch_record((partition, 0, offset + 1), ModelChoice(*self._active, True), at_ms)
+        self.pending_switches.append(switch)

@@ -1,8 +1,8 @@
 """Applies one partition: from records of a source to published risk and committed state.
 
 The state of an agent is a function of the records of its partition, so its risk is published as soon as a batch is
-applied, as of (epoch, offset) (`risk_publication.py`). Alerts and actions wait for their commit
-(`partition_commits.py`), which another thread writes (`commit_round.py`).
+applied, as of (epoch, offset). Alerts and actions wait for their commit (both in `partition_commits.py`), which another
+thread writes (`commit_round.py`).
 
 If the store does not answer, answers continue until memory has no room for more uncommitted changes; then the work
 waits, nothing is lost, and answers become stale. If another worker owns the partition, `Fenced` ends this one's work
@@ -26,10 +26,9 @@ from ..engine.agent_state_cache import AgentStateCache
 from ..records.commits import Position
 from ..records.models import ModelSwitch
 from .commit_round import CommitRound
-from .partition_commits import MAX_UNCOMMITTED_RECORDS, PartitionCommits
+from .partition_commits import MAX_UNCOMMITTED_RECORDS, PartitionCommits, RiskPublication
 from .pipeline_context import PipelineContext
 from .processor import Processor
-from .risk_publication import RiskPublication
 
 _log = structlog.get_logger(__name__)
 
@@ -82,8 +81,14 @@ class PartitionPipeline:
         self.commits.take_over(position)
         self._processor.engine.agent_states.owner = position
         self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
-        self._check_end(self._end)
-        published = self._republish()
+        if position.offset > self._end:
+            raise CorruptLog(
+                f"state of partition {partition} was stored up to offset {position.offset}, but the event log ends at "
+                f"{self._end}: it has lost records or belongs to another store; restore both from the same backup"
+            )
+        published = self.retry_until_available(lambda: store.partitions.published_offset(partition))
+        if (publisher := self._context.publisher) is not None:  # what may not have been published
+            self.retry_until_available(lambda: publisher.republish(position, published))
         furthest = position.offset + MAX_UNCOMMITTED_RECORDS + 2 * self._context.tuning.batch_size
         self.risk.take_over(position, min(self._end, furthest), published)
         self._erased_filter = ErasedFilter(self.retry_until_available(store.erasures.erased_in_topic))
@@ -130,21 +135,6 @@ class PartitionPipeline:
         """Return the newest switch of this partition; if it has none, the newest switch of any."""
         store = self._context.store
         return store.models.current_switch(self.partition) or next(iter(store.models.list_switches(1)), None)
-
-    def _check_end(self, end: int) -> None:
-        if (stored := self.next_offset) > end:
-            raise CorruptLog(
-                f"state of partition {self.partition} was stored up to offset {stored}, but the event log ends at "
-                f"{end}: it has lost records or belongs to another store; restore both from the same backup"
-            )
-
-    def _republish(self) -> int:
-        """Publish again what may not have been published; return the offset up to which all is known to be."""
-        store, publisher = self._context.store, self._context.publisher
-        published = self.retry_until_available(lambda: store.partitions.published_offset(self.partition))
-        if publisher is not None:
-            self.retry_until_available(lambda: publisher.republish(self.position, published))
-        return published
 
     def apply(self, batch: RecordBatch) -> None:
         """Apply a batch of this partition, without records of erased subjects.

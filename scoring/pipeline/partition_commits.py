@@ -1,4 +1,4 @@
-"""Commits of one partition: the changes it has applied but not written, and when those are due.
+"""Commits of one partition, and the publication of its risk: what it has applied but not written, and what is due when.
 
 There are two sizes. A *decision commit* holds decisions alone and is written at once; it leaves the position where it
 is. A *state commit* also holds the states of agents, which cost far more, and moves the position. After a decision
@@ -8,25 +8,25 @@ commit the next owner makes the decisions of later records again, and the store 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 import structlog
 from msgspec.structs import replace
 
-from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.errors import Unavailable, retry_until_available
 
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
-from ..records.agents import AgentEdge, RiskLevel
+from ..records.agents import AgentEdge, AgentIdentity, RiskLevel
 from ..records.commits import Commit, EventIdRun, OutboxRow, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
-from ..store.sql_store import CommitResult
+from ..records.erasures import PartitionErasure
 from .pipeline_context import CommittedChanges, PipelineContext
 from .processor import AppliedBatch, Processor, VectorFrames
-from .risk_publication import RiskPublication
 
 _log = structlog.get_logger(__name__)
 
@@ -183,13 +183,6 @@ class PartitionCommits:
     def _has_decisions(self) -> bool:
         return bool(self._decisions or self._conflict_rows)
 
-    def _state_wait_s(self) -> float:
-        due_at = min(self._committed_at + self._state_interval_s(), self._awaited_since + MAX_AWAITED_S)
-        return due_at - self._context.monotonic()
-
-    def _decision_wait_s(self) -> float:
-        return self._decided_at + self._decision_interval_s() - self._context.monotonic()
-
     @property
     def has_unnoted_publication(self) -> bool:
         """True if the store does not know all that is published: the next owner would publish it again."""
@@ -203,33 +196,36 @@ class PartitionCommits:
         agents = self._processor.engine.agent_states.unwritten_count
         return agents + len(self._dead_letters) >= self._context.tuning.max_uncommitted
 
-    def _state_interval_s(self) -> float:
-        """Return the least time between two state commits: the faster they are, the less.
+    def _state_wait_s(self) -> float:
+        """Return the time until a state commit is due: the faster commits are, the sooner.
 
         An agent that changes often is written once per commit, so a longer time writes less. A model switch must be
         durable before decisions of the new model are, and a person waits for an erasure. During a backlog the longest
         time holds.
         """
         processor, share = self._processor, self._context.tuning.commit_share
+        interval_s = self._context.settings.commit_interval_s
         if processor.model_switcher.pending_switches or processor.control_records.erasures:
-            return 0.0
-        longest_s = self._context.settings.commit_interval_s
-        if self.worker_has_many or self.uncommitted_records >= MANY_RECORDS:
-            longest_s = min(longest_s, MAX_AWAITED_S)
-        if self.backlogged or share == 0.0:
-            return longest_s
-        return min(longest_s, max(self._commit_took_s / share, MIN_COMMIT_INTERVAL_S))
+            interval_s = 0.0
+        elif self.worker_has_many or self.uncommitted_records >= MANY_RECORDS:
+            interval_s = min(interval_s, MAX_AWAITED_S)
+        if not self.backlogged and share > 0.0:
+            interval_s = min(interval_s, max(self._commit_took_s / share, MIN_COMMIT_INTERVAL_S))
+        due_at = min(self._committed_at + interval_s, self._awaited_since + MAX_AWAITED_S)
+        return due_at - self._context.monotonic()
 
-    def _decision_interval_s(self) -> float:
-        """Return the least time between two decision commits: 0 for decisions that are alerted or acted on.
+    def _decision_wait_s(self) -> float:
+        """Return the time until a decision commit is due: none for decisions that are alerted or acted on.
 
         Other decisions, such as those of new agents, share a commit. A backlog changes levels in most batches; then
         the time depends on how long decision commits take.
         """
-        most_s = min(MAX_DECISION_INTERVAL_S, self._context.settings.commit_interval_s)
-        if not self.backlogged:
-            return 0.0 if self._decision_is_acted_on or self._conflict_rows else most_s
-        return min(most_s, max(self._decision_commit_took_s / DECISION_SHARE, MIN_COMMIT_INTERVAL_S))
+        interval_s = min(MAX_DECISION_INTERVAL_S, self._context.settings.commit_interval_s)
+        if self.backlogged:
+            interval_s = min(interval_s, max(self._decision_commit_took_s / DECISION_SHARE, MIN_COMMIT_INTERVAL_S))
+        elif self._decision_is_acted_on or self._conflict_rows:
+            interval_s = 0.0
+        return self._decided_at + interval_s - self._context.monotonic()
 
     def begin(self, *, with_states: bool = True) -> Commit:
         """Begin to commit everything since the last commit, or begin that one again if it was given up.
@@ -237,10 +233,12 @@ class PartitionCommits:
         What is applied from now on belongs to the commit after it.
         """
         if self._begun is None:
-            if not with_states and not self._processor.model_switcher.pending_switches:
-                self._begun = self._build_decision_commit()
-            else:
+            if with_states or self._processor.model_switcher.pending_switches:
                 self._begun = self._build_state_commit()
+            else:  # writing a decision commit twice has no further effect
+                decisions, outbox, edges = self._take_decisions()
+                commit = Commit(self.position, self.position, [], decisions, outbox, [], self._published, edges)
+                self._begun = _BegunCommit(commit, has_states=False)
         return self._begun.commit
 
     @property
@@ -250,12 +248,6 @@ class PartitionCommits:
         if begun is None or not begun.published or self._context.on_risk is None:
             return None
         return begun.commit.position if agents.resident_count >= min(MANY_AGENTS, agents.capacity) else None
-
-    def _build_decision_commit(self) -> _BegunCommit:
-        """Build a decision commit. Writing it twice has no further effect."""
-        decisions, outbox, edges = self._take_decisions()
-        commit = Commit(self.position, self.position, [], decisions, outbox, [], self._published, edges)
-        return _BegunCommit(commit, has_states=False)
 
     def _take_decisions(self) -> tuple[list[Decision], list[OutboxRow], list[AgentEdge]]:
         """Take the decisions since the last commit, with their outbox rows and delegation edges."""
@@ -309,7 +301,7 @@ class PartitionCommits:
         before, now = window.first_offset_to_rebuild(self.position.offset), window.first_offset_to_rebuild(end)
         return run, now if now > before else 0
 
-    def mark_committed(self, result: CommitResult, took_s: float, *, is_noted: bool = False) -> CommittedChanges:
+    def mark_committed(self, dropped_dead_letters: int, took_s: float, *, is_noted: bool = False) -> CommittedChanges:
         """Note that the begun commit is stored and published, *took_s* seconds after it was begun.
 
         *is_noted*: the store knows that it is published.
@@ -320,7 +312,7 @@ class PartitionCommits:
         self._noted_published = commit.published
         if not begun.has_states:
             self._decision_commit_took_s = took_s
-            return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters)
+            return CommittedChanges(commit.decisions, commit.position, dropped_dead_letters)
         self._processor.engine.agent_states.mark_committed()
         self.position = commit.position
         self._committed_at, self._commit_took_s = now, took_s
@@ -328,20 +320,161 @@ class PartitionCommits:
             self._published = commit.position.offset
         if is_noted:
             self._noted_published = commit.position.offset
-        return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters, begun.vectors)
+        return CommittedChanges(commit.decisions, commit.position, dropped_dead_letters, begun.vectors)
 
     def _is_acted_on(self, decision: Decision) -> bool:
         """Return whether a decision may have outbox rows."""
         return self._context.acts_at_every_level or max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM
 
-    def _outbox_rows(self, decision: Decision) -> list[OutboxRow]:
-        """Return the outbox rows of a decision, actions first: they stop an agent."""
+    def _outbox_rows(self, decision: Decision) -> Iterator[OutboxRow]:
+        """Yield the outbox rows of a decision, actions first: they stop an agent. No alert is about levels below
+        `medium`, such as of new agents."""
         book, every_level = self._context.policy.book, self._context.acts_at_every_level
-        rows = (build_decision_action_row(decision, book, every_level=every_level), self._alert_row(decision))
-        return [row for row in rows if row is not None]
+        action = build_decision_action_row(decision, book, every_level=every_level)
+        if action is not None:
+            yield action
+        if max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM:
+            yield build_alert_row(decision, book.policy_members(decision), self._context.service)
 
-    def _alert_row(self, decision: Decision) -> OutboxRow | None:
-        """Return the alert of a change of level; None below `medium`, such as for new agents."""
-        if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
-            return None
-        return build_alert_row(decision, self._context.policy.book.policy_members(decision), self._context.service)
+
+MIN_RISK_INTERVAL_S = 0.005
+"""Least time between two publications of risk, however little they cost."""
+
+MAX_RISK_INTERVAL_S = 1.0
+"""Longest time between two publications of risk, however much they cost."""
+
+RISK_SHARE = 0.2
+"""Share of the pipeline's time that publications of risk may take; during a backlog, half of it."""
+
+STORED_RISK_CHUNK = 10_000
+"""Agents of the store that are published at a time."""
+
+
+class RiskPublication:
+    """Publishes the risk of agents that moved, through the context's `on_risk`.
+
+    An answer never returns to an earlier state. After a worker dies, the next one applies again what was published, and
+    publishes nothing until then. A worker that may have lost the partition checks the store first.
+    """
+
+    def __init__(
+        self, processor: Processor, context: PipelineContext, wait_before_retry: Callable[[Unavailable], None]
+    ) -> None:
+        self._agents = processor.engine.agent_states
+        self._control_records = processor.control_records
+        self._context = context
+        self._wait_before_retry = wait_before_retry
+        self.offset = 0
+        """Offset before which all records are part of the published risk."""
+        self.received_ms = 0
+        """Arrival of the last record before `offset`; 0 = none was applied here."""
+        self._applied = Position(0, 0, 0)
+        self._applied_ms = 0
+        self._held_until = 0
+        self._unpublished_above: int | None = None
+        """Offset above which the store has risk that may not be published; None if it has none."""
+        self._published_erasures = 0
+        """Number of erasures since the last begun commit that are published."""
+        self._unpublished_erasures: list[PartitionErasure] = []
+        """Erasures of earlier commits that are not published."""
+        self._must_confirm, self._confirm_at = False, 0.0
+        self._level_changed = self._batch_full = False
+        self._published_at, self._took_s = context.monotonic(), 0.0
+
+    def take_over(self, owner: Position, held_until: int, published: int) -> None:
+        """Continue from a stored position."""
+        self._applied, self.offset, self._held_until = owner, owner.offset, held_until
+        if published < owner.offset and self._context.on_risk is not None:
+            self._unpublished_above = published
+        if not self._is_held:
+            self._publish()
+
+    def note_applied(self, next_offset: int, received_ms: int, *, batch_full: bool, level_changed: bool) -> None:
+        """Note that a batch was applied, the last record of which arrived at *received_ms*."""
+        applied = self._applied
+        self._applied, self._applied_ms = Position(applied.partition, applied.epoch, next_offset), received_ms
+        self._batch_full = batch_full
+        self._level_changed = self._level_changed or level_changed
+
+    def begin_commit(self) -> bool:
+        """Note that a commit takes everything that was applied; return whether the risk in it is published."""
+        self._unpublished_erasures += self._control_records.erasures[self._published_erasures :]
+        self._published_erasures = 0
+        return self.offset >= self._applied.offset and self._unpublished_above is None
+
+    def publish_due(self, *, at_once: bool = False) -> None:
+        """Publish agents that moved, if that is due, or *at_once*.
+
+        Raises Fenced if the owner had to be checked and another worker owns the partition; the caller drops it.
+        """
+        if self._applied.offset == self.offset or self._is_held or (self._wait_s() > 0.0 and not at_once):
+            return
+        if self._must_confirm and not self._is_confirmed():
+            return
+        started = self._context.monotonic()
+        with self._context.stages.timed("publish_risk"):
+            self._publish()
+        self.offset, self.received_ms = self._applied.offset, self._applied_ms
+        self._published_at, self._level_changed = self._context.monotonic(), False
+        self._took_s = self._published_at - started
+
+    def due_in_s(self) -> float:
+        """Seconds until a publication is due; infinite if nothing waits."""
+        return math.inf if self._applied.offset == self.offset or self._is_held else self._wait_s()
+
+    def confirm_first(self) -> None:
+        """Check the owner in the store before more risk is published."""
+        self._must_confirm = True
+
+    def _publish(self) -> None:
+        erasures = self._control_records.erasures
+        unpublished = [*self._unpublished_erasures, *erasures[self._published_erasures :]]
+        self._unpublished_erasures, self._published_erasures = [], len(erasures)
+        agents, publish = self._agents.take_moved(), self._context.on_risk
+        if publish is None:
+            return
+        if self._unpublished_above is not None:
+            moved = {agent.name.identity for agent in agents}
+            retry_until_available(lambda: self._publish_stored(moved), self._wait_before_retry)
+            self._unpublished_above = None
+        publish(self._applied, agents, unpublished)
+
+    def _publish_stored(self, moved: Collection[AgentIdentity]) -> None:
+        """Publish the stored risk of agents that have not *moved* since: it still holds."""
+        publish, above = self._context.on_risk, self._unpublished_above
+        assert publish is not None and above is not None
+        stored = self._context.store.agents.iterate_unpublished(self._applied.partition, above)
+        unmoved = (versioned.agent for versioned in stored if versioned.agent.name.identity not in moved)
+        agents = self._agents.after_erasures(unmoved)
+        while part := list(itertools.islice(agents, STORED_RISK_CHUNK)):
+            publish(self._applied, part, ())
+
+    @property
+    def _is_held(self) -> bool:
+        """True while nothing may be published.
+
+        The previous owner may have published more than is applied here, or the store did not confirm the owner and is
+        not to be queried again yet.
+        """
+        if self._applied.offset < self._held_until:
+            return True
+        return self._must_confirm and self._context.monotonic() < self._confirm_at
+
+    def _is_confirmed(self) -> bool:
+        """Return whether the store confirms the owner; False if it does not answer. Raises Fenced."""
+        try:
+            self._context.store.partitions.check_owner(self._applied)
+        except Unavailable:
+            self._confirm_at = self._context.monotonic() + self._context.tuning.retry_s
+            return False
+        self._must_confirm = False
+        return True
+
+    def _wait_s(self) -> float:
+        """Seconds until the next publication: 0 for a change of level, unless there is a backlog."""
+        if self._level_changed and not self._batch_full:
+            return 0.0
+        share = RISK_SHARE / 2 if self._batch_full else RISK_SHARE
+        most_s = min(MAX_RISK_INTERVAL_S, self._context.settings.commit_interval_s)
+        interval_s = min(max(MIN_RISK_INTERVAL_S, self._took_s / share), most_s)
+        return self._published_at + interval_s - self._context.monotonic()

@@ -128,9 +128,13 @@ class Pipeline:
             count += more
             if not more or self._buffer_full:
                 break
-        self._publish_risk()
+        self._notice_pause()
+        for pipeline in list(self._partitions.values()):
+            self._publish_risk_of(pipeline)
         self._drop_refused(self._commits.collect())
-        self._report_uncommitted()
+        many = self._uncommitted_records >= MANY_RECORDS
+        for pipeline in self._partitions.values():
+            pipeline.commits.worker_has_many = many
         if not self._commits.busy:
             self._commit_due()
         if self._can_preload or self._preloader.has_few_left:
@@ -153,12 +157,6 @@ class Pipeline:
             waits = [self._context.tuning.poll_s, *(partition.commits.due_in_s() for partition in partitions)]
         return max(0.0, min([*waits, *(partition.risk.due_in_s() for partition in partitions)]))
 
-    def _report_uncommitted(self) -> None:
-        """Report to the partitions whether many records wait for a commit on all of them together."""
-        many = self._uncommitted_records >= MANY_RECORDS
-        for pipeline in self._partitions.values():
-            pipeline.commits.worker_has_many = many
-
     @property
     def _uncommitted_records(self) -> int:
         return sum(pipeline.commits.uncommitted_records for pipeline in self._partitions.values())
@@ -168,11 +166,6 @@ class Pipeline:
         if self._uncommitted_records >= MAX_UNCOMMITTED_RECORDS:
             return True
         return any(pipeline.commits.buffer_full for pipeline in self._partitions.values())
-
-    def _publish_risk(self) -> None:
-        self._notice_pause()
-        for pipeline in list(self._partitions.values()):
-            self._publish_risk_of(pipeline)
 
     def _publish_risk_of(self, pipeline: PartitionPipeline, *, at_once: bool = False) -> bool:
         """Publish the risk of one partition; return False if another worker owns it, and it was dropped."""
@@ -254,9 +247,8 @@ class Pipeline:
             self._context.publisher.forget_partition(partition)
 
     def _reclaim(self) -> None:
-        now = self._context.monotonic()
         for partition, since in list(self._fenced.items()):
-            if now - since >= RECLAIM_AFTER_S:
+            if self._context.monotonic() - since >= RECLAIM_AFTER_S:
                 del self._fenced[partition]
                 if partition in self._source.owned():
                     self._drop_refused(self._commits.collect(None))
@@ -265,9 +257,7 @@ class Pipeline:
     def finish(self) -> None:
         """Commit everything that was applied on every partition."""
         self._drop_refused(self._commits.collect(None))
-        while waiting := [
-            pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.commits.has_uncommitted
-        ]:
+        while waiting := [one for _, one in sorted(self._partitions.items()) if one.commits.has_uncommitted]:
             ready = [pipeline.commits for pipeline in waiting if self._publish_risk_of(pipeline, at_once=True)]
             if ready:
                 self._drop_refused(CommitRound(ready, self._context).run())
@@ -283,9 +273,7 @@ class Pipeline:
     def progress(self) -> dict[int, PartitionProgress]:
         progress = {}
         for partition, pipeline in sorted(self._partitions.items()):
-            behind = pipeline.count_behind()
-            risk = pipeline.risk
-            progress[partition] = PartitionProgress(
-                pipeline.position, behind, risk.received_ms, pipeline.idle, risk.offset
-            )
+            behind, risk = pipeline.count_behind(), pipeline.risk  # sets `idle`
+            what = (pipeline.position, behind, risk.received_ms, pipeline.idle, risk.offset)
+            progress[partition] = PartitionProgress(*what)
         return progress

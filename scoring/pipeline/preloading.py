@@ -68,7 +68,7 @@ class _Preload:
         self.pipeline = pipeline
         self.unread = [_RangeReader(pipeline, store, after, last) for after, last in KEY_RANGES]
         """Readers with pages that were not taken; the first one is next."""
-        self._taken: deque[AgentColumns | list[AgentRow]] = deque()
+        self.taken: deque[AgentColumns | list[AgentRow]] = deque()
         """Agents of taken pages that are still to move in."""
         self._begun = 0
         """Number of agents of the first of these that moved in."""
@@ -82,11 +82,7 @@ class _Preload:
 
     @property
     def has_agents(self) -> bool:
-        return self.has_taken or any(page.done() for page in self.pages)
-
-    @property
-    def has_taken(self) -> bool:
-        return bool(self._taken)
+        return bool(self.taken) or any(page.done() for page in self.pages)
 
     @property
     def has_few_left(self) -> bool:
@@ -95,13 +91,13 @@ class _Preload:
         if len(pages) < len(self.unread) or not all(page.done() for page in pages):
             return False
         read = [page.result() for page in pages if page.exception() is None]
-        left = sum(map(_count, self._taken)) - self._begun
+        left = sum(map(_count, self.taken)) - self._begun
         is_last = not any(reader.has_more for reader in self.unread)
         return is_last and left + sum(page.agent_count for page in read) <= FEW
 
     def take(self, reader: _RangeReader, page: AgentPage) -> None:
         """Queue the agents of a page. The other reader has the next turn."""
-        self._taken += [part for part in (page.columns, page.rows) if part is not None and _count(part)]
+        self.taken += [part for part in (page.columns, page.rows) if part is not None and _count(part)]
         self.unread.remove(reader)
         reader.page = None
         if reader.has_more:
@@ -114,7 +110,7 @@ class _Preload:
 
     def move_in(self, monotonic: Callable[[], float]) -> int | None:
         """Move agents in for about `STEP_S`; return their number, or None if not all of them can."""
-        states, taken, start, started = self.pipeline.agent_states, self._taken[0], self._begun, monotonic()
+        states, taken, start, started = self.pipeline.agent_states, self.taken[0], self._begun, monotonic()
         end = min(start + self._step_size, _count(taken))
         if isinstance(taken, list):
             moved_in = states.preload(taken[start:end])
@@ -122,7 +118,7 @@ class _Preload:
             moved_in = states.preload_columns(taken.part(start, end))
         self._begun = end
         if end == _count(taken):
-            self._taken.popleft()
+            self.taken.popleft()
             self._begun = 0
         took_s = monotonic() - started
         if took_s <= STEP_S:
@@ -175,17 +171,17 @@ class AgentPreloader:
         self._read()
         preload = self._waiting[0]
         try:
-            if not preload.has_taken and not self._take_page(preload, timeout_s):
+            if not preload.taken and not self._take_page(preload, timeout_s):
                 return
         except (Unavailable, Fenced):  # agents that act are read one by one, and a lost partition is noticed there
             self._end(preload, complete=False)
             return
-        moved_in = preload.move_in(self._monotonic) if preload.has_taken else 0
+        moved_in = preload.move_in(self._monotonic) if preload.taken else 0
         if moved_in is None:
             self._end(preload, complete=False)
             return
         preload.moved_in += moved_in
-        if not preload.unread and not preload.has_taken:
+        if not preload.unread and not preload.taken:
             self._end(preload, complete=True)
 
     def _take_page(self, preload: _Preload, timeout_s: float | None) -> bool:

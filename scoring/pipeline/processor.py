@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -40,7 +40,7 @@ from ..records.agents import LATEST_MS, AgentIdentity, IdentityConflict, Release
 from ..records.dead_letters import DeadLetter, dead_letter_of_record, dead_letter_of_refused_input
 from ..records.decisions import Decision, RiskReason
 from ..records.erasures import EraseCommand, PartitionErasure
-from ..records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
+from ..records.feedback import AdoptFeedbackRule, RevokeFeedbackRule
 from ..records.models import decode_model_switch
 from .model_switch import ActiveModels, ModelSwitcher
 
@@ -81,30 +81,32 @@ class ControlRecords:
 
     def _apply_command(self, payload: bytes, moment: RecordMoment) -> list[Decision]:
         """Apply a release, a rule of feedback that holds from here on, or the end of one."""
+        states, rules = self._engine.agent_states, self._engine.feedback_rules
+        name: AgentIdentity | None
         try:
             command = _command_decoder.decode(payload)
-            name = self._full_name(command if isinstance(command, ReleaseAgent) else command.rule)
+            named = command if isinstance(command, ReleaseAgent) else command.rule
+            name = named.tenant, named.issuer, named.agent_id
+            if not named.agent_id:  # a record of 0.1
+                name = states.find_unkeyed(int(np.uint64(int(named.key))))
         except (msgspec.MsgspecError, ValueError, OverflowError) as error:
             raise MalformedEvent(f"not a command: {error}") from error
-        if isinstance(command, ReleaseAgent):
-            return self._release(name, command, moment)
         if isinstance(command, RevokeFeedbackRule):
-            self._engine.feedback_rules.revoke(command.rule, moment.offset)
-        elif self._engine.feedback_rules.adopt(command.rule, moment.offset, moment.at_ms) and command.withdraw > 0.0:
-            return self._withdraw_evidence(name, command, moment)
-        return []
-
-    def _full_name(self, named: ReleaseAgent | FeedbackRule) -> AgentIdentity | None:
-        """Return the full name of the agent of a command; None if it is unknown. Raises ValueError, OverflowError."""
-        if named.agent_id:
-            return named.tenant, named.issuer, named.agent_id
-        return self._engine.agent_states.find_unkeyed(int(np.uint64(int(named.key))))  # a record of 0.1
-
-    def _release(self, name: AgentIdentity | None, command: ReleaseAgent, moment: RecordMoment) -> list[Decision]:
-        engine = self._engine
-        slot = None if name is None else engine.agent_states.find_slot(name)
+            rules.revoke(command.rule, moment.offset)
+            return []
+        if isinstance(command, AdoptFeedbackRule) and (
+            not rules.adopt(command.rule, moment.offset, moment.at_ms) or command.withdraw <= 0.0
+        ):
+            return []
+        slot = None if name is None else states.find_slot(name)
         if slot is None:
             return []
+        if isinstance(command, ReleaseAgent):
+            return self._release(slot, command, moment)
+        return self._withdraw_evidence(slot, command, moment)
+
+    def _release(self, slot: int, command: ReleaseAgent, moment: RecordMoment) -> list[Decision]:
+        engine = self._engine
         state = engine.risk[slot]
         previous = int(state["level"])
         risk_levels.release(state, moment.at_ms, engine.risk_parameters)
@@ -116,14 +118,9 @@ class ControlRecords:
         reason = RiskReason("released", "release", by, "", 1.0, f"released by {by}: {note}")
         return [self._decider.decide_level_change(slot, moment, previous, level, "release", reason)]
 
-    def _withdraw_evidence(
-        self, name: AgentIdentity | None, command: AdoptFeedbackRule, moment: RecordMoment
-    ) -> list[Decision]:
+    def _withdraw_evidence(self, slot: int, command: AdoptFeedbackRule, moment: RecordMoment) -> list[Decision]:
         """Withdraw the evidence for a decision that a person calls a false positive."""
         engine = self._engine
-        slot = None if name is None else engine.agent_states.find_slot(name)
-        if slot is None:
-            return []
         decisions = self._decider.decide_time_passed(np.array([slot], np.int32), moment)
         previous = int(engine.risk["level"][slot])
         limits = engine.thresholds[engine.agents.threshold_rows[slot]]
@@ -147,15 +144,15 @@ class ControlRecords:
         subject = order.subject
         if not subject.name:
             raise MalformedEvent("nobody to forget: the name is empty")
-        ours = subject.kind == "agent" and self._owns_agent(subject.partition_key, moment.partition)
+        count = self.partition_count
+        ours = subject.kind == "agent" and (
+            count == 1 or partition_of(subject.partition_key, count) == moment.partition
+        )
         self._engine.agent_states.erase(subject, ours=ours)
         self._engine.feedback_rules.erase(subject)
         self.erasures.append(PartitionErasure(order.erasure_id, subject, moment.offset, moment.at_ms, ours))
         if self._edges is not None:
             self._edges.clear()
-
-    def _owns_agent(self, partition_key: bytes, partition: int) -> bool:
-        return self.partition_count == 1 or partition_of(partition_key, self.partition_count) == partition
 
 
 _MAX_AHEAD_MS = layout.MOST_DISORDER_MS
@@ -230,7 +227,11 @@ class Processor:
         rows, columns, slots = self._refuse_impostors(batch, first, new[encoded.positions], encoded.columns, applied)
         if len(rows):
             received = np.array(arrived, np.int64)[rows]
-            scored = self.engine.score(_clamp_to_arrival(columns, received), received, slots)
+            # A wrong or false clock must neither let risk decay nor make the agent's later events late. History
+            # without an arrival (0) is taken as it is.
+            latest = np.where(received > 0, received + _MAX_AHEAD_MS, _LAST_MS)
+            clamped = columns.with_times(np.minimum(columns.time_ms, latest))
+            scored = self.engine.score(clamped, received, slots)
             applied.scored.append((scored, offsets[rows]))
             if self.edge_collector is not None:
                 self.edge_collector.collect(scored.columns, scored.risk_scores)
@@ -262,31 +263,23 @@ class Processor:
         return rows[kept], columns.take(kept), slots[kept]
 
     def _apply_non_event(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
-        if record.kind == RecordKind.TICK:
-            self._apply_time(partition, offset, record, applied)
-        elif record.kind == RecordKind.DEAD:
+        if record.kind == RecordKind.DEAD:
             applied.dead_letters.append(dead_letter_of_refused_input(partition, offset, record))
-        elif record.kind == RecordKind.ERASED:
+            return
+        if record.kind == RecordKind.ERASED:
             self.duplicate_window.mark(np.array([record.id_hash], np.uint64), np.array([offset], np.int64))
-        elif record.kind in (RecordKind.CONTROL, RecordKind.FORGET):
-            self._apply_control(partition, offset, record, applied)
-        else:
-            error = MalformedEvent(f"record of unknown kind {record.kind}: written by a newer version")
-            applied.dead_letters.append(dead_letter_of_record(partition, offset, record, error))
-
-    def _apply_control(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
+            return
         try:
-            applied.decisions.extend(self.control_records.apply(partition, offset, record))
+            if record.kind in (RecordKind.CONTROL, RecordKind.FORGET):
+                applied.decisions.extend(self.control_records.apply(partition, offset, record))
+            elif record.kind != RecordKind.TICK:
+                raise MalformedEvent(f"record of unknown kind {record.kind}: written by a newer version")
+            elif (at_ms := int.from_bytes(record.payload, "little")) > LATEST_MS:
+                raise MalformedEvent("a tick whose time is after the year 9999: not written by us")
+            else:
+                self.apply_tick(RecordMoment(partition, offset, at_ms), applied)
         except MalformedEvent as error:
             applied.dead_letters.append(dead_letter_of_record(partition, offset, record, error))
-
-    def _apply_time(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
-        at_ms = int.from_bytes(record.payload, "little")
-        if at_ms <= LATEST_MS:
-            self.apply_tick(RecordMoment(partition, offset, at_ms), applied)
-            return
-        error = MalformedEvent("a tick of no time: not written by us")
-        applied.dead_letters.append(dead_letter_of_record(partition, offset, record, error))
 
     def apply_tick(self, moment: RecordMoment, applied: AppliedBatch) -> None:
         """Let time pass for every agent whose level is due to change, those in memory first."""
@@ -294,16 +287,6 @@ class Processor:
         applied.decisions.extend(self.decision_maker.decide_time_passed(self.engine.due_slots(moment.at_ms), moment))
         for slots in self.engine.agent_states.load_due_agents(moment.at_ms):
             applied.decisions.extend(self.decision_maker.decide_time_passed(slots, moment))
-
-
-def _clamp_to_arrival(columns: EventColumns, received: Any) -> EventColumns:
-    """Clamp event times to at most a minute after their arrival.
-
-    A wrong or false clock must neither let risk decay nor make the agent's later events late. History without an
-    arrival (0) is taken as it is.
-    """
-    latest = np.where(received > 0, received + _MAX_AHEAD_MS, _LAST_MS)
-    return columns.with_times(np.minimum(columns.time_ms, latest))
 
 
 # The archive of feature vectors gets frames after their commit, so that it holds nothing that the store lacks. Another

@@ -6,6 +6,7 @@ recorded ticks of the live service do.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.formats.history_decoding import decode_history_event
-from trustwatch.ingest.source import RecordBatch, Source
+from trustwatch.ingest.source import Source
 from trustwatch.ingest.timestamps import MINUTE_MS
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.models.trained_model import TrainedModel
@@ -91,7 +92,7 @@ class HistoryReplay:
         encoder = ColumnEncoder(model.salt, domains)
         self._processor = Processor(self.engine, encoder, window or DuplicateWindow(), policy, self._decode)
         self._newest = newest
-        self._counts = {"events": 0, "malformed": 0, "duplicates": 0, "late": 0}
+        self._counts = Counter[str](events=0, malformed=0, duplicates=0, late=0)
         self._decisions: list[Decision] = []
 
     def _decode(self, raw: bytes) -> NativeEvent:
@@ -109,30 +110,21 @@ class HistoryReplay:
         """Apply the source batch by batch. A result is valid until the next one is requested."""
         while (batch := source.poll(REPLAY_BATCH_SIZE, 0.0)) is not None:
             applied = self._processor.apply(batch)
-            self._tick(batch, applied)
+            if self._newest is not None:
+                newest = self._newest()
+            else:
+                newest = max((int(scored.columns.time_ms.max()) for scored, _ in applied.scored), default=0)
+            self.ticked_ms = 0
+            if newest >= self._tick_at:  # due levels step down at most once a minute of event time
+                self.ticked_ms, self._tick_at = newest, newest + TICK_MS
+                self._processor.apply_tick(RecordMoment(batch.partition, batch.next_offset - 1, newest), applied)
             for letter in applied.dead_letters:
                 on_malformed(letter.offset, letter.path, letter.reason)
-            self._count(applied)
+            late = sum(scored.late_events for scored, _ in applied.scored)
+            counts = {"events": applied.events, "duplicates": applied.duplicates, "late": late}
+            self._counts.update(counts, malformed=len(applied.dead_letters))
+            self._decisions.extend(applied.decisions)
             yield applied
-
-    def _tick(self, batch: RecordBatch, applied: AppliedBatch) -> None:
-        """Let due levels step down, at most once a minute of event time."""
-        if self._newest is not None:
-            newest = self._newest()
-        else:
-            newest = max((int(scored.columns.time_ms.max()) for scored, _ in applied.scored), default=0)
-        self.ticked_ms = 0
-        if newest >= self._tick_at:
-            self.ticked_ms = newest
-            self._processor.apply_tick(RecordMoment(batch.partition, batch.next_offset - 1, newest), applied)
-            self._tick_at = newest + TICK_MS
-
-    def _count(self, applied: AppliedBatch) -> None:
-        self._counts["events"] += applied.events
-        self._counts["malformed"] += len(applied.dead_letters)
-        self._counts["duplicates"] += applied.duplicates
-        self._counts["late"] += sum(scored.late_events for scored, _ in applied.scored)
-        self._decisions.extend(applied.decisions)
 
     def _events_of(self, scored: ScoredBatch) -> Iterator[ReplayedEvent]:
         counted = scored.concerns.p_value[:, self.engine.model.counted_concerns].min(axis=1)

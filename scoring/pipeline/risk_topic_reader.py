@@ -82,7 +82,10 @@ class RiskTopicReader:
             return
         try:
             if key is not None and key.startswith(b"{"):
-                self._read_heartbeat(_heartbeat_decoder.decode(value))
+                beat = _heartbeat_decoder.decode(value)
+                newest = self._heartbeats.get(beat.partition)
+                if newest is None or beat.epoch >= newest.epoch:  # a worker that was asleep may still send some
+                    self._heartbeats[beat.partition] = beat
             else:
                 record = _risk_decoder.decode(value)
                 version = record.epoch, record.offset
@@ -100,12 +103,6 @@ class RiskTopicReader:
         kept = [(agent, version) for agent, version in self._agents[partition] if not gone.covers(agent.name, version)]
         self._agents[partition] = kept
         self._erased.append(gone)
-
-    def _read_heartbeat(self, beat: Heartbeat) -> None:
-        """Note a heartbeat. A worker that was asleep may still send some: the highest epoch counts."""
-        newest = self._heartbeats.get(beat.partition)
-        if newest is None or beat.epoch >= newest.epoch:
-            self._heartbeats[beat.partition] = beat
 
     def read_decision(self, value: bytes | None) -> None:
         """Add one record of the decisions topic."""

@@ -145,7 +145,9 @@ class TopicPublisher:
                     continue
                 marks[identity] = mark
                 self._publish_latest(identity, position, agent)
-            self._remember_sent(position.partition, marks)
+            if sum(map(len, self._last_sent.values())) + len(marks) > MAX_REMEMBERED_AGENTS:
+                self._last_sent.clear()  # some are then sent once more than needed
+            self._last_sent.setdefault(position.partition, {}).update(marks)
 
     def _publish_latest(
         self, identity: AgentIdentity, position: Position, agent: AgentSummary | ErasureSubject
@@ -177,7 +179,11 @@ class TopicPublisher:
         """
         with self._lock:
             if self._must_resend:
-                self._resend()
+                self._doubts_settled = self._doubts
+                for sent in self._unacknowledged.values():
+                    self._send_latest(sent)
+                for decisions in self._unacknowledged_decisions:
+                    self._send_decisions(decisions)
             turn, self._turn = self._turn, self._turn + 1
             doubts = self._doubts_settled
         self._flush(doubts)
@@ -195,13 +201,6 @@ class TopicPublisher:
     def _note_doubt(self) -> None:
         with self._doubts_lock:
             self._doubts += 1
-
-    def _resend(self) -> None:
-        self._doubts_settled = self._doubts
-        for sent in self._unacknowledged.values():
-            self._send_latest(sent)
-        for decisions in self._unacknowledged_decisions:
-            self._send_decisions(decisions)
 
     def _send(
         self,
@@ -281,10 +280,8 @@ class TopicPublisher:
 
     def _send_risk(self, row: AgentSummary, partition: int, epoch: int, offset: int) -> None:
         """Send a risk record with the time of sending: a broker refuses future times, which an agent's may be."""
-        name = row.name
-        key = agent_partition_key(*name.identity)
         value = _encode(risk_record(row, partition, epoch, offset))
-        self._send(self._names.risk, key, value, partition=partition)
+        self._send(self._names.risk, agent_partition_key(*row.name.identity), value, partition=partition)
         self.sent += 1
 
     def _send_erased(self, subject: ErasureSubject, partition: int, offset: int) -> None:
@@ -293,8 +290,7 @@ class TopicPublisher:
 
     def _send_decisions(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
-            name = decision.agent
-            key = agent_partition_key(*name.identity)
+            key = agent_partition_key(*decision.agent.identity)
             value, at_ms = decision_event(decision, self._service), decision.decided_ms
             self._send(self._names.decisions, key, value, headers=_HEADERS, timestamp_ms=at_ms)
             if max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM:
@@ -302,14 +298,9 @@ class TopicPublisher:
                 alert = _encode(with_console_link(build_alert_event(decision, policy, self._service), self._console))
                 self._send(self._names.alerts, key, alert, headers=_HEADERS, timestamp_ms=at_ms)
 
-    def _remember_sent(self, partition: int, fingerprints: dict[AgentIdentity, int]) -> None:
-        if sum(map(len, self._last_sent.values())) + len(fingerprints) > MAX_REMEMBERED_AGENTS:
-            self._last_sent.clear()  # some are then sent once more than needed
-        self._last_sent.setdefault(partition, {}).update(fingerprints)
-
 
 def _fingerprint(row: AgentSummary) -> int:
-    """Fingerprint of an agent's risk: equal if answers do not differ in anything that is acted on."""
+    """Return the fingerprint of an agent's risk: equal if answers do not differ in anything that is acted on."""
     return hash(
         (
             row.level,
@@ -330,7 +321,7 @@ def _fingerprint(row: AgentSummary) -> int:
 
 
 def erased_agent_record(partition_key: bytes, offset: int) -> tuple[bytes, None, list[tuple[str, bytes]]]:
-    """Key, value and headers of the tombstone of an agent on the risk topic.
+    """Return key, value and headers of the tombstone of an agent on the risk topic.
 
     Compaction drops earlier records and, some time later, this one. The header is the offset of the events partition up
     to which the agent is forgotten; later records are of a new agent.
@@ -339,7 +330,7 @@ def erased_agent_record(partition_key: bytes, offset: int) -> tuple[bytes, None,
 
 
 def decision_event(decision: Decision, source: str) -> bytes:
-    """A decision as a CloudEvent, with everything that a replay needs."""
+    """Return a decision as a CloudEvent, with everything that a replay needs."""
     name = decision.agent
     data = dict(zip(_DECISION_FIELDS, _decision_values(decision), strict=True))
     data.update(

@@ -189,7 +189,12 @@ def evaluate_policy(
     policy = effective_policy.table[level]
     refused, held_scopes = _classify_scopes(question, policy, approved)
     if outside and outside_boundary != "record":
-        refused, held_scopes = _classify_outside(question, outside, outside_boundary, refused, held_scopes)
+        more = tuple(scope for scope in question.scopes if scope in outside and scope not in refused)
+        if outside_boundary == "deny":
+            refused = (*refused, *more)
+            held_scopes = tuple(scope for scope in held_scopes if scope not in more)
+        else:
+            held_scopes = tuple(dict.fromkeys((*held_scopes, *more)))
     left_out = {*refused, *held_scopes}
     passing_scopes = tuple(scope for scope in question.scopes if scope not in left_out)
     step_up = bool(held_scopes) or (
@@ -225,35 +230,15 @@ def evaluate_policy(
 def _classify_scopes(
     question: AccessRequest, policy: LevelTokenPolicy, approved: Collection[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    refused = tuple(
-        scope
-        for scope in question.scopes
-        if policy.allowed_scopes is not None and not _scope_matches(policy.allowed_scopes, scope)
-    )
+    """Return the requested scopes that the policy refuses, and those that wait for a person."""
+    allowed, held = policy.allowed_scopes, policy.step_up_scopes if policy.step_up else ()
+    refused = tuple(scope for scope in question.scopes if allowed is not None and not _scope_matches(allowed, scope))
     left_out = frozenset(refused)
-    held_scopes = tuple(
+    return refused, tuple(
         scope
         for scope in question.scopes
-        if scope not in left_out
-        and policy.step_up
-        and _scope_matches(policy.step_up_scopes, scope)
-        and not _is_approved(approved, scope)
+        if scope not in left_out and _scope_matches(held, scope) and not _is_approved(approved, scope)
     )
-    return refused, held_scopes
-
-
-def _classify_outside(
-    question: AccessRequest,
-    outside: Collection[str],
-    outside_boundary: OutsideBoundary,
-    refused: tuple[str, ...],
-    held_scopes: tuple[str, ...],
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return refused and held scopes, including actions outside the declared boundary."""
-    more = tuple(scope for scope in question.scopes if scope in outside and scope not in refused)
-    if outside_boundary == "deny":
-        return (*refused, *more), tuple(scope for scope in held_scopes if scope not in more)
-    return refused, tuple(dict.fromkeys((*held_scopes, *more)))
 
 
 def _verdict_reason(
@@ -373,17 +358,17 @@ class PolicyEvaluator:
     def effective_level(self, tenant: str, issuer: str, agent_id: str) -> RiskLevel:
         """Return the level that is used for one agent alone."""
         full = (tenant, issuer, agent_id)
+        if (pin := self.interventions.active_pin(full, self._now_ms())) is not None:
+            return RiskLevel(pin.level)
         entry = self.view.get(*full)
-        measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
-        return self.interventions.effective_level(full, measured, self._now_ms())
+        return RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
 
     def evaluate_agent(self, name: AgentName, agent_type: str, measured: RiskLevel, concern: str = "") -> Verdict:
         """Return the verdict on an agent without a request, for actuators, which limit what the agent may request."""
-        book = self.policy.book
-        full = name.identity
+        book, full, level = self.policy.book, name.identity, measured
         question = AccessRequest(*full)
-        if self.interventions.active_pin(full, self._now_ms()) is None and self.critical_ancestor(question, book):
+        if (pin := self.interventions.active_pin(full, self._now_ms())) is not None:
+            level = RiskLevel(pin.level)
+        elif self.critical_ancestor(question, book):
             level = max(measured, book.descendants)
-        else:
-            level = self.interventions.effective_level(full, measured, self._now_ms())
         return evaluate_policy(question, book.effective_policy(*full, agent_type, concern), level, book.version)

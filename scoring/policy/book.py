@@ -204,17 +204,12 @@ class PolicyBook:
             if not rule.matches(tenant, agent_type, agent_id, concern):
                 continue
             mode = rule.mode or mode
-            if mode == ENFORCE and rule.rollout_percent < 100 and not _in_rollout(rule, tenant, issuer, agent_id):
-                mode = SHADOW
+            if mode == ENFORCE and rule.rollout_percent < 100:  # every process computes the same share
+                named = "\x1f".join((rule.name, tenant, issuer, agent_id)).encode()
+                share = int.from_bytes(hashlib.sha256(named).digest()[:8], "big") / 2**64
+                mode = ENFORCE if share * 100 < rule.rollout_percent else SHADOW
             return EffectivePolicy(table, mode, rule.name)
         return EffectivePolicy(self.table, mode, "")
-
-
-def _in_rollout(rule: PolicyRule, tenant: str, issuer: str, agent_id: str) -> bool:
-    """Return whether the agent is in the share that a rule is rolled out to. Every process computes the same result."""
-    named = "\x1f".join((rule.name, tenant, issuer, agent_id)).encode()
-    share = int.from_bytes(hashlib.sha256(named).digest()[:8], "big") / 2**64
-    return share * 100 < rule.rollout_percent
 
 
 def _matches_any(patterns: Sequence[str], text: str) -> bool:
@@ -251,17 +246,12 @@ class PolicyFile(SettingsPart, frozen=True):
 
 
 def read_policy_book(path: Path) -> PolicyBook:
-    """Read the token policies of a policy file. Raises ConfigError if it is invalid."""
-    return read_policy_file(path).book()
-
-
-def read_policy_file(path: Path) -> PolicyFile:
-    """Read and validate a policy file. Raises ConfigError with file, path of the invalid member, and what is
+    """Read the token policies of a policy file. Raises ConfigError with file, path of the invalid member, and what is
     allowed."""
     raw = read_yaml(path)
     _fill_levels(raw)
     try:
-        return msgspec.convert(raw, PolicyFile)
+        return msgspec.convert(raw, PolicyFile).book()
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}{error_hint(PolicyFile, str(error))}") from None
 
@@ -337,7 +327,11 @@ class LivePolicy:
         mark, before = self._stamp(), self._seen_stamp
         self._seen_stamp = mark
         if mark != before:
-            self._note_restless()
+            self._restless += 1
+            if self._restless == RESTLESS_LOOKS:
+                self.errors += 1
+                self.error = f"{self._path} keeps changing; it is read once it has been the same for a second"
+                _log.error("token policy is not read; the last good one holds", error=self.error)
             return False
         self._restless = 0
         if mark == self._last_stamp:
@@ -358,13 +352,6 @@ class LivePolicy:
         _log.info("token policy reloaded", version=book.version, before=self.book.version)
         self.reloads += 1
         self.book = book
-
-    def _note_restless(self) -> None:
-        self._restless += 1
-        if self._restless == RESTLESS_LOOKS:
-            self.errors += 1
-            self.error = f"{self._path} keeps changing; it is read once it has been the same for a second"
-            _log.error("token policy is not read; the last good one holds", error=self.error)
 
     def _stamp(self) -> FileStamp | None:
         """Return a value that changes with the file, even if a file of the same age replaces it."""

@@ -167,8 +167,3 @@ class ActiveInterventions:
     def expired(self, now_ms: int) -> list[Intervention]:
         """Return interventions that have expired and are not yet stored as ended."""
         return [intervention for intervention in self._by_id.values() if intervention.expires_ms <= now_ms]
-
-    def effective_level(self, full: AgentIdentity, measured: RiskLevel, now_ms: int) -> RiskLevel:
-        """Return the level to act on."""
-        pin = self.active_pin(full, now_ms)
-        return measured if pin is None else RiskLevel(pin.level)

@@ -5,8 +5,10 @@ Indicators are properties of the events that raised an agent's risk, for which a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import IntEnum
+from operator import attrgetter
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -103,14 +105,10 @@ STATUS_WORDS = {
 }
 """Statuses as they are displayed."""
 
-_encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(tuple[Indicator, ...])
 NO_INDICATORS = b"[]"
-
-
-def encode_indicators(indicators: Sequence[Indicator]) -> bytes:
-    """Encode indicators as the JSON list in rows and answers."""
-    return _encode(indicators)
+encode_indicators: Callable[[Sequence[Indicator]], bytes] = msgspec.json.Encoder().encode
+"""Encodes indicators as the JSON list in rows and answers."""
 
 
 def decode_indicators(kept: bytes) -> tuple[Indicator, ...]:
@@ -120,13 +118,10 @@ def decode_indicators(kept: bytes) -> tuple[Indicator, ...]:
 
 def indicators_of_plain(given: Any) -> tuple[Indicator, ...]:
     """Return indicators from plain values; skips those that a later version wrote in another format."""
-    listed = given if isinstance(given, list | tuple) else ()
     indicators = []
-    for members in listed:
-        try:
+    for members in given if isinstance(given, list | tuple) else ():
+        with suppress(msgspec.ValidationError):
             indicators.append(msgspec.convert(members, Indicator))
-        except msgspec.ValidationError:
-            continue
     return tuple(indicators)
 
 
@@ -195,37 +190,29 @@ class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
     capabilities: bytes = b""  # declared, see `ingest.capabilities.encode_capabilities`
 
 
-_NO_REASONS = msgspec.Raw(b"[]")
+_SAME_MEMBERS = (
+    *("agent_type", "risk_score", "confidence", "anomaly_score", "first_seen_ms", "last_seen_ms", "evaluated_ms"),
+    *("due_ms", "events", "decision_id", "counterfactual", "concern", "announced_paths", "capabilities"),
+)
+"""Members with the same name and value in `AgentSummary` and `RiskRecord`."""
+_same_values = attrgetter(*_SAME_MEMBERS)
 
 
 def risk_record(row: AgentSummary, partition: int, epoch: int, offset: int) -> RiskRecord:
     """Return the value of an agent's record on the risk topic."""
     name = row.name
     return RiskRecord(
-        name.tenant,
-        name.issuer,
-        name.agent_id,
-        str(name.key),
-        row.agent_type,
-        RiskLevel(row.level).label,
-        row.risk_score,
-        row.confidence,
-        row.anomaly_score,
-        row.first_seen_ms,
-        row.last_seen_ms,
-        row.evaluated_ms,
-        row.due_ms,
-        row.events,
-        row.decision_id,
-        msgspec.Raw(row.reasons) if row.reasons else _NO_REASONS,
-        row.counterfactual,
-        partition,
-        epoch,
-        offset,
-        row.concern,
-        msgspec.Raw(row.indicators),
-        row.announced_paths,
-        row.capabilities,
+        tenant=name.tenant,
+        issuer=name.issuer,
+        agent_id=name.agent_id,
+        agent_key=str(name.key),
+        risk_level=RiskLevel(row.level).label,
+        reasons=msgspec.Raw(row.reasons or b"[]"),
+        indicators=msgspec.Raw(row.indicators),
+        partition=partition,
+        epoch=epoch,
+        offset=offset,
+        **dict(zip(_SAME_MEMBERS, _same_values(row), strict=True)),
     )
 
 
@@ -236,24 +223,11 @@ def summary_from_record(record: RiskRecord, identities: IdentityHasher) -> Agent
     """
     name = record.tenant, record.issuer, record.agent_id
     return AgentSummary(
-        AgentName(identities.agent_key(*name), *name),
-        record.agent_type,
-        RiskLevel[record.risk_level.upper()],
-        record.risk_score,
-        record.confidence,
-        record.anomaly_score,
-        record.first_seen_ms,
-        record.last_seen_ms,
-        record.evaluated_ms,
-        record.due_ms,
-        record.events,
-        record.decision_id,
-        bytes(record.reasons),
-        record.counterfactual,
-        record.concern,
-        bytes(record.indicators),
-        record.announced_paths,
-        record.capabilities,
+        name=AgentName(identities.agent_key(*name), *name),
+        level=RiskLevel[record.risk_level.upper()],
+        reasons=bytes(record.reasons),
+        indicators=bytes(record.indicators),
+        **dict(zip(_SAME_MEMBERS, _same_values(record), strict=True)),
     )
 
 

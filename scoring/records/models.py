@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -115,13 +116,8 @@ class SwitchModel(msgspec.Struct, tag_field="command", tag="model.switch", forbi
 
 
 _switch_decoder = msgspec.json.Decoder(SwitchModel)
-
-_encode_switch = msgspec.json.Encoder().encode
-
-
-def encode_model_switch(command: SwitchModel) -> bytes:
-    """Encode the payload of the control record."""
-    return _encode_switch(command)
+encode_model_switch: Callable[[SwitchModel], bytes] = msgspec.json.Encoder().encode
+"""Encodes the payload of the control record."""
 
 
 def decode_model_switch(payload: bytes) -> SwitchModel | None:

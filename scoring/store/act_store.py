@@ -208,20 +208,10 @@ def _releases(
             return
 
 
-def _describe_approval(row: Mapping[Any, Any]) -> _Description:
-    action, scopes = _APPROVAL_ACTIONS.get(row["status"], "approve"), _scopes_decoder.decode(row["scopes"])
-    return _Description(action, row["intervention_id"], row["why"], ", ".join(scopes))
-
-
 def _describe_case_entry(row: Mapping[Any, Any]) -> _Description:
     kept = _object_decoder.decode(row["detail"])
     detail = next((f"{name} {kept[name]}" for name in _CASE_DETAILS if kept.get(name)), "")
     return _Description(row["action"], row["case_id"], row["note"], detail)
-
-
-def _describe_model_entry(row: Mapping[Any, Any]) -> _Description:
-    forced = "against the figures" if _object_decoder.decode(row["detail"]).get("forced") else ""
-    return _Description(row["act"], row["version"], row["why"], forced)
 
 
 _IS_PIN = INTERVENTIONS.c.kind == "pin"
@@ -250,7 +240,12 @@ _SOURCES: Final = (
         "approval",
         INTERVENTIONS,
         _DECIDED,
-        _describe_approval,
+        lambda row: _Description(
+            _APPROVAL_ACTIONS.get(row["status"], "approve"),
+            row["intervention_id"],
+            row["why"],
+            ", ".join(_scopes_decoder.decode(row["scopes"])),
+        ),
         (and_(INTERVENTIONS.c.kind == "approval", INTERVENTIONS.c.decided_ms > 0),),
     ),
     _Source("case", "case", CASE_ENTRIES, ("at_ms", "by", "case_id", "sequence"), _describe_case_entry),
@@ -283,7 +278,12 @@ _SOURCES: Final = (
         "model",
         MODEL_HISTORY,
         ("at_ms", "by", "entry_id"),
-        _describe_model_entry,
+        lambda row: _Description(
+            row["act"],
+            row["version"],
+            row["why"],
+            "against the figures" if _object_decoder.decode(row["detail"]).get("forced") else "",
+        ),
         service=MODEL_NAMES_OF_SERVICE,
     ),
     _Source(

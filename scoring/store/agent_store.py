@@ -165,7 +165,13 @@ class AgentStore(TableStore):
                 continue
             part = statement.where(AGENTS.c.level.in_(levels) if len(levels) > 1 else AGENTS.c.level == levels[0])
             if after is not None and after[0] in levels:
-                part = part.where(_is_behind(*after))
+                level, risk_score = after[:2]
+                behind: ColumnElement[bool] = tuple_(*_BY_NAME) > after[2:]
+                if len(levels) > 1:
+                    column = AGENTS.c.risk_score
+                    lower_score = or_(column < risk_score, and_(column == risk_score, behind))
+                    behind = or_(AGENTS.c.level < level, and_(AGENTS.c.level == level, lower_score))
+                part = part.where(behind)
             score = (AGENTS.c.level.desc(), AGENTS.c.risk_score.desc()) if len(levels) > 1 else ()
             page = self._database.page(part.order_by(*score, *_BY_NAME), _BY_RISK, limit - len(items), codec.to_summary)
             items += page.items
@@ -247,15 +253,6 @@ class AgentStore(TableStore):
         group = (AGENTS.c.tenant, AGENTS.c.agent_type, *days)
         query = select(*group, func.count()).where(AGENTS.c.last_seen_ms >= from_day * DAY_MS).group_by(*group)
         return self._database.fetch_all(visible(query, AGENTS.c.tenant, tenants), lambda row: AgentLifespans(*row))
-
-
-def _is_behind(level: int, score: float, *name: str) -> ColumnElement[bool]:
-    behind = tuple_(*_BY_NAME) > name
-    if level not in _RISK_PARTS[0]:
-        return behind
-    score_column = AGENTS.c.risk_score
-    same_level = or_(score_column < score, and_(score_column == score, behind))
-    return or_(AGENTS.c.level < level, and_(AGENTS.c.level == level, same_level))
 
 
 def _of_one_agent(agent: AgentName, partition: int | None, tenants: Tenants) -> list[AnySelect]:

@@ -5,7 +5,7 @@ The stored edges are walked breadth first. Agents that are no longer reached dro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Final, NamedTuple
 
 from trustwatch.ingest.described import RiskScore, member
@@ -92,7 +92,14 @@ def find_blast_radius(
     agents: list[ReachedAgent] = []
     walk = _Walk(edge_store, start, kinds, MAX_NODES)
     for step in range(1, min(depth, MAX_DEPTH) + 1):
-        reached = _newly_reached(walk.step(kind_of, since_ms), kind_of)
+        reached: dict[str, tuple[AgentEdge, str]] = {}
+        for edge in walk.step(kind_of, since_ms):
+            if edge.target in kind_of:
+                continue
+            kind = DELEGATED if edge.kind == DELEGATED and kind_of[edge.source] == DELEGATED else CALLED
+            # A path of delegations takes precedence over one with a call.
+            if edge.target not in reached or (kind == DELEGATED and reached[edge.target][1] == CALLED):
+                reached[edge.target] = edge, kind
         for edge, kind in reached.values():
             name = edge_store.agent_name(edge.tenant, edge.issuer, edge.target)
             times, risk = (edge.first_ms, edge.last_ms), (edge.risk, edge.risk_ms)
@@ -104,18 +111,6 @@ def find_blast_radius(
     principals = edge_store.find(own, outgoing=True, kinds=(ACTS_FOR,), since_ms=since_ms)
     agents.sort(key=lambda agent: (agent.depth, -(agent.level or 0), agent.name.agent_id))
     return BlastRadius(agents, principals, walk.complete)
-
-
-def _newly_reached(edges: list[AgentEdge], kind_of: dict[str, str]) -> dict[str, tuple[AgentEdge, str]]:
-    """Return agents that are new at this step; a path of delegations takes precedence over one with a call."""
-    reached: dict[str, tuple[AgentEdge, str]] = {}
-    for edge in edges:
-        if edge.target in kind_of:
-            continue
-        kind = DELEGATED if edge.kind == DELEGATED and kind_of[edge.source] == DELEGATED else CALLED
-        if edge.target not in reached or (kind == DELEGATED and reached[edge.target][1] == CALLED):
-            reached[edge.target] = edge, kind
-    return reached
 
 
 DELEGATION_WINDOW_MS = WEEK_MS
@@ -142,21 +137,16 @@ class CriticalDescendants:
         """
         descendants: dict[AgentIdentity, str] = {}
         since_ms = self._now_ms() - DELEGATION_WINDOW_MS
-        for name in self._critical_agents(pinned):
+        critical = [full for full, level in pinned.items() if level == RiskLevel.CRITICAL]
+        names = [self._store.edges.agent_name(*full) for full in critical]
+        measured = self._store.agents.iterate_newest((int(RiskLevel.CRITICAL),))
+        for name in [*names, *(agent.name for agent in measured if agent.name.identity not in pinned)]:
             radius = find_blast_radius(
                 self._store.edges, name, lambda _: None, since_ms=since_ms, kinds=(DELEGATED,), people=False
             )
             for agent in radius.agents:
                 descendants.setdefault(agent.name.identity, name.agent_id)
         return descendants, descendants.keys() ^ self.critical_ancestors.keys()
-
-    def _critical_agents(self, pinned: Mapping[AgentIdentity, RiskLevel]) -> Iterable[AgentName]:
-        for full, level in pinned.items():
-            if level == RiskLevel.CRITICAL:
-                yield self._store.edges.agent_name(*full)
-        for agent in self._store.agents.iterate_newest((int(RiskLevel.CRITICAL),)):
-            if agent.name.identity not in pinned:
-                yield agent.name
 
 
 MAX_LAYERS: Final = 4
@@ -210,18 +200,10 @@ def find_agent_graph(
             for edge in walk.step(layer_of, since_ms, until_ms):
                 edges_by_ends[edge.kind, edge.source, edge.target] = edge
             layer_of |= dict.fromkeys(walk.frontier, sign * layer)
-    agents = [_graph_agent(edge_store, start, agent_id, layer, level_of) for agent_id, layer in layer_of.items()]
+    agents = []
+    for agent_id, layer in layer_of.items():
+        name = edge_store.agent_name(start.tenant, start.issuer, agent_id) if layer else start
+        agents.append(GraphAgent(name, layer, level_of(name)))
     ordered = sorted(agents, key=lambda agent: (agent.layer, -(agent.level or 0), agent.name.agent_id))
     edges = sorted(edges_by_ends.values(), key=lambda edge: (-edge.last_ms, edge.source, edge.target, edge.kind))
     return AgentGraph(ordered, edges, all(walk.complete and not walk.frontier for walk in walks.values()))
-
-
-def _graph_agent(
-    edge_store: EdgeStore,
-    start: AgentName,
-    agent_id: str,
-    layer: int,
-    level_of: Callable[[AgentName], RiskLevel | None],
-) -> GraphAgent:
-    name = start if not layer else edge_store.agent_name(start.tenant, start.issuer, agent_id)
-    return GraphAgent(name, layer, level_of(name))

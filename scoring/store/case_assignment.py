@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 
-from ..records.agents import AgentName, Indicator, RiskLevel
+from ..records.agents import AgentName, RiskLevel, indicators_of_plain
 from ..records.cases import BY_SERVICE, CaseAction, CaseAgent, CaseOfAlert, CaseStatus, CaseTie
 from ..records.commits import ALERT_KEY_PREFIX
 from . import codec
@@ -42,7 +42,6 @@ _EDGE_SLACK_MS: Final = HOUR_MS
 """Time by which a delegation may be newer than its row states."""
 TYING_KINDS: Final[Mapping[str, CaseTie]] = {"target": "target", "key": "key", "network": "network"}
 """Indicators that tie agents together if they are new; others are too common, or an agent's own."""
-_NEW: Final = frozenset({"new", "with_new"})
 MAX_TIES_OF_RISE: Final = 20
 """New names of one rise that tie it. This is bounded because an agent chooses how many it has."""
 
@@ -82,7 +81,7 @@ class _LevelChange(NamedTuple):
 
     Attributes:
         seq: of its row in the outbox.
-        before: level before it.
+        rises: whether the level is higher than before, and medium or above.
         ties: new names that its events came with, by which agents are tied together.
     """
 
@@ -91,13 +90,9 @@ class _LevelChange(NamedTuple):
     agent: AgentName
     agent_type: str
     decision_id: str
-    before: int
     level: int
-    ties: tuple[tuple[CaseTie, str], ...]
-
-    @property
-    def rises(self) -> bool:
-        return self.level > self.before and self.level >= RiskLevel.MEDIUM
+    rises: bool
+    ties: list[tuple[CaseTie, str]]
 
 
 def _read_level_change(row: AnyRow) -> _LevelChange | None:
@@ -111,20 +106,15 @@ def _read_level_change(row: AnyRow) -> _LevelChange | None:
     before, level = _LEVELS.get(data.previous_level), _LEVELS.get(data.risk_level)
     if before is None or level is None:
         return None
-    ties = tuple(dict.fromkeys(_ties(data.indicators)))[:MAX_TIES_OF_RISE]
-    return _LevelChange(row.seq, row.created_ms, agent, data.agent_type, data.decision_id, before, level, ties)
-
-
-def _ties(indicators: Iterable[dict[str, Any]]) -> Iterable[tuple[CaseTie, str]]:
-    for members in indicators:
-        try:
-            indicator = msgspec.convert(members, Indicator)
-        except msgspec.ValidationError:
-            continue
+    ties: dict[tuple[CaseTie, str], None] = {}
+    for indicator in indicators_of_plain(data.indicators):
         kind = TYING_KINDS.get(indicator.kind)
-        is_new = indicator.status in _NEW if indicator.kind == "key" else indicator.status == "new"
+        is_new = indicator.status == "new" or (kind == "key" and indicator.status == "with_new")
         if kind is not None and is_new and indicator.value:
-            yield kind, indicator.value
+            ties[kind, indicator.value] = None
+    rises = level > before and level >= RiskLevel.MEDIUM
+    what = (data.agent_type, data.decision_id, level, rises, list(ties)[:MAX_TIES_OF_RISE])
+    return _LevelChange(row.seq, row.created_ms, agent, *what)
 
 
 @dataclass
@@ -133,7 +123,7 @@ class _OpenCase:
 
     Attributes:
         changed_agents: keys of the agents to write.
-        entries: rows to add.
+        entries: time, action and detail of the entries to add.
         wakes: the last change ended its containment.
     """
 
@@ -141,7 +131,7 @@ class _OpenCase:
     agents: dict[int, CaseAgent] = field(default_factory=dict)
     is_new: bool = False
     changed_agents: set[int] = field(default_factory=set)
-    entries: list[dict[str, Any]] = field(default_factory=list)
+    entries: list[tuple[int, CaseAction, dict[str, str]]] = field(default_factory=list)
     is_changed: bool = False
     wakes: bool = False
 
@@ -153,29 +143,15 @@ class _OpenCase:
         self.agents[agent.agent.key] = agent
         self.changed_agents.add(agent.agent.key)
 
-    def add_entry(self, at_ms: int, action: CaseAction, detail: Mapping[str, str]) -> None:
-        self.entries.append(
-            {
-                "case_id": self.case_id,
-                "sequence": 0,  # known when it is written
-                "tenant": self.row["tenant"],
-                "at_ms": at_ms,
-                "by": BY_SERVICE,
-                "action": action,
-                "note": "",
-                "detail": msgspec.json.encode(detail),
-            }
-        )
-
-    def wake(self) -> dict[str, str]:
-        """End the containment of a case that grows, so that it waits for a person again. Return details for its
-        entry."""
-        if self.row["status"] != "contained":
-            return {}
-        status: CaseStatus = "acknowledged" if self.row["owner"] else "open"
-        self.row |= {"status": status, "held_until_ms": 0, "snoozed_until_ms": 0}
-        self.wakes = True
-        return {"status": status}
+    def add_growth(self, change: _LevelChange, action: CaseAction, detail: Mapping[str, str]) -> None:
+        """Add an entry about an agent that joined or rose. A contained case then waits for a person again."""
+        entry = {"agent": change.agent.agent_id, **detail, "decision": change.decision_id}
+        if self.row["status"] == "contained":
+            status: CaseStatus = "acknowledged" if self.row["owner"] else "open"
+            self.row |= {"status": status, "held_until_ms": 0, "snoozed_until_ms": 0}
+            self.wakes = True
+            entry["status"] = status
+        self.entries.append((change.at_ms, action, entry))
 
 
 def assign_cases(connection: Connection, rows: Sequence[AnyRow]) -> dict[int, CaseOfAlert]:
@@ -260,57 +236,34 @@ class _CaseAssignment:
             "merged_into": "",
         }
         case = self._cases[row["case_id"]] = _OpenCase(row, is_new=True)
-        case.add_entry(change.at_ms, "opened", {"agent": change.agent.agent_id, "decision": change.decision_id})
+        case.add_growth(change, "opened", {})
         return case
 
     def _add(self, case: _OpenCase, change: _LevelChange, tie: CaseTie, tied_by: str) -> None:
-        case_agent = case.agents.get(change.agent.key)
-        if case_agent is None:
-            self._join(case, change, tie, tied_by)
-        else:
+        row, key, level, at_ms = case.row, change.agent.key, change.level, change.at_ms
+        if (case_agent := case.agents.get(key)) is not None:
             _move(case, change, case_agent)
-        row = case.row
-        if change.level > row["level"]:
-            row |= {"level": change.level, "lead_decision_id": change.decision_id, "snoozed_until_ms": 0}
-        row["updated_ms"] = max(row["updated_ms"], change.at_ms)
+        else:
+            what = (len(case.agents) + 1, level, level, at_ms, at_ms, change.decision_id, tie, tied_by)
+            case.put_agent(CaseAgent(case.case_id, change.agent, change.agent_type, *what))
+            self._cases_of_agent.setdefault(key, []).append(case)
+            if tie != "first":
+                case.add_growth(change, "joined", {"tie": tie, "tied_by": tied_by})
+        if level > row["level"]:
+            row |= {"level": level, "lead_decision_id": change.decision_id, "snoozed_until_ms": 0}
+        row["updated_ms"] = max(row["updated_ms"], at_ms)
+        same = {"case_id": case.case_id, "agent_key": codec.to_signed(key), "tenant": change.agent.tenant}
         if change.rises:
-            row["risen_ms"] = max(row["risen_ms"], change.at_ms)
-            self._add_ties(case, change)
+            row["risen_ms"] = max(row["risen_ms"], at_ms)
+            for kind, value in change.ties:
+                digest = _tie_digest(change.agent.tenant, kind, value)
+                times = self._ties.setdefault(digest, {})
+                times[case.case_id] = max(at_ms, times.get(case.case_id, 0))
+                of_tie = {"digest": digest, "kind": kind, "value": value, "last_ms": times[case.case_id]}
+                self._new_ties[digest, case.case_id, key] = same | of_tie
         row |= {"agents": len(case.agents), "decisions": row["decisions"] + 1}
         case.is_changed = True
-        self._new_decisions.append(
-            {
-                "decision_id": change.decision_id,
-                "case_id": case.case_id,
-                "agent_key": codec.to_signed(change.agent.key),
-                "tenant": change.agent.tenant,
-                "decided_ms": change.at_ms,
-            }
-        )
-
-    def _join(self, case: _OpenCase, change: _LevelChange, tie: CaseTie, tied_by: str) -> None:
-        ordinal, level, at_ms = len(case.agents) + 1, change.level, change.at_ms
-        what = (ordinal, level, level, at_ms, at_ms, change.decision_id, tie, tied_by)
-        case.put_agent(CaseAgent(case.case_id, change.agent, change.agent_type, *what))
-        self._cases_of_agent.setdefault(change.agent.key, []).append(case)
-        if tie != "first":
-            detail = {"agent": change.agent.agent_id, "tie": tie, "tied_by": tied_by, "decision": change.decision_id}
-            case.add_entry(at_ms, "joined", detail | case.wake())
-
-    def _add_ties(self, case: _OpenCase, change: _LevelChange) -> None:
-        for kind, value in change.ties:
-            digest = _tie_digest(change.agent.tenant, kind, value)
-            times = self._ties.setdefault(digest, {})
-            times[case.case_id] = max(change.at_ms, times.get(case.case_id, 0))
-            self._new_ties[digest, case.case_id, change.agent.key] = {
-                "digest": digest,
-                "case_id": case.case_id,
-                "agent_key": codec.to_signed(change.agent.key),
-                "tenant": change.agent.tenant,
-                "kind": kind,
-                "value": value,
-                "last_ms": times[case.case_id],
-            }
+        self._new_decisions.append(same | {"decision_id": change.decision_id, "decided_ms": at_ms})
 
     def write(self) -> None:
         """Write all changes, with one statement for each kind of row."""
@@ -325,9 +278,18 @@ class _CaseAssignment:
             connection.execute(_UPDATE_CASE, stored)
         numbers = last_entries(connection, [case.case_id for case in changed if case.entries])
         entries = [
-            row | {"sequence": numbers.get(case.case_id, 0) + number}
+            {
+                "case_id": case.case_id,
+                "sequence": numbers.get(case.case_id, 0) + number,
+                "tenant": case.row["tenant"],
+                "at_ms": at_ms,
+                "by": BY_SERVICE,
+                "action": action,
+                "note": "",
+                "detail": msgspec.json.encode(detail),
+            }
             for case in changed
-            for number, row in enumerate(case.entries, 1)
+            for number, (at_ms, action, detail) in enumerate(case.entries, 1)
         ]
         if entries:
             connection.execute(insert(CASE_ENTRIES), entries)
@@ -359,42 +321,36 @@ class _CaseAssignment:
         looked_at: set[str] = set()
         while missing := sorted(self._candidates(changes) - looked_at):
             looked_at.update(missing)
-            for part in chunked(missing, MAX_IN_LIST):
-                self._load_cases(part)
+            for ids in chunked(missing, MAX_IN_LIST):
+                query = select(CASES).where(CASES.c.case_id.in_(ids), CASES.c.status != "closed")
+                for row in self._connection.execute(query.order_by(CASES.c.case_id).with_for_update()):
+                    self._cases[row.case_id] = _OpenCase(dict(row._mapping))
+                mine = CASE_AGENTS.c.case_id.in_([case_id for case_id in ids if case_id in self._cases])
+                for agent in map(CASE_AGENT_ROWS.read, self._connection.execute(select(CASE_AGENTS).where(mine))):
+                    case = self._cases[agent.case_id]
+                    case.agents[agent.agent.key] = agent
+                    self._cases_of_agent.setdefault(agent.agent.key, []).append(case)
 
     def _candidates(self, changes: Sequence[_LevelChange]) -> set[str]:
+        """Return the ids of open cases with one of the agents, a neighbor or a tie; note the times of the ties."""
         own = {change.agent.key for change in changes}
         near = {key for neighbors in self._neighbors.values() for key in neighbors} - own
-        is_open = (CASES.c.case_id == CASE_AGENTS.c.case_id, CASES.c.status != "closed")
+        is_open = CASES.c.status != "closed"
         ids: set[str] = set()
         for keys, more in ((own, ()), (near, (CASE_AGENTS.c.last_ms >= self._since_ms,))):
             for part in chunked(sorted(map(codec.to_signed, keys)), MAX_IN_LIST):
-                query = select(CASE_AGENTS.c.case_id).where(CASE_AGENTS.c.agent_key.in_(part), *is_open, *more)
-                ids.update(self._connection.scalars(query))
+                query = select(CASE_AGENTS.c.case_id).where(CASE_AGENTS.c.agent_key.in_(part), is_open, *more)
+                ids.update(self._connection.scalars(query.where(CASES.c.case_id == CASE_AGENTS.c.case_id)))
         digests = {_tie_digest(change.agent.tenant, *tie) for change in changes for tie in change.ties}
-        return ids | self._cases_with_ties(digests)
-
-    def _cases_with_ties(self, digests: Iterable[str]) -> set[str]:
-        is_open = (CASES.c.case_id == CASE_TIES.c.case_id, CASES.c.status != "closed")
-        ids: set[str] = set()
-        for part in chunked(sorted(digests), MAX_IN_LIST):
-            query = select(CASE_TIES.c.digest, CASE_TIES.c.case_id, CASE_TIES.c.last_ms)
-            recent = query.where(CASE_TIES.c.digest.in_(part), CASE_TIES.c.last_ms >= self._since_ms, *is_open)
-            for digest, case_id, last_ms in self._connection.execute(recent):
+        columns = (CASE_TIES.c.digest, CASE_TIES.c.case_id, CASE_TIES.c.last_ms)
+        recent = select(*columns).where(CASE_TIES.c.last_ms >= self._since_ms, CASES.c.case_id == CASE_TIES.c.case_id)
+        for digests_part in chunked(sorted(digests), MAX_IN_LIST):
+            found = recent.where(CASE_TIES.c.digest.in_(digests_part), is_open)
+            for digest, case_id, last_ms in self._connection.execute(found):
                 times = self._ties.setdefault(digest, {})
                 times[case_id] = max(last_ms, times.get(case_id, 0))
                 ids.add(case_id)
         return ids
-
-    def _load_cases(self, ids: Sequence[str]) -> None:
-        is_open = and_(CASES.c.case_id.in_(ids), CASES.c.status != "closed")
-        for row in self._connection.execute(select(CASES).where(is_open).order_by(CASES.c.case_id).with_for_update()):
-            self._cases[row.case_id] = _OpenCase(dict(row._mapping))
-        mine = CASE_AGENTS.c.case_id.in_([case_id for case_id in ids if case_id in self._cases])
-        for agent in map(CASE_AGENT_ROWS.read, self._connection.execute(select(CASE_AGENTS).where(mine))):
-            case = self._cases[agent.case_id]
-            case.agents[agent.agent.key] = agent
-            self._cases_of_agent.setdefault(agent.agent.key, []).append(case)
 
 
 def _with_room(cases: Iterable[_OpenCase]) -> _OpenCase | None:
@@ -427,9 +383,7 @@ def _move(case: _OpenCase, change: _LevelChange, case_agent: CaseAgent) -> None:
     case.put_agent(msgspec.structs.replace(case_agent, **moved))
     held_until_ms = int(case.row["held_until_ms"])
     if change.level > case.row["level"] or (change.rises and held_until_ms and change.at_ms > held_until_ms):
-        label = RiskLevel(change.level).label
-        detail = {"agent": change.agent.agent_id, "level": label, "decision": change.decision_id}
-        case.add_entry(change.at_ms, "rose", detail | case.wake())
+        case.add_growth(change, "rose", {"level": RiskLevel(change.level).label})
 
 
 def tie_words(tie: CaseTie, tied_by: str) -> str:

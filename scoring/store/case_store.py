@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
 
 from ..records.agents import AgentName, RiskLevel
 from ..records.cases import (
@@ -108,10 +108,10 @@ class CaseStore(TableStore):
             for at, verdict, count in connection.execute(counts):
                 by_day[at] += count
                 closed[verdict] += count
-            taken = [
-                connection.execute(_times_taken(column, mine, tenants)).all()
-                for column in (CASES.c.acknowledged_ms, CASES.c.contained_ms)
-            ]
+            taken = []
+            for column in (CASES.c.acknowledged_ms, CASES.c.contained_ms):
+                query = visible(select(column, CASES.c.opened_ms).where(*mine, column > 0), CASES.c.tenant, tenants)
+                taken.append(connection.execute(query.order_by(CASES.c.opened_ms.desc()).limit(MAX_TIMED)).all())
         acknowledged, contained = ([(at - opened) / 1000 for at, opened in rows] for rows in taken)
         return CaseStatistics(
             by_day.total(),
@@ -180,8 +180,11 @@ class CaseStore(TableStore):
             if not _update_case(connection, changed.case):
                 return False
             _add_entry(connection, changed.entry, changed.case.tenant)
-            if changed.entry.action == "reopened":
-                _renew_levels(connection, changed.case.case_id)
+            if changed.entry.action == "reopened":  # falls were not recorded while it was closed
+                for agent in (case_agent.agent for case_agent in _agents_of(connection, changed.case.case_id)):
+                    level = connection.scalar(select(AGENTS.c.level).where(codec.is_about(AGENTS, agent)))
+                    mine = _is_agent_of(changed.case.case_id, codec.to_signed(agent.key))
+                    connection.execute(update(CASE_AGENTS).where(mine).values(level=level or 0))
             insert_outbox_rows(connection, changed.outbox)
         return True
 
@@ -215,20 +218,6 @@ class CaseStore(TableStore):
             _move_agents(connection, source, target, moved, opened.entry.by, "split")
             insert_outbox_rows(connection, [*remaining.outbox, *opened.outbox])
         return True
-
-
-def _times_taken(column: Column[int], conditions: Sequence[Any], tenants: Tenants) -> Any:
-    query = visible(select(column, CASES.c.opened_ms).where(*conditions, column > 0), CASES.c.tenant, tenants)
-    return query.order_by(CASES.c.opened_ms.desc()).limit(MAX_TIMED)
-
-
-def _renew_levels(connection: Connection, case_id: str) -> None:
-    """Set the current levels of agents of a case that was closed, since falls were not recorded meanwhile."""
-    for case_agent in _agents_of(connection, case_id):
-        name = case_agent.agent
-        level = connection.scalar(select(AGENTS.c.level).where(codec.is_about(AGENTS, name)))
-        mine = _is_agent_of(case_id, codec.to_signed(name.key))
-        connection.execute(update(CASE_AGENTS).where(mine).values(level=level or 0))
 
 
 def _are_current(connection: Connection, cases: Sequence[Case]) -> bool:
@@ -280,8 +269,11 @@ def _move_agents(
         else:
             in_target = _is_agent_of(target, key)
             connection.execute(update(CASE_AGENTS).where(in_target).values(_combined(twin, agent)))
-        _move_ties(connection, source, target, key)
-        for table in (CASE_DECISIONS, DELIVERIES):
+        in_both = select(CASE_TIES.c.digest).where(CASE_TIES.c.case_id == target, CASE_TIES.c.agent_key == key)
+        of_agent = (CASE_TIES.c.case_id == source, CASE_TIES.c.agent_key == key)
+        doubles = CASE_TIES.c.digest.in_(connection.scalars(in_both).all())
+        connection.execute(CASE_TIES.delete().where(*of_agent, doubles))
+        for table in (CASE_TIES, CASE_DECISIONS, DELIVERIES):
             mine = and_(table.c.case_id == source, table.c.agent_key == key)
             connection.execute(update(table).where(mine).values(case_id=target))
     for case_id in (source, target):
@@ -298,14 +290,6 @@ def _combined(first: CaseAgent, other: CaseAgent) -> dict[str, Any]:
         "joined_ms": min(first.joined_ms, other.joined_ms),
         "last_ms": later.last_ms,
     }
-
-
-def _move_ties(connection: Connection, source: str, target: str, agent_key: int) -> None:
-    mine = and_(CASE_TIES.c.case_id == source, CASE_TIES.c.agent_key == agent_key)
-    there = select(CASE_TIES.c.digest).where(CASE_TIES.c.case_id == target, CASE_TIES.c.agent_key == agent_key)
-    digests = list(connection.scalars(there))
-    connection.execute(CASE_TIES.delete().where(mine, CASE_TIES.c.digest.in_(digests)))
-    connection.execute(update(CASE_TIES).where(mine).values(case_id=target))
 
 
 def _recount(connection: Connection, case_id: str) -> None:

@@ -231,12 +231,6 @@ class EdgeStore(TableStore):
         ]
 
 
-def _node_key(edge: AgentEdge, identities: IdentityHasher, *, source: bool) -> int:
-    """Return the stored key of an end of an edge: the agent's key, or a separate one for a principal."""
-    key_of = identities.principal_key if _is_principal(edge, source) else identities.agent_key
-    return codec.to_signed(key_of(edge.tenant, edge.issuer, edge.source if source else edge.target))
-
-
 def write_edges(connection: Connection, edges: Sequence[AgentEdge], identities: IdentityHasher) -> None:
     """Add the edges of a commit, ordered by id so that two commits with the same edges never deadlock."""
     waiting = sorted((edge_params(edge, identities) for edge in edges), key=itemgetter("edge_id"))
@@ -255,11 +249,13 @@ def edge_params(edge: AgentEdge, identities: IdentityHasher) -> dict[str, Any]:
     """Return the parameters of an insert into `edges`."""
     # As a JSON array: two different lists of names never become the same text.
     full_name = _encode((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target))
+    # A principal has a separate key.
+    key_of_target = identities.principal_key if _is_principal(edge, source=False) else identities.agent_key
     return {
         **codec.EDGE_ROWS.params(edge),
         "edge_id": hashlib.sha256(full_name).hexdigest()[:40],
-        "source_key": _node_key(edge, identities, source=True),
-        "target_key": _node_key(edge, identities, source=False),
+        "source_key": codec.to_signed(identities.agent_key(edge.tenant, edge.issuer, edge.source)),
+        "target_key": codec.to_signed(key_of_target(edge.tenant, edge.issuer, edge.target)),
     }
 
 

@@ -357,20 +357,9 @@ def from_cursor(cursor: str, shape: type[_Cursor]) -> _Cursor:
     try:
         raw = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         values: _Cursor = msgspec.json.decode(raw, type=shape)
+        for value in values:  # drivers fail for integers beyond 64 bits, and PostgreSQL for text with NUL
+            if (isinstance(value, int) and not -(2**63) <= value < 2**63) or (isinstance(value, str) and "\0" in value):
+                raise ValueError("no column has this value")
     except (binascii.Error, ValueError, RecursionError, msgspec.MsgspecError):
-        raise _bad_cursor() from None
-    if not all(_fits_a_column(value) for value in values):
-        raise _bad_cursor()
+        raise BadCursor("the cursor is not one of ours; start again without it") from None
     return values
-
-
-def _fits_a_column(value: object) -> bool:
-    """Return whether drivers accept *value*: they fail for integers beyond 64 bits, and PostgreSQL for text with
-    NUL."""
-    if isinstance(value, int):
-        return -(2**63) <= value < 2**63
-    return not (isinstance(value, str) and "\0" in value)
-
-
-def _bad_cursor() -> BadCursor:
-    return BadCursor("the cursor is not one of ours; start again without it")

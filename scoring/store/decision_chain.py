@@ -146,8 +146,12 @@ def link_decisions(
 def _append_to_chain(
     connection: Connection, partition: int, rows: list[dict[str, Any]], new_salt: Callable[[], bytes]
 ) -> None:
-    head = _lock_chain_head(connection, partition)
-    sequence, digest = head.sequence, head.digest
+    query = select(CHAINS.c.sequence, CHAINS.c.digest).where(CHAINS.c.partition == partition).with_for_update()
+    head = connection.execute(query).one_or_none()
+    if head is None:
+        _INSERT_CHAIN.execute(connection, ChainHead(partition)._asdict())
+        head = connection.execute(query).one()
+    sequence, digest = head
     for row in rows:
         sequence += 1
         salt = new_salt().hex()
@@ -164,15 +168,6 @@ def _append_to_chain(
         )
     # The statement leaves the anchor as it is.
     _UPSERT_CHAIN_HEAD.execute(connection, ChainHead(partition, sequence, digest)._asdict())
-
-
-def _lock_chain_head(connection: Connection, partition: int) -> ChainHead:
-    query = select(CHAINS).where(CHAINS.c.partition == partition).with_for_update()
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        _INSERT_CHAIN.execute(connection, ChainHead(partition)._asdict())
-        row = connection.execute(query).one()
-    return ChainHead(**row._mapping)
 
 
 def advance_anchors(connection: Connection, removed: Iterable[tuple[int, int, str]]) -> None:

@@ -228,15 +228,12 @@ class _ChainVerifier:
     def _verify_link(self, link: ChainLink) -> None:
         if link_digest(link.partition, link.sequence, link.previous, link.content) != link.digest:
             self._report_break(link.partition, link.sequence, "its digests do not fit each other")
-        elif link.erasure_id:
-            self._verify_erased_link(link)
-        elif content_digest(link.salt, link.values) != link.content:
-            self._report_break(link.partition, link.sequence, "its content was changed")
-        else:
-            self.checked += 1
-
-    def _verify_erased_link(self, link: ChainLink) -> None:
-        if link.erasure_id not in self._erasure_ids:
+        elif not link.erasure_id:
+            if content_digest(link.salt, link.values) == link.content:
+                self.checked += 1
+            else:
+                self._report_break(link.partition, link.sequence, "its content was changed")
+        elif link.erasure_id not in self._erasure_ids:
             self._report_break(link.partition, link.sequence, "is a tombstone of an erasure that never was")
         elif not link.redacted:
             self.erased += 1

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, upd
 from trustwatch.ingest.record_erasure import ErasedSubject
 
 from ..records.commits import Commit
-from ..records.erasures import OPEN_ERASURE_STATUSES, Erasure, PartitionErasure
+from ..records.erasures import OPEN_ERASURE_STATUSES, Erasure
 from .codec import RowCodec
 from .database import Page, TableStore, Tenants
 from .dialects.statements import insert_or_skip, starts_with
@@ -127,9 +127,13 @@ class ErasureStore(TableStore):
             ERASURES.c.status != "done", ERASURES.c.updated_ms >= since_ms, ERASURES.c.erasure_id.in_(sorted(also))
         )
         query = _ROWS.select(None, ERASURES.c.subject != "", recent).order_by(*_OLDEST_FIRST)
+        positions: dict[str, dict[int, ForgetRecordPosition]] = {}
         with self._database.read() as connection:
             erasures = [_ROWS.read(row) for row in connection.execute(query)]
-            positions = _positions_by_erasure(connection, [erasure.erasure_id for erasure in erasures])
+            few = [f"{FORGET_POSITION_PREFIX}{erasure.erasure_id}." for erasure in erasures]
+            for prefix in few if len(few) <= FEW_ERASURES else [FORGET_POSITION_PREFIX]:
+                for erasure_id, partition, position in _position_rows(connection, prefix):
+                    positions.setdefault(erasure_id, {})[partition] = position
         return [(erasure, positions[erasure.erasure_id]) for erasure in erasures if erasure.erasure_id in positions]
 
     def delete_positions(self, erasure_id: str) -> None:
@@ -165,37 +169,24 @@ def write_forget_positions(connection: Connection, commits: Sequence[Commit]) ->
         at_ms = met.at_ms if earlier is None else max(met.at_ms, _position_decoder.decode(earlier).at_ms)
         value = msgspec.json.encode(ForgetRecordPosition(met.offset, at_ms, met.owns_agent)).decode()
         UPSERT_META.execute(connection, {"key": key, "value": value})
-        _INSERT_ERASURE.execute(connection, _ROWS.params(_rediscovered_erasure(met)))
-
-
-def _rediscovered_erasure(met: PartitionErasure) -> Erasure:
-    who = met.subject
-    return Erasure(
-        erasure_id=met.erasure_id,
-        kind=who.kind,
-        status="waiting",
-        tenant=who.tenant,
-        issuer=who.issuer,
-        subject=who.name,
-        subject_salt="",
-        subject_digest="",
-        reason="found in the topic again: the database was put back to before it",
-        asked_by="trustwatch",
-        asked_ms=met.at_ms,
-        at_ms=met.at_ms,
-        rounds=1,
-        updated_ms=met.at_ms,
-    )
-
-
-def _positions_by_erasure(connection: Connection, ids: Sequence[str]) -> dict[str, dict[int, ForgetRecordPosition]]:
-    few = len(ids) <= FEW_ERASURES
-    prefixes = [f"{FORGET_POSITION_PREFIX}{one}." for one in ids] if few else [FORGET_POSITION_PREFIX]
-    positions: dict[str, dict[int, ForgetRecordPosition]] = {}
-    for prefix in prefixes:
-        for erasure_id, partition, position in _position_rows(connection, prefix):
-            positions.setdefault(erasure_id, {})[partition] = position
-    return positions
+        who = met.subject
+        found_again = Erasure(
+            erasure_id=met.erasure_id,
+            kind=who.kind,
+            status="waiting",
+            tenant=who.tenant,
+            issuer=who.issuer,
+            subject=who.name,
+            subject_salt="",
+            subject_digest="",
+            reason="found in the topic again: the database was put back to before it",
+            asked_by="trustwatch",
+            asked_ms=met.at_ms,
+            at_ms=met.at_ms,
+            rounds=1,
+            updated_ms=met.at_ms,
+        )
+        _INSERT_ERASURE.execute(connection, _ROWS.params(found_again))
 
 
 def _position_rows(connection: Connection, prefix: str) -> list[tuple[str, int, ForgetRecordPosition]]:

@@ -63,7 +63,11 @@ def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew:
         # Done first: a worker of 0.1, or a worker with the old key, waits here with its commit, and is then fenced.
         connection.execute(update(POSITIONS).values(epoch=POSITIONS.c.epoch + 1))
         connection.execute(delete(EVENT_IDS))  # hashes under the old key
-        changed = _change_keys(connection, identities)
+        changed = sum(_change_unnamed(connection, identities, table) for table in _UNNAMED_TABLES)
+        changed += sum(_change_blobs(connection, identities, *column) for column in _BLOBS)
+        for table in _NAMED_TABLES:
+            changed += _update(connection, _named_update(table), _changes_of(connection, identities, table))
+        changed += _change_edges(connection, identities)
         UPSERT_META.execute(connection, proof)
         return changed
 
@@ -97,14 +101,6 @@ def correct_agent_keys(database: Database) -> int:
 
 def _stored_proof(connection: Connection) -> str | None:
     return connection.execute(select(META.c.value).where(META.c.key == IDENTITY_PROOF)).scalar_one_or_none()
-
-
-def _change_keys(connection: Connection, identities: IdentityHasher) -> int:
-    changed = sum(_change_unnamed(connection, identities, table) for table in _UNNAMED_TABLES)
-    changed += sum(_change_blobs(connection, identities, *column) for column in _BLOBS)
-    for table in _NAMED_TABLES:
-        changed += _update(connection, _named_update(table), _changes_of(connection, identities, table))
-    return changed + _change_edges(connection, identities)
 
 
 def _changes_of(connection: Connection, identities: IdentityHasher, table: Table) -> list[KeyChange]:

@@ -83,7 +83,12 @@ def migrate(engine: Engine, checkpoints: Path | None = None) -> None:
 
 def _upgrade(connection: Connection, checkpoints: Path | None) -> None:
     METADATA.create_all(connection)  # only missing tables
-    context = MigrationContext.configure(connection, opts={"include_object": _is_declared, "compare_type": False})
+
+    def is_declared(_item: object, _name: str | None, _kind: str, reflected: bool, declared: object) -> bool:
+        """Skip what only the database has, such as weekly tables and indexes that an operator added."""
+        return not reflected or declared is not None
+
+    context = MigrationContext.configure(connection, opts={"include_object": is_declared, "compare_type": False})
     operations = Operations(context)
     waiting: list[Any] = [produce_migrations(context, METADATA).upgrade_ops]
     while waiting:
@@ -93,17 +98,16 @@ def _upgrade(connection: Connection, checkpoints: Path | None) -> None:
         else:
             operations.invoke(operation)
     if inspect(connection).has_table("checkpoints"):
-        _import_checkpoints(connection, checkpoints)
+        # The newest file of a partition comes last and wins.
+        query = 'SELECT partition, epoch, "offset", name, digest FROM checkpoints ORDER BY partition, epoch, "offset"'
+        for partition, epoch, offset, name, digest in connection.execute(text(query)).all():
+            rows = _read_checkpoint(checkpoints, name, digest)
+            dialect_of(connection).write_agents(connection, rows, Position(partition, epoch, offset))
     for name in _DROPPED_TABLES:
         operations.drop_table(name, if_exists=True)
     for name in _DROPPED_INDEXES:
         operations.drop_index(name, if_exists=True)
     connection.execute(text(_DROPPED_VALUES))
-
-
-def _is_declared(_item: object, _name: str | None, _kind: str, reflected: bool, declared: object) -> bool:
-    """Skip what only the database has, such as weekly tables and indexes that an operator added."""
-    return not reflected or declared is not None
 
 
 def read_revision(connection: Connection) -> str | None:
@@ -128,17 +132,6 @@ def refuse_newer(current: str | None) -> None:
 
 _CHECKPOINT_HEAD = b"TWCP\x01"
 _decode_rows = msgspec.msgpack.Decoder(list[AgentRow]).decode
-
-
-def _import_checkpoints(connection: Connection, folder: Path | None) -> None:
-    """Write the rows of all agents from the files in *folder* that the table `checkpoints` names.
-
-    Raises ConfigError if a file is missing or damaged; nothing is changed then.
-    """
-    query = 'SELECT partition, epoch, "offset", name, digest FROM checkpoints ORDER BY partition, epoch, "offset"'
-    for partition, epoch, offset, name, digest in connection.execute(text(query)).all():
-        rows = _read_checkpoint(folder, name, digest)  # the newest file of a partition comes last and wins
-        dialect_of(connection).write_agents(connection, rows, Position(partition, epoch, offset))
 
 
 def _read_checkpoint(folder: Path | None, name: str, digest: str) -> list[AgentRow]:

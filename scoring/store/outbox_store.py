@@ -41,12 +41,8 @@ _UPSERT_STOP = upsert(TARGET_STOPS, ("name",))
 _UNROUTED = select(OUTBOX).where(OUTBOX.c.routed_ms == 0).order_by(OUTBOX.c.seq).limit(bindparam("most"))
 
 
-class _CooldownQueries(NamedTuple):
-    last_sent: Any
-    suppressed_since: Any
-
-
-def _cooldown_queries(subject: Column[Any]) -> _CooldownQueries:
+def _cooldown_queries(subject: Column[Any]) -> tuple[Any, Any]:
+    """Return the queries for the last alert about a subject that was sent, and for how many were suppressed since."""
     same = (DELIVERIES.c.target == bindparam("t"), subject == bindparam("a"), DELIVERIES.c.group == bindparam("g"))
     last_sent = (
         select(DELIVERIES.c.seq, DELIVERIES.c.status, OUTBOX.c.created_ms, OUTBOX.c.level)
@@ -57,7 +53,7 @@ def _cooldown_queries(subject: Column[Any]) -> _CooldownQueries:
     )
     suppressed = select(func.count()).select_from(DELIVERIES)
     since = (DELIVERIES.c.status == SUPPRESSED, DELIVERIES.c.seq > bindparam("s"))
-    return _CooldownQueries(last_sent, suppressed.where(*same, *since))
+    return last_sent, suppressed.where(*same, *since)
 
 
 _OF_AGENT, _OF_CASE = _cooldown_queries(DELIVERIES.c.agent_key), _cooldown_queries(DELIVERIES.c.case_id)
@@ -172,15 +168,19 @@ class OutboxStore(TableStore):
                 return 0
             rows = connection.execute(_UNROUTED, {"most": limit}).all()
             case_of_row = assign_cases(connection, rows)
-            payloads = [
-                {"s": row.seq, "of_case": _with_case(row.payload, case_of_row[row.seq])}
-                for row in rows
-                if row.seq in case_of_row
-            ]
+            payload_of = {row.seq: row.payload for row in rows}
+            payloads = [{"s": seq, "of_case": _with_case(payload_of[seq], case)} for seq, case in case_of_row.items()]
             if payloads:
                 connection.execute(_SET_PAYLOAD, payloads)
+            targets = {route.target for route in routes}
             for row in rows:
-                _route_row(connection, row, routes, now_ms, case_of_row.get(row.seq))
+                for route in routes:
+                    if route.kind == row.kind and row.level in route.levels and row.target in ("", route.target):
+                        _insert_delivery(connection, row, route, now_ms, case_of_row.get(row.seq))
+                if row.target and row.target not in targets:
+                    dead = _new_delivery(row, row.target, now_ms) | {"status": DEAD}
+                    error = "the target is not configured"
+                    connection.execute(insert(DELIVERIES), dead | {"last_error": error})
             done = OUTBOX.c.seq.in_([row.seq for row in rows])
             connection.execute(update(OUTBOX).where(done).values(routed_ms=now_ms))
         return len(rows)
@@ -210,9 +210,9 @@ class OutboxStore(TableStore):
         """Write the outcomes of leased deliveries."""
         if not settlements:
             return
+        ended = [item if item.status == DELIVERED else item._replace(at_ms=0) for item in sorted(settlements)]
+        rows = [{f"of_{name}": value for name, value in item._asdict().items()} for item in ended]
         with self._database.write() as connection:
-            ended = [item if item.status == DELIVERED else item._replace(at_ms=0) for item in sorted(settlements)]
-            rows = [{f"of_{name}": value for name, value in item._asdict().items()} for item in ended]
             connection.execute(_SETTLE, rows)
 
     def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
@@ -315,20 +315,6 @@ def insert_outbox_rows(connection: Connection, rows: Sequence[OutboxRow]) -> Non
     _INSERT_OUTBOX.execute(connection, list(map(codec.OUTBOX_ROWS.params, rows)))
 
 
-def _route_row(
-    connection: Connection, row: AnyRow, routes: Sequence[DeliveryRoute], now_ms: int, case: CaseOfAlert | None
-) -> None:
-    for route in routes:
-        if route.kind != row.kind or row.level not in route.levels or row.target not in ("", route.target):
-            continue
-        fate = _snoozed(row, route, case, now_ms) or _cooldown_status(connection, row, route, case)
-        case_id = _case_of_update(row) if case is None else case.case_id
-        _insert_delivery(connection, row, now_ms, target=route.target, case_id=case_id, **fate._asdict())
-    if row.target and row.target not in [route.target for route in routes]:
-        error = "the target is not configured"
-        _insert_delivery(connection, row, now_ms, target=row.target, status=DEAD, last_error=error)
-
-
 def _case_of_update(row: AnyRow) -> str:
     """Return the id of the case whose change by a person a row reports; "" if it reports something else."""
     if not row.key.startswith(CASE_KEY_PREFIX):
@@ -355,40 +341,39 @@ def _with_case(payload: bytes, case: CaseOfAlert) -> bytes:
     return msgspec.json.encode(event)
 
 
-class _Fate(NamedTuple):
-    """First status of a new delivery, the number of deliveries suppressed before it, and the reason."""
-
-    status: str
-    suppressed_before: int = 0
-    last_error: str = ""
+def _new_delivery(row: AnyRow, target: str, now_ms: int) -> dict[str, Any]:
+    about = {"agent_key": row.agent_key, "group": row.group}
+    return {"seq": row.seq, "target": target, "queued_ms": now_ms, "next_attempt_ms": now_ms, **about}
 
 
-def _snoozed(row: AnyRow, route: DeliveryRoute, case: CaseOfAlert | None, now_ms: int) -> _Fate | None:
-    """Return the fate of an alert about a snoozed case; a target that keeps incidents still gets the end of one."""
-    if case is None or case.wakes or case.snoozed_until_ms <= now_ms:
-        return None
-    if route.cooldown_ms == 0 and row.level < RiskLevel.MEDIUM:
-        return None
-    return _Fate(SUPPRESSED, 0, SNOOZE_REASON.format(until=format_rfc3339(case.snoozed_until_ms)))
+def _insert_delivery(
+    connection: Connection, row: AnyRow, route: DeliveryRoute, now_ms: int, case: CaseOfAlert | None
+) -> None:
+    """Add the delivery of *row* by *route*: suppressed if its case is snoozed, or by the target's cool-down.
+
+    A target that keeps incidents (without a cool-down) still gets the end of one about a snoozed case.
+    """
+    delivery = _new_delivery(row, route.target, now_ms)
+    delivery |= {"case_id": _case_of_update(row) if case is None else case.case_id, "status": PENDING}
+    wakes = case is not None and case.wakes
+    is_end = route.cooldown_ms == 0 and row.level < RiskLevel.MEDIUM
+    if case is not None and not wakes and case.snoozed_until_ms > now_ms and not is_end:
+        reason = SNOOZE_REASON.format(until=format_rfc3339(case.snoozed_until_ms))
+        delivery |= {"status": SUPPRESSED, "last_error": reason}
+    elif row.group and not wakes:
+        about = ("agent", row.agent_key) if case is None else ("case", case.case_id)
+        delivery |= _cooldown(connection, row, route, *about)
+    connection.execute(insert(DELIVERIES), delivery)
 
 
-def _cooldown_status(connection: Connection, row: AnyRow, route: DeliveryRoute, case: CaseOfAlert | None) -> _Fate:
-    """Return the status of a new delivery of *row* under the target's cool-down, and how many were suppressed before
-    it."""
-    if not row.group or (case is not None and case.wakes):
-        return _Fate(PENDING)
-    queries, subject = (_OF_AGENT, row.agent_key) if case is None else (_OF_CASE, case.case_id)
+def _cooldown(connection: Connection, row: AnyRow, route: DeliveryRoute, sort: str, subject: Any) -> dict[str, Any]:
+    """Return the columns of a delivery that depend on the earlier alerts about the same case or agent."""
+    last_sent, suppressed_since = _OF_AGENT if sort == "agent" else _OF_CASE
     same = {"t": route.target, "a": subject, "g": row.group}
-    last = connection.execute(queries.last_sent, same).one_or_none()
+    last = connection.execute(last_sent, same).one_or_none()
     if last is not None and last.status in (PENDING, DELIVERED):
         recent = row.created_ms < last.created_ms + route.cooldown_ms
         if recent and row.level <= last.level:
-            return _Fate(SUPPRESSED, 0, COOLDOWN_REASON.format(subject="agent" if case is None else "case"))
+            return {"status": SUPPRESSED, "last_error": COOLDOWN_REASON.format(subject=sort)}
     since = 0 if last is None else last.seq
-    return _Fate(PENDING, connection.execute(queries.suppressed_since, same | {"s": since}).scalar_one())
-
-
-def _insert_delivery(connection: Connection, row: AnyRow, now_ms: int, **values: Any) -> None:
-    common = {"seq": row.seq, "queued_ms": now_ms, "next_attempt_ms": now_ms}
-    agent = {"agent_key": row.agent_key, "group": row.group}
-    connection.execute(insert(DELIVERIES), [common | agent | values])
+    return {"suppressed_before": connection.execute(suppressed_since, same | {"s": since}).scalar_one()}

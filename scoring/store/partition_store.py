@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
@@ -103,7 +103,7 @@ class PartitionStore(TableStore):
     def claim(self, partition: int) -> Position:
         """Take over the partition: the epoch increases by one, which fences the previous owner."""
         with self._database.write() as connection:
-            _insert_partition(connection, partition)
+            _INSERT_PARTITION.execute(connection, {"partition": partition, "epoch": 0, "offset": 0})
             mine = POSITIONS.c.partition == partition
             connection.execute(update(POSITIONS).where(mine).values(epoch=POSITIONS.c.epoch + 1))
             return read_position(connection, partition)
@@ -119,13 +119,17 @@ class PartitionStore(TableStore):
             # Rows are locked in the order of their numbers, so that two callers do not deadlock.
             epochs = connection.execute(select(POSITIONS.c.epoch).order_by(POSITIONS.c.partition).with_for_update())
             epoch = max([above, *epochs.scalars()]) + 1
-            _insert_partition(connection, partition)
+            _INSERT_PARTITION.execute(connection, {"partition": partition, "epoch": 0, "offset": 0})
             before = read_position(connection, partition).offset
             published = case((POSITIONS.c.published > offset, offset), else_=POSITIONS.c.published)
             values = {"epoch": epoch, "offset": offset, "published": published}
             connection.execute(update(POSITIONS).where(POSITIONS.c.partition == partition).values(values))
             if offset < before or (offset and not before):  # 0 after 0: no states are stored yet
-                _forget_later_offsets(connection, partition, offset)
+                # Moving back means another topic, and decisions at offsets of the old one were published.
+                decided = (DECISIONS.c.partition == partition) & (DECISIONS.c.offset >= offset)
+                connection.execute(update(DECISIONS).where(decided).values(offset=-1))
+                written = (AGENTS.c.partition == partition) & (AGENTS.c.version_offset > offset)
+                connection.execute(update(AGENTS).where(written).values(version_offset=0))
             forget_event_ids(connection, partition)
         return Position(partition, epoch, offset)
 
@@ -141,8 +145,12 @@ class PartitionStore(TableStore):
         while True:
             with self._database.write() as connection:
                 rows = connection.execute(page).all()
-                offsets = connection.execute(select(POSITIONS.c.partition, POSITIONS.c.published))
-                moves = _moves(rows, assign, {number: published for number, published in offsets})
+                published = dict(connection.execute(select(POSITIONS.c.partition, POSITIONS.c.published)).tuples())
+                moves = []
+                for key, *names, old in rows:
+                    new = assign(AgentName(codec.to_unsigned(key), *names))
+                    if new != old:
+                        moves.append({"k": key, "to": new, "done": published.get(old, 0)})
                 if moves:
                     connection.execute(_MOVE_AGENT, moves)
             moved += len(moves)
@@ -166,27 +174,6 @@ def check_owner(connection: Connection, owner: Position) -> None:
     stored = read_position(connection, owner.partition)
     if stored.epoch != owner.epoch:
         raise Fenced(f"the position of partition {owner.partition} is {stored}, not of epoch {owner.epoch}")
-
-
-def _insert_partition(connection: Connection, partition: int) -> None:
-    _INSERT_PARTITION.execute(connection, {"partition": partition, "epoch": 0, "offset": 0})
-
-
-def _forget_later_offsets(connection: Connection, partition: int, offset: int) -> None:
-    """Delete later offsets: moving back means another topic, and decisions at offsets of the old one were published."""
-    decided = (DECISIONS.c.partition == partition) & (DECISIONS.c.offset >= offset)
-    connection.execute(update(DECISIONS).where(decided).values(offset=-1))
-    written = (AGENTS.c.partition == partition) & (AGENTS.c.version_offset > offset)
-    connection.execute(update(AGENTS).where(written).values(version_offset=0))
-
-
-def _moves(rows: Any, assign: Callable[[AgentName], int], published: dict[int, int]) -> list[dict[str, int]]:
-    moves = []
-    for key, *names, old in rows:
-        new = assign(AgentName(codec.to_unsigned(key), *names))
-        if new != old:
-            moves.append({"k": key, "to": new, "done": published.get(old, 0)})
-    return moves
 
 
 # Event ids of the last records of each partition, so that a new owner does not read the records again.

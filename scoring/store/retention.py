@@ -59,7 +59,8 @@ class Retention(TableStore):
         agents = self._purge_agents(cutoffs.agents_ms, chunk)  # first: their current decisions can go, too
         with translate_errors():
             weeks = self._database.dialect.purge_weeks(self._database.writing_engine, cutoffs.decisions_ms)
-        others_ms, waiting_ms, letters = cutoffs.others_ms, cutoffs.waiting_dead_letters_ms, DEAD_LETTERS.c
+        others_ms, waiting_ms = cutoffs.others_ms, cutoffs.waiting_dead_letters_ms
+        letters, rules = DEAD_LETTERS.c, FEEDBACK_HOLDINGS.c
         decisions = weeks + self._purge_decisions(cutoffs.decisions_ms, chunk)
         pending = exists().where(DELIVERIES.c.seq == OUTBOX.c.seq, DELIVERIES.c.status == PENDING)
         delivered = (OUTBOX.c.routed_ms > 0, OUTBOX.c.routed_ms < others_ms, ~pending)
@@ -74,7 +75,10 @@ class Retention(TableStore):
             + (self._purge_by_id(letters.letter_id, waiting, chunk) if waiting_ms > 0 else 0),
             agents,
             self._purge_containment(others_ms),
-            self._purge_feedback(others_ms),
+            self._delete_all(  # feedback itself stays
+                delete(FEEDBACK_HOLDINGS).where(rules.until_offset >= 0, rules.expires_ms < others_ms),
+                delete(FEEDBACK_PREVIEWS).where(FEEDBACK_PREVIEWS.c.created_ms < others_ms),
+            ),
             self._purge_labels(cutoffs.labels_ms),
             self._purge_cases(cutoffs.cases_ms),
         )
@@ -88,14 +92,6 @@ class Retention(TableStore):
             delete(INTERVENTIONS).where(*ended),
             delete(ACTUATIONS).where(*undone),
             delete(EDGES).where(EDGES.c.last_ms < before_ms),
-        )
-
-    def _purge_feedback(self, before_ms: int) -> int:
-        """Delete previews and ended rules of partitions, but keep feedback itself."""
-        rules = FEEDBACK_HOLDINGS.c
-        return self._delete_all(
-            delete(FEEDBACK_HOLDINGS).where(rules.until_offset >= 0, rules.expires_ms < before_ms),
-            delete(FEEDBACK_PREVIEWS).where(FEEDBACK_PREVIEWS.c.created_ms < before_ms),
         )
 
     def _purge_labels(self, before_ms: int) -> int:

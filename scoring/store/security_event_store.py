@@ -203,7 +203,10 @@ class SecurityEventStore(TableStore):
             open_streams = set(connection.scalars(enabled))
             events = [event for seq in seqs for event in derived[seq] if event.stream_id in open_streams]
             _insert_events(connection, events)
-            full = _full_streams(connection, {event.stream_id for event in events}, most)
+            waiting = select(SECURITY_EVENTS.c.stream_id).group_by(SECURITY_EVENTS.c.stream_id)
+            changed = waiting.where(SECURITY_EVENTS.c.stream_id.in_(sorted({event.stream_id for event in events})))
+            is_full = EVENT_STREAMS.c.stream_id.in_(changed.having(func.count() > most))
+            full = map(_STREAM_ROWS.read, connection.execute(_STREAM_ROWS.select(None, is_full)).all())
             return len(events), [_disable_full(connection, stream, at_ms, most, announce) for stream in full]
 
     def waiting(self, stream: EventStream, limit: int) -> list[SecurityEvent]:
@@ -255,17 +258,6 @@ class SecurityEventStore(TableStore):
 
 def _insert_events(connection: Connection, events: Sequence[SecurityEvent]) -> None:
     _INSERT_EVENT.execute(connection, list(map(_EVENT_ROWS.params, events)))
-
-
-def _full_streams(connection: Connection, stream_ids: Collection[str], most: int) -> list[EventStream]:
-    full = (
-        select(SECURITY_EVENTS.c.stream_id)
-        .where(SECURITY_EVENTS.c.stream_id.in_(sorted(stream_ids)))
-        .group_by(SECURITY_EVENTS.c.stream_id)
-        .having(func.count() > most)
-    )
-    rows = connection.execute(_STREAM_ROWS.select(None, EVENT_STREAMS.c.stream_id.in_(full))).all()
-    return list(map(_STREAM_ROWS.read, rows))
 
 
 def _disable_full(

@@ -114,8 +114,11 @@ ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
 AGENT_NAME_COLUMNS = ("tenant", "issuer", "agent_id")
 """Columns of an agent's name, which never changes (its key is a hash of it)."""
 
-_SIXTEEN_BITS = frozenset({"level", "previous_level", "peak"})
-_THIRTY_TWO_BITS = frozenset({"partition", "day", "agents", "decisions", "revision", "ordinal", "sequence", "rounds"})
+_SHORT_INTEGERS: dict[str, Any] = {
+    **dict.fromkeys(("level", "previous_level", "peak"), SmallInteger),
+    **dict.fromkeys(("partition", "day", "agents", "decisions", "revision", "ordinal", "sequence", "rounds"), Integer),
+}
+"""Types of members with whole numbers of fewer than 64 bits."""
 
 
 def text_column(name: str, default: str | None = None) -> Column[str]:
@@ -152,7 +155,9 @@ def struct_table(
         types = {member.name: member.column_type}
         if member.type is AgentName:
             types = {agent_key: BigInteger} | dict.fromkeys(AGENT_NAME_COLUMNS, TEXT)
-        default = _server_default(member.default) if defaults else None
+        default: Any = None
+        if defaults and member.default is not msgspec.NODEFAULT:
+            default = BytesDefault(member.default) if isinstance(member.default, bytes) else str(member.default)
         for at, kind in {} if member.name in without else types.items():
             options: dict[str, Any] = {"primary_key": at in key, "unique": at == unique, "server_default": default}
             columns.append(Column(at, kind, nullable=False, autoincrement=False, **options))
@@ -172,28 +177,19 @@ def stored_members(struct: type[msgspec.Struct]) -> list[StoredMember]:
     members = []
     for field in msgspec.structs.fields(struct):
         kind = get_args(field.type)[0] if get_origin(field.type) is Annotated else field.type
-        members.append(StoredMember(field.name, kind, field.default, _column_type(field.name, kind)))
+        column_type: Any = {bool: SmallInteger, float: Float(53), int: BigInteger}.get(kind, LargeBinary)
+        if _is_text(kind):
+            column_type = TEXT
+        elif kind is int and field.name in _SHORT_INTEGERS:
+            column_type = _SHORT_INTEGERS[field.name]
+        members.append(StoredMember(field.name, kind, field.default, column_type))
     return members
-
-
-def _column_type(name: str, kind: Any) -> Any:
-    if _is_text(kind):
-        return TEXT
-    if kind is int:
-        return SmallInteger if name in _SIXTEEN_BITS else Integer if name in _THIRTY_TWO_BITS else BigInteger
-    return {bool: SmallInteger, float: Float(53)}.get(kind, LargeBinary)
 
 
 def _is_text(kind: Any) -> bool:
     if get_origin(kind) in (Union, UnionType):
         return all(map(_is_text, get_args(kind)))
     return kind is str or get_origin(kind) is Literal
-
-
-def _server_default(default: Any) -> Any:
-    if default is msgspec.NODEFAULT:
-        return None
-    return BytesDefault(default) if isinstance(default, bytes) else str(default)
 
 
 # Tables of the pipeline: positions, event ids for the duplicate window, agents, decisions and chains, dead letters.

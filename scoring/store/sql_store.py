@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Engine, bindparam, case, delete, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
@@ -62,12 +62,6 @@ _ADVANCE = (
 )
 
 
-class CommitResult(NamedTuple):
-    """Number of dead letters of a commit that were counted but not stored, because `max_dead_letters` was reached."""
-
-    dropped_dead_letters: int
-
-
 class SqlStore:
     """The store on SQLite or PostgreSQL, with one attribute for each subject.
 
@@ -100,9 +94,10 @@ class SqlStore:
         self.metadata = MetadataStore(self.database)
         self.retention = Retention(self.database)
 
-    def commit(self, commit: Commit) -> CommitResult:
+    def commit(self, commit: Commit) -> int:
         """Write all of *commit* in one transaction, or nothing.
 
+        Returns the number of dead letters that were counted but not stored, because `max_dead_letters` was reached.
         Raises Fenced unless the stored position equals `commit.expected`. After Unavailable the outcome is unknown:
         read `partitions.position` and continue from there.
         """
@@ -111,14 +106,18 @@ class SqlStore:
             raise result
         return result
 
-    def commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
+    def commit_all(self, commits: Sequence[Commit]) -> list[int | Fenced]:
         """Write *commits*, each for a different partition, in one transaction; return a result for each, in order.
 
-        A commit whose position is not the expected one is skipped, and its result is `Fenced` (not raised). All others
-        are written, or nothing. For Unavailable see `commit`.
+        The result is as of `commit`. A commit whose position is not the expected one is skipped, and its result is
+        `Fenced` (not raised). All others are written, or nothing. For Unavailable see `commit`.
         """
         for commit in commits:
-            _validate_commit(commit)
+            old, new = commit.expected, commit.position
+            if (new.partition, new.epoch) != (old.partition, old.epoch) or new.offset < old.offset:
+                raise ValueError(f"a commit moves the offset of its partition and epoch forward, not {old} to {new}")
+            if commit.published > old.offset:
+                raise ValueError(f"offset {commit.published} cannot be published before it is committed, after {old}")
         try:
             return self._commit_all(commits)
         except IntegrityError:  # an agent's name has another key
@@ -126,17 +125,19 @@ class SqlStore:
                 raise
             return self._commit_all(commits)
 
-    def _commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
+    def _commit_all(self, commits: Sequence[Commit]) -> list[int | Fenced]:
         # Decisions are encoded before the transaction starts, so that the locks are held for the writing only.
         decision_rows = [[codec.decision_params(decision) for decision in commit.decisions] for commit in commits]
         with self.database.write() as connection:
             refusals = _advance_positions(connection, commits)
             accepted = [number for number, refusal in enumerate(refusals) if refusal is None]
             self._write_agents(connection, [commits[number] for number in accepted])
-            self._write_decisions(connection, [row for number in accepted for row in decision_rows[number]])
-            _write_records(connection, [commits[number] for number in accepted], self.identities)
+            rows = [row for number in accepted for row in decision_rows[number]]
+            if rows and (linked := link_decisions(connection, rows, self._new_salt)):
+                _INSERT_DECISIONS.execute(connection, linked)
+            self._write_records(connection, [commits[number] for number in accepted])
             return [
-                CommitResult(write_dead_letters(connection, commit.dead_letters, self.max_dead_letters))
+                write_dead_letters(connection, commit.dead_letters, self.max_dead_letters)
                 if refusal is None
                 else refusal
                 for commit, refusal in zip(commits, refusals, strict=True)
@@ -149,9 +150,14 @@ class SqlStore:
             if commit.agents:
                 self.database.dialect.write_agents(connection, commit.agents, commit.position)
 
-    def _write_decisions(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-        if rows and (linked := link_decisions(connection, rows, self._new_salt)):
-            _INSERT_DECISIONS.execute(connection, linked)
+    def _write_records(self, connection: Connection, commits: Sequence[Commit]) -> None:
+        """Write everything but agents and decisions, in the order in which tables are locked."""
+        write_event_ids(connection, commits)
+        insert_outbox_rows(connection, [row for commit in commits for row in commit.outbox])
+        write_edges(connection, [edge for commit in commits for edge in commit.edges], self.identities)
+        write_partition_rules(connection, [rule for commit in commits for rule in commit.feedback_rules])
+        write_forget_positions(connection, commits)
+        write_switches(connection, [switch for commit in commits for switch in commit.switches])
 
     @property
     def identities(self) -> IdentityHasher:
@@ -182,48 +188,22 @@ class SqlStore:
         self.database.close()
 
 
-def _write_records(connection: Connection, commits: Sequence[Commit], identities: IdentityHasher) -> None:
-    """Write everything but agents and decisions, in the order in which tables are locked."""
-    write_event_ids(connection, commits)
-    insert_outbox_rows(connection, [row for commit in commits for row in commit.outbox])
-    if edges := [edge for commit in commits for edge in commit.edges]:
-        write_edges(connection, edges, identities)
-    if rules := [rule for commit in commits for rule in commit.feedback_rules]:
-        write_partition_rules(connection, rules)
-    write_forget_positions(connection, commits)
-    if switches := [switch for commit in commits for switch in commit.switches]:
-        write_switches(connection, switches)
-
-
-def _validate_commit(commit: Commit) -> None:
-    old, new = commit.expected, commit.position
-    if (new.partition, new.epoch) != (old.partition, old.epoch) or new.offset < old.offset:
-        raise ValueError(f"a commit moves the offset of its own partition and epoch forward, not {old} to {new}")
-    if commit.published > old.offset:
-        raise ValueError(f"offset {commit.published} cannot be published before it is committed, after {old}")
-
-
 def _advance_positions(connection: Connection, commits: Sequence[Commit]) -> list[Fenced | None]:
-    """Move the positions, lower partitions first, so that two writers never deadlock."""
+    """Move the positions, lower partitions first, so that two writers never deadlock; return the refusals."""
     refusals: list[Fenced | None] = [None] * len(commits)
     for number in sorted(range(len(commits)), key=lambda number: commits[number].position.partition):
-        refusals[number] = _advance_position(connection, commits[number])
+        commit, expected = commits[number], commits[number].expected
+        params = {
+            "p": expected.partition,
+            "expected_epoch": expected.epoch,
+            "expected_offset": expected.offset,
+            "new_offset": commit.position.offset,
+            "new_published": commit.published,
+        }
+        if connection.execute(_ADVANCE, params).rowcount != 1:
+            stored = read_position(connection, expected.partition)
+            refusals[number] = Fenced(f"the position of partition {expected.partition} is {stored}, not {expected}")
     return refusals
-
-
-def _advance_position(connection: Connection, commit: Commit) -> Fenced | None:
-    expected = commit.expected
-    params: dict[str, Any] = {
-        "p": expected.partition,
-        "expected_epoch": expected.epoch,
-        "expected_offset": expected.offset,
-        "new_offset": commit.position.offset,
-        "new_published": commit.published,
-    }
-    if connection.execute(_ADVANCE, params).rowcount == 1:
-        return None
-    stored = read_position(connection, expected.partition)
-    return Fenced(f"the position of partition {expected.partition} is {stored}, not {expected}")
 
 
 def open_store(
@@ -269,24 +249,21 @@ def open_reading_store(url: str, *, password: str | None = None) -> SqlStore:
     Raises ConfigError (no such file, not a store, or of an older version), StoreTooNew (written by a newer version) or
     Unavailable (no server, connection refused).
     """
-    engine = open_engine(url, password, reading=True)
-    store = SqlStore(engine)
-    try:
-        with translate_errors(), store.database.read() as connection:
-            current = read_revision(connection)
-    except DBAPIError as error:
-        store.close()
-        raise ConfigError(f"the store can not be read: {str(error.orig).strip()}") from None
-    except BaseException:
-        store.close()
-        raise
-    if current != SCHEMA_REVISION:
-        store.close()
+    store = SqlStore(open_engine(url, password, reading=True))
+    with ExitStack() as on_error:
+        on_error.callback(store.close)
+        try:
+            with store.database.read() as connection:
+                current = read_revision(connection)
+        except DBAPIError as error:
+            raise ConfigError(f"the store cannot be read: {str(error.orig).strip()}") from None
         refuse_newer(current)
-        raise ConfigError(
-            "the store has no tables of ours yet: start the service once"
-            if current is None
-            else f"the store is at revision {current!r}, which an older Trustwatch wrote: start the service of this "
-            "version once, it brings the tables up to date"
-        )
+        if current is None:
+            raise ConfigError("the store has no tables of ours yet: start the service once")
+        if current != SCHEMA_REVISION:
+            raise ConfigError(
+                f"the store is at revision {current!r}, which an older Trustwatch wrote: start the service of this "
+                "version once, it brings the tables up to date"
+            )
+        on_error.pop_all()
     return store

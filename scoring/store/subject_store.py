@@ -114,10 +114,6 @@ class ErasureScope(NamedTuple):
         )
 
 
-class _TenantOfRule(msgspec.Struct):
-    tenant: str = ""
-
-
 class SubjectStore:
     """Exports and erases all rows about one agent or principal."""
 
@@ -228,11 +224,12 @@ class _SubjectErasure:
 
     def remove_dead_letters(self) -> int:
         columns = [DEAD_LETTERS.c[name] for name in ("raw", "reason", "path")]
-        return self._for_each_row(
-            DEAD_LETTERS,
-            self._candidate_filter(columns),
-            lambda connection, row: self._names_subject(row, columns) and self._remove(connection, DEAD_LETTERS, row),
-        )
+
+        def remove(connection: Connection, row: Any) -> bool:
+            names_subject = self._names.is_in_bytes(row.raw) or any(map(self._names.is_in_text, (row.reason, row.path)))
+            return names_subject and self._remove(connection, DEAD_LETTERS, row)
+
+        return self._for_each_row(DEAD_LETTERS, self._candidate_filter(columns), remove)
 
     def remove_edges(self) -> int:
         """Delete edges of the agent; rename those of a principal."""
@@ -241,13 +238,14 @@ class _SubjectErasure:
             mine += [EDGES.c.issuer == self._subject.issuer, EDGES.c.first_ms <= self._scope.at_ms + MAX_EVENT_AHEAD_MS]
         else:
             mine += [EDGES.c.kind == "acts_for", EDGES.c.target == self._subject.name]
-        return self._for_each_row(EDGES, and_(*mine), self._remove_edge)
 
-    def _remove_edge(self, connection: Connection, row: Any) -> bool:
-        if self._subject.kind == "principal":
-            renamed = msgspec.structs.replace(codec.EDGE_ROWS.read(row), target=self._subject.pseudonym)
-            write_edges(connection, [renamed], self._database.identities)
-        return self._remove(connection, EDGES, row)
+        def remove(connection: Connection, row: Any) -> bool:
+            if self._subject.kind == "principal":
+                renamed = msgspec.structs.replace(codec.EDGE_ROWS.read(row), target=self._subject.pseudonym)
+                write_edges(connection, [renamed], self._database.identities)
+            return self._remove(connection, EDGES, row)
+
+        return self._for_each_row(EDGES, and_(*mine), remove)
 
     def pseudonymise_table(self, table: Table) -> int:
         columns = [column for column in table.columns if may_contain_names(column)]
@@ -272,57 +270,38 @@ class _SubjectErasure:
                 filters.append(contains(column, self._names.name))
         return or_(*filters)
 
-    def _names_subject(self, row: Any, columns: Sequence[Any]) -> bool:
-        return any(
-            self._names.is_in_bytes(value) if isinstance(value, bytes) else self._names.is_in_text(value)
-            for value in (row._mapping[column.name] for column in columns)
-        )
-
     def _rewrite(self, connection: Connection, table: Table, columns: Sequence[Any], row: Any) -> bool:
         values: dict[str, Any] = {}
-        if (
-            table is FEEDBACK_HOLDINGS
-            and msgspec.json.decode(row.rule, type=_TenantOfRule).tenant != self._subject.tenant
-        ):
+        if table is FEEDBACK_HOLDINGS and msgspec.json.decode(row.rule).get("tenant", "") != self._subject.tenant:
             return False
         if table is CASE_TIES:  # its key is a digest of the name
             return self._names.is_in_text(row.value) and self._remove(connection, table, row)
         for column in columns:
             old = row._mapping[column.name]
-            if (new := self._without_name(column, old)) != old:
+            new: Any
+            if not isinstance(old, bytes):
+                new = self._names.erase_in_text(old)
+            elif table is FEEDBACK_HOLDINGS:
+                new = self._names.erase_in_command(old)
+            else:
+                new = self._names.erase_in_json(old, keep_members=True)
+            if new != old:
                 values[column.name] = new
-        if not values:
-            return False
-        if not self._dry:
-            if table is DECISIONS:
-                values |= self._redaction(row, values)
+        if values and not self._dry:
+            if table is DECISIONS and row.chain_sequence:  # the chain keeps the digest of the old content
+                salt = self._new_salt().hex()
+                redacted = content_digest(salt, dict(row._mapping) | values)
+                values |= {"erasure_id": self._scope.erasure_id, "chain_salt": salt, "redacted": redacted}
             connection.execute(update(table).where(_primary_key_equals(table, row)).values(values))
-        return True
-
-    def _without_name(self, column: Any, value: Any) -> Any:
-        if not isinstance(value, bytes):
-            return self._names.erase_in_text(value)
-        if column.table is FEEDBACK_HOLDINGS:
-            return self._names.erase_in_command(value)
-        return self._names.erase_in_json(value, keep_members=True)
-
-    def _redaction(self, row: Any, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the columns of a redacted decision: the erasure, and the digest of its new content; the chain keeps
-        the old one."""
-        if not row.chain_sequence:
-            return {}
-        salt = self._new_salt().hex()
-        return {
-            "erasure_id": self._scope.erasure_id,
-            "chain_salt": salt,
-            "redacted": content_digest(salt, dict(row._mapping) | values),
-        }
+        return bool(values)
 
     def _write_tombstone(self, connection: Connection, row: Any) -> bool:
         """Replace a decision by a tombstone that keeps its tenant and the day of its time."""
-        values = {column.name: _empty_value(column) for column in DECISIONS.columns} | {
-            name: row._mapping[name] for name in ("tenant", "partition", *_TOMBSTONE_COLUMNS)
+        values = {
+            column.name: b"" if isinstance(column.type, LargeBinary) else "" if _is_text(column) else 0
+            for column in DECISIONS.columns
         }
+        values |= {name: row._mapping[name] for name in ("tenant", "partition", *_TOMBSTONE_COLUMNS)}
         values |= {
             "decision_id": f"erased-{row.partition}-{row.chain_sequence}",
             "decided_ms": row.decided_ms // DAY_MS * DAY_MS,
@@ -379,13 +358,11 @@ def may_contain_names(column: Any) -> bool:
         return False
     if column.primary_key or column.unique:
         return False
-    return isinstance(column.type, LargeBinary | Text) or column.type is TEXT
+    return isinstance(column.type, LargeBinary) or _is_text(column)
 
 
-def _empty_value(column: Any) -> Any:
-    if isinstance(column.type, LargeBinary):
-        return b""
-    return "" if isinstance(column.type, Text) or column.type is TEXT else 0
+def _is_text(column: Any) -> bool:
+    return isinstance(column.type, Text) or column.type is TEXT
 
 
 def _export_value(value: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from trustwatch.scoring.engine.agent_state_cache import AgentLoader
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 SALT = b"a salt of tests!"
 START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z
@@ -163,3 +166,10 @@ def make() -> Any:
     from types import SimpleNamespace
 
     return SimpleNamespace(event=event, stream=stream, stamp=stamp, START_MS=START_MS, SALT=SALT, SETTINGS=SETTINGS)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    """An empty store."""
+    with closing(open_store(sqlite_url(tmp_path / "store.db"))) as opened:
+        yield opened

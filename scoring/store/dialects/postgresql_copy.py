@@ -126,7 +126,13 @@ def fetch_page(
         return split_rows(rows, limit, None)
     fetched = _fetch(connection, _FETCH_COLUMNS, [partition, *keys, limit])
     last_key = codec.to_unsigned(fetched[-1][0]) if len(fetched) == limit else None
-    return _to_page(connection, fetched, state_format, last_key)
+    fitting = [row for row in fetched if (row[-1], len(row[-3]), len(row[-2])) == state_format]
+    others: list[AgentRow] = []
+    if len(fitting) < len(fetched):  # agents in other formats are read again as rows
+        missing = {row[0] for row in fetched}.difference(row[0] for row in fitting)
+        others = list(fetch_agents(connection, [codec.to_unsigned(key) for key in missing]))
+        others.sort(key=lambda row: codec.to_signed(row.name.key))
+    return AgentPage(_to_columns(fitting, state_format) if fitting else None, others, last_key)
 
 
 def _fetch(connection: Connection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -136,21 +142,6 @@ def _fetch(connection: Connection, query: str, values: Sequence[Any]) -> list[tu
         cursor.execute(query, values)
         fetched: list[tuple[Any, ...]] = cursor.fetchall()
     return fetched
-
-
-def _to_page(
-    connection: Connection, fetched: list[tuple[Any, ...]], state_format: StateFormat, last_key: int | None
-) -> AgentPage:
-    """Return a page from fetched columns; agents in other formats are read again as rows."""
-    fitting = [row for row in fetched if (row[-1], len(row[-3]), len(row[-2])) == state_format]
-    rows: list[AgentRow] = []
-    if len(fitting) < len(fetched):
-        others = {row[0] for row in fetched}.difference(row[0] for row in fitting)
-        rows = sorted(
-            fetch_agents(connection, [codec.to_unsigned(key) for key in others]),
-            key=lambda row: codec.to_signed(row.name.key),
-        )
-    return AgentPage(_to_columns(fitting, state_format) if fitting else None, rows, last_key)
 
 
 def _to_columns(fetched: Sequence[tuple[Any, ...]], state_format: StateFormat) -> AgentColumns:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from trustwatch.ingest.identities import IdentityHasher
+from tests.support import stored_rows
 from trustwatch.scoring.delivery.actuators.desired_state import (
     DesiredState,
     UnreadableAction,
@@ -22,12 +20,12 @@ from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
 from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.policy.interventions import ActiveInterventions
 from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow, RiskLevel
+from trustwatch.scoring.records.agents import AgentEdge, AgentName, RiskLevel
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore
 
 NOW = 1_764_000_000_000
 AS = "https://as"
@@ -36,7 +34,7 @@ ENFORCED = PolicyBook(modes={"acme": "enforce"})
 
 def name(agent_id: str = "bot", tenant: str = "acme") -> AgentName:
     """An agent."""
-    return AgentName(IdentityHasher().agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
+    return stored_rows.name(agent_id, tenant)
 
 
 class WishesInStore:
@@ -53,25 +51,7 @@ class WishesInStore:
 
     def commit(self, *agents: tuple[AgentName, RiskLevel], edges: tuple[AgentEdge, ...] = ()) -> None:
         rows = [
-            AgentRow(
-                who,
-                "Payer",
-                int(level),
-                0.9,
-                0.9,
-                0.9,
-                1,
-                NOW,
-                NOW,
-                0,
-                3,
-                f"D-{who.agent_id}-{level.label}",
-                b"[]",
-                "",
-                features=b"",
-                risk=b"",
-                state_version="v",
-            )
+            stored_rows.agent(who, level, agent_type="Payer", decision_id=f"D-{who.agent_id}-{level.label}")
             for who, level in agents
         ]
         new = Position(0, self.at.epoch, self.at.offset + 1)
@@ -79,40 +59,14 @@ class WishesInStore:
         self.at = new
 
     def pin(self, who: AgentName, level: RiskLevel, expires_ms: int = NOW + 60_000) -> None:
-        made = Intervention(
-            f"P-{who.agent_id}",
-            "pin",
-            "active",
-            who,
-            int(level),
-            (),
-            "leak",
-            "ann",
-            NOW,
-            "ann",
-            NOW,
-            "leak",
-            expires_ms,
-            NOW,
+        times = ("ann", NOW, "ann", NOW, "leak", expires_ms, NOW)
+        self.pins.apply_changes(
+            [Intervention(f"P-{who.agent_id}", "pin", "active", who, int(level), (), "leak", *times)]
         )
-        self.pins.apply_changes([made])
 
     def now(self, who: AgentName, **asked: Any) -> DesiredState:
-        wish = DesiredState(
-            who.tenant,
-            who.issuer,
-            who.agent_id,
-            who.key,
-            "high",
-            True,
-            60,
-            False,
-            False,
-            "D-asked",
-            NOW - 700,
-            NOW,
-            "Payer",
-        )
+        held = ("high", True, 60, False, False, "D-asked", NOW - 700, NOW, "Payer")
+        wish = DesiredState(*who.identity, who.key, *held)
         return asyncio.run(self.wishes.resolve(msgspec.structs.replace(wish, **asked)))
 
     def rows(self) -> dict[str, DesiredState]:
@@ -121,14 +75,6 @@ class WishesInStore:
             pass
         rows = self.store.outbox.lease("as", NOW, 10_000, 1_000)
         return {wish.agent_id: wish for wish in (decode_desired_state(row.row.payload) for row in rows)}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    """An empty store."""
-    opened = open_store(sqlite_url(tmp_path / "store.db"))
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize(
@@ -247,32 +193,8 @@ def test_many_agents_are_looked_at(store: SqlStore) -> None:
 
 def decision(level: RiskLevel, before: RiskLevel, **more: Any) -> Decision:
     """A change of level."""
-    made = Decision(
-        "D1",
-        name(),
-        "Payer",
-        NOW,
-        "evt-1",
-        NOW - 900,
-        int(before),
-        int(level),
-        0.9,
-        0.9,
-        0.9,
-        0.01,
-        (),
-        "",
-        {},
-        {},
-        "m",
-        "b",
-        "1",
-        "enforce",
-        "event",
-        0,
-        7,
-    )
-    return msgspec.structs.replace(made, **more)
+    given = {"agent_type": "Payer", "decided_ms": NOW, "event_id": "evt-1", "event_time_ms": NOW - 900} | more
+    return stored_rows.decision(1, name(), previous_level=int(before), level=int(level), **given)
 
 
 def test_a_decision_is_acted_on_where_policy_is_enforced() -> None:

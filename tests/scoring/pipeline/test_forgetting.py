@@ -163,13 +163,6 @@ def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None
         log.close()
 
 
-def test_what_is_no_order_is_a_dead_letter(kit: Any) -> None:
-    """It forgets nobody and stops nothing."""
-    batch = next(kit.batches([Record(RecordKind.FORGET, 0, 5, b"{}")], itertools.repeat(9)))
-
-    assert len(kit.processor().apply(batch).dead_letters) == 1
-
-
 def test_the_key_is_made_once(tmp_path: Path) -> None:
     """With mode 0600; a key that others may read, or that is none, is refused."""
     path = tmp_path / "data" / "privacy-key"

@@ -32,7 +32,7 @@ from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import FeedbackRule
 from trustwatch.scoring.store.partition_store import forget_event_ids
 from trustwatch.scoring.store.sql_schema import EVENT_IDS
-from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 HOUR = 3_600_000
 
@@ -393,7 +393,7 @@ class Failing:
         self._store = store
         self.fail: Callable[[Commit], None] = lambda _commit: None
 
-    def commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
+    def commit_all(self, commits: Sequence[Commit]) -> list[int | Fenced]:
         for commit in commits:
             self.fail(commit)
         return self._store.commit_all(commits)
@@ -475,7 +475,7 @@ def test_one_that_is_refused_does_not_hold_up_those_it_commits_with(
     other = one.store.partitions.claim(1)
     tries = []
 
-    def lost_answer(commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
+    def lost_answer(commits: Sequence[Commit]) -> list[int | Fenced]:
         tries.append([commit.position.partition for commit in commits])
         found = one.store.commit_all(commits)
         if not answered and len(tries) == 1:

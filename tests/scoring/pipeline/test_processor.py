@@ -90,6 +90,7 @@ def test_duplicates_are_dropped_and_counted(kit: Any, make: Any) -> None:
         (RecordKind.CONTROL, b'{"command": "release", "key": "99999999999999999999999", "by": "me"}'),
         (RecordKind.CONTROL, adopted(10**30)),
         (RecordKind.FORGET, forgotten("")),
+        (RecordKind.FORGET, b"{}"),
         (RecordKind.DEAD, refused(2**63)),
         (RecordKind.DEAD, refused(253_402_300_800_000)),
         (RecordKind.DEAD, refused(-1)),
@@ -110,23 +111,12 @@ def test_poison_becomes_a_dead_letter(kit: Any, make: Any, kind: int, payload: b
 
 def test_refusals_of_the_edge_are_stored_as_they_came(kit: Any) -> None:
     """A DEAD record becomes the dead letter that the edge described."""
-    refused = {
-        "letter_id": "L1",
-        "received_ms": 5,
-        "source": "urn:x",
-        "reason": "bad",
-        "path": "$.time",
-        "raw": base64.b64encode(b"\xff\xfe").decode(),
-    }
+    refused = {"letter_id": "L1", "received_ms": 5, "source": "urn:x", "reason": "bad", "path": "$.time"}
+    refused["raw"] = base64.b64encode(b"\xff\xfe").decode()
     record = Record(RecordKind.DEAD, 0, 6, json.dumps(refused).encode())
     (letter,) = kit.processor().apply(RecordBatch(0, 3, [record])).dead_letters
-    assert (letter.letter_id, letter.source, letter.path, letter.raw, letter.offset) == (
-        "L1",
-        "urn:x",
-        "$.time",
-        b"\xff\xfe",
-        3,
-    )
+    found = (letter.letter_id, letter.source, letter.path, letter.raw, letter.offset)
+    assert found == ("L1", "urn:x", "$.time", b"\xff\xfe", 3)
 
 
 NAMED = {"tenant": "acme", "issuer": "https://as.example", "agent_id": "agent-1"}

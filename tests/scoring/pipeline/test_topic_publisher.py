@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
+from tests.support import stored_rows
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.topics.protocols import TopicNames
@@ -33,7 +33,7 @@ from trustwatch.scoring.records.agents import (
 )
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore
 
 from ...support.alert_receiver import DECISION
 
@@ -90,13 +90,6 @@ class Topics:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    made = open_store(sqlite_url(tmp_path / "store.db"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def topics() -> Topics:
     return Topics()
 
@@ -107,26 +100,7 @@ def publisher(store: SqlStore, topics: Topics) -> TopicPublisher:
 
 
 def agent(number: int, level: int = RiskLevel.LOW, **more: Any) -> AgentRow:
-    row = AgentRow(
-        AgentName(number, "acme", "https://as", f"a{number}"),
-        "Payer",
-        level,
-        0.25,
-        0.5,
-        0.1,
-        NOW,
-        NOW,
-        NOW,
-        0,
-        3,
-        "",
-        b"[]",
-        "",
-        features=b"state",
-        risk=b"risk",
-        state_version="v1",
-    )
-    return msgspec.structs.replace(row, **more)
+    return stored_rows.agent(AgentName(number, "acme", "https://as", f"a{number}"), level, **more)
 
 
 def commit(store: SqlStore, at: Position, offset: int, *rows: AgentRow) -> Commit:
@@ -333,13 +307,8 @@ def test_all_risk_is_told_in_a_new_epoch(store: SqlStore, topics: Topics, publis
 
 def test_epoch_of_what_is_no_risk() -> None:
     """Tombstones, and records of others."""
-    assert [epoch_of_record(value) for value in (None, b"", b"[]", b'{"epoch": "x"}', b'{"epoch": 3}')] == [
-        0,
-        0,
-        0,
-        0,
-        3,
-    ]
+    values = (None, b"", b"[]", b'{"epoch": "x"}', b'{"epoch": 3}')
+    assert [epoch_of_record(value) for value in values] == [0, 0, 0, 0, 3]
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 2**64, 10**30])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.support import stored_rows
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasedSubject, ErasureSubject
 from trustwatch.ingest.topics.protocols import TopicNames
@@ -18,7 +15,7 @@ from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentRow, agent_summary
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import Erasure, PartitionErasure, erasure_pseudonym
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore
 
 AS, ID = "https://as", "01JERASURE0000000000000001"
 BOT = ErasureSubject("agent", "acme", AS, "bot", erasure_pseudonym(ID))
@@ -42,16 +39,7 @@ class Writer:
 
 
 def row(events: int) -> AgentRow:
-    return AgentRow(
-        NAME, "X", 1, 0.2, 0.5, 0.1, 1, 1, 1, 0, events, "", b"[]", "", features=b"f", risk=b"r", state_version="v"
-    )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    made = open_store(sqlite_url(tmp_path / "store.db"))
-    yield made
-    made.close()
+    return stored_rows.agent(NAME, 1, events=events)
 
 
 def publisher(store: SqlStore) -> tuple[TopicPublisher, Writer]:

@@ -33,7 +33,7 @@ from trustwatch.scoring.store.sql_schema import (
     METADATA,
     OUTBOX,
 )
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore
 
 ACME = ReadScope(("acme", "acme-eu"), "gateway")
 MINE = AGENTS.c.tenant == "acme"
@@ -99,14 +99,6 @@ def test_every_table_says_to_whom_its_rows_belong() -> None:
     for table in METADATA.sorted_tables:
         known = "tenant" in table.c, table.name in OF_CALLER, table.name in PART_OF, table.name in OF_DEPLOYMENT
         assert sum(known) == 1, f"{table.name}: say in scoring/store/read_scope.py whose its rows are"
-
-
-@pytest.fixture
-def store(tmp_path: Any) -> Any:
-    """An empty store."""
-    made = open_store(sqlite_url(tmp_path / "store.db"))
-    yield made
-    made.close()
 
 
 def test_the_store_holds_every_read_to_the_scope_of_its_context(store: SqlStore) -> None:

@@ -24,6 +24,7 @@ from trustwatch.scoring.store.migrate import StoreTooNew
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
+from ...support import stored_rows
 from ...support.checkout import ROOT, process_command
 from ...support.nightly import size
 from ...support.old_schemas import make_old_sqlite, revisions_of
@@ -35,10 +36,7 @@ def revision(path: Path) -> str:
 
 
 def agent(events: int) -> AgentRow:
-    name = AgentName(1, "t", "i", "a")
-    return AgentRow(
-        name, "X", 0, 0.0, 0.0, 0.0, 0, 0, 0, 0, events, "", b"[]", "", features=b"", risk=b"", state_version="v"
-    )
+    return stored_rows.agent(AgentName(1, "t", "i", "a"), 0, events=events)
 
 
 def schema_of(path: Path) -> list[object]:
@@ -166,7 +164,8 @@ def test_full_disk_is_unavailable(tmp_path: Path) -> None:
     """When there is no space the commit is Unavailable, nothing of it is there, and with space it succeeds."""
     store = open_store(sqlite_url(tmp_path / "s.db"))
     at = store.partitions.claim(0)
-    big = Commit(at, Position(0, 1, 1), [_big(agent(1))], [], [], [])
+    row = stored_rows.agent(AgentName(1, "t", "i", "a"), 0, features=bytes(1 << 20))
+    big = Commit(at, Position(0, 1, 1), [row], [], [], [])
     with store.database.write() as connection:
         pages = connection.execute(text("PRAGMA page_count")).scalar_one()
         connection.execute(text(f"PRAGMA max_page_count = {pages}"))
@@ -181,11 +180,6 @@ def test_full_disk_is_unavailable(tmp_path: Path) -> None:
     store.commit(big)
     assert len(store.agents.load([1])[1].features) == 1 << 20
     store.close()
-
-
-def _big(row: AgentRow) -> AgentRow:
-    values = {name: getattr(row, name) for name in row.__struct_fields__}
-    return AgentRow(**values | {"features": bytes(1 << 20)})
 
 
 def test_kill_at_any_moment(tmp_path: Path) -> None:
