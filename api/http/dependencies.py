@@ -24,7 +24,6 @@ from .slice import ServiceRegistry
 
 T = TypeVar("T")
 
-_TOKEN_SCHEMES: Final = (b"bearer", b"dpop")
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 oauth2_scheme = OAuth2(
@@ -125,14 +124,6 @@ def _agent_of_path(agent_id: AgentIdParam, tenant: TenantParam = None, issuer: I
 
 
 AgentDep = Annotated[AgentSelector, Depends(_agent_of_path)]
-
-
-def presents_bearer(scope: Scope) -> bool:
-    """Return whether the request has an access token, valid or not."""
-    return any(
-        name == b"authorization" and value.partition(b" ")[0].lower() in _TOKEN_SCHEMES
-        for name, value in scope["headers"]
-    )
 
 
 async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], scope: Scope) -> AuthenticatedCaller:

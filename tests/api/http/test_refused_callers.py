@@ -149,7 +149,7 @@ def test_persons_are_bounded() -> None:
         refused.tell_of(scope(caller("console:late")), "own_decision", "nobody does")
     assert [line["caller"] for line in lines[-2:]] == ["(no entry)", "console:late"]
     assert lines[-1]["left_out"] == 3 * MAX_LIMITS - LINES_UNLISTED_S
-    assert len(refused._person_limits) <= MAX_LIMITS and list(refused._limits) == ["noisy"]
+    assert len(refused._person_limits) <= MAX_LIMITS and list(refused._limits) == [("noisy",)]
 
 
 def test_other_problems_and_unknown_callers_are_no_reach() -> None:
