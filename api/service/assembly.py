@@ -38,7 +38,6 @@ from ..composition import (
     open_model_registry,
     open_service_privacy_key,
     principal_alias,
-    service_url,
     spool_directory,
 )
 from ..events.admission import Admission, AgentRegistry
@@ -84,7 +83,7 @@ def make_decision_point(
     admission = Admission(registry, alias, store.identities)
     audit = AuditSink(log, admission, now_ms, new_id, disk_reserve(settings, clock.monotonic).is_reached)
     approvals = ApprovalWorkflow(
-        store.interventions, interventions, audit, service_url(settings), now_ms, changed, executor or StoreExecutor()
+        store.interventions, interventions, audit, settings.listen.url(), now_ms, changed, executor or StoreExecutor()
     )
     staleness_ms = int(settings.risk.staleness_s * 1000)
 
@@ -116,55 +115,46 @@ def make_erasure_service(
     executor: StoreExecutor,
     roles: ServiceRoles = ServiceRoles(),  # noqa: B008
 ) -> ErasureService:
-    async def forget(subject: ErasureSubject, ordered_ms: int) -> None:
-        await forget_in_memory(subject, ordered_ms, store, view, decision_point)
+    archive, brokers = settings.archive, settings.brokers
+    configured: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
+    folders = {kind: folder for kind, folder in configured.items() if folder is not None}
+    targets: ErasureTargets
+    if settings.distributed:
+        ours = {"events": roles.archiver, "vectors": roles.workers}
+        archives = LocalArchives(
+            store,
+            {kind: folder for kind, folder in folders.items() if ours[kind]},
+            brokers.topic_names.events,
+            spool_directory(settings),
+            socket.gethostname(),
+            lambda: status.work_counts,
+            archive.retention_days * DAY_MS,
+        )
+        clients = BrokerClients(
+            brokers.topic_names, lambda topic: open_reader(brokers, (topic,)), lambda: open_admin(brokers)
+        )
+        targets = TopicErasureTargets(store, log, clients, archives, frozenset(folders))
+    else:
+        targets = EmbeddedErasureTargets(store, log, status, folders, spool_directory(settings))
 
     def signer() -> ProofSigner:
         key = LocalSigningKey.open(settings.data_dir)
         return ProofSigner(key.sign_document, key.read_document)
 
+    log_directory = None if settings.distributed else settings.data_dir / "log"
     return ErasureService(
-        _erasure_targets(settings, log, store, status, roles),
-        ExportSources(
-            store,
-            None if settings.distributed else settings.data_dir / "log",
-            settings.archive.directory,
-            read_baseline_profile,
-        ),
+        targets,
+        ExportSources(store, log_directory, archive.directory, read_baseline_profile),
         agents,
         executor,
         principal_alias(settings),
         lambda: open_service_privacy_key(settings),
         signer,
-        forget,
+        lambda subject, ordered_ms: forget_in_memory(subject, ordered_ms, store, view, decision_point),
         clock.now_ms,
         on_server=settings.store.url is not None,
         leads=roles.workers,
     )
-
-
-def _erasure_targets(
-    settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, roles: ServiceRoles
-) -> ErasureTargets:
-    archive, brokers = settings.archive, settings.brokers
-    configured: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
-    folders = {kind: folder for kind, folder in configured.items() if folder is not None}
-    if not settings.distributed:
-        return EmbeddedErasureTargets(store, log, status, folders, spool_directory(settings))
-    ours = {"events": roles.archiver, "vectors": roles.workers}
-    archives = LocalArchives(
-        store,
-        {kind: folder for kind, folder in folders.items() if ours[kind]},
-        brokers.topic_names.events,
-        spool_directory(settings),
-        socket.gethostname(),
-        lambda: status.work_counts,
-        archive.retention_days * DAY_MS,
-    )
-    clients = BrokerClients(
-        brokers.topic_names, lambda topic: open_reader(brokers, (topic,)), lambda: open_admin(brokers)
-    )
-    return TopicErasureTargets(store, log, clients, archives, frozenset(folders))
 
 
 ENTRIES_PER_SLICE = 5_000
@@ -272,7 +262,7 @@ def make_service_parts(
         connections=ConnectionGuard(clock.monotonic, affordable_connections()),
         ingest=IngestStatus(),
         archive=ArchiveStatus(alone=not (roles.api or roles.workers)),
-        silence=SilenceAlerter(store.outbox, sources, service_url(settings), now_ms, wake_dispatcher),
+        silence=SilenceAlerter(store.outbox, sources, settings.listen.url(), now_ms, wake_dispatcher),
         executor=executor,
         agents=agents,
         principal_alias=alias,
@@ -297,15 +287,16 @@ def make_service_parts(
 
 
 def caller_directory(settings: Settings) -> CallerDirectory:
-    """The callers of the settings, by their tokens."""
+    """Return the callers of the settings, by their tokens."""
     return CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
 
 
 def make_runtime(parts: ServiceParts, model_version: str) -> Runtime:
-    """Everything that the application uses."""
+    """Return everything that the application uses."""
     archive_only = parts.archive.archive_only
     readiness_checks = {"archive": parts.archive.is_ready} if archive_only else {}
-    readiness_checks["issuers"] = lambda: _has_issuer_keys(parts.jwks)
+    # One issuer is enough: one that is down must not take the callers of the others down.
+    readiness_checks["issuers"] = lambda: not parts.jwks.status() or any(one.keys for one in parts.jwks.status())
     services = (  # which routes find by their type
         parts.connections,
         parts.executor,
@@ -343,9 +334,3 @@ def make_runtime(parts: ServiceParts, model_version: str) -> Runtime:
         principal_alias=parts.principal_alias,
         compiled_elsewhere=True,
     )
-
-
-def _has_issuer_keys(jwks: JwksCache) -> bool:
-    """True if tokens of any issuer can be verified; one that is down must not take the others' callers down."""
-    issuers = jwks.status()
-    return not issuers or any(issuer.keys > 0 for issuer in issuers)
