@@ -26,7 +26,7 @@ from ..settings.access_settings import ANY_NAME
 from .agent_lookup import AgentResolver, visible_tenants
 from .auth.callers import SCOPE_ADMIN, SCOPE_METRICS, SCOPE_WORDS, AuthenticatedCaller, TenantNotAllowed
 from .connection_guard import ConnectionGuard
-from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, declared, is_local, provided
+from .dependencies import AnyCallerUnlessLocal, ReaderDep, RequireScope, RuntimeDep, declared, is_local, provided
 from .fast_path import FastPath
 from .openapi_document import complete_document
 from .problems import ProblemTable, install_problem_handlers
@@ -106,7 +106,9 @@ async def get_readiness(request: Request, runtime: RuntimeDep) -> Response:
 @router.get("/metrics", response_class=Response, responses=BODILESS_PROBLEMS, summary="Prometheus metrics")
 async def get_metrics(
     metrics: MetricsDep,
-    caller: Annotated[AuthenticatedCaller | None, declared(RequireScopeUnlessLocal(SCOPE_METRICS, SCOPE_ADMIN))],
+    caller: Annotated[
+        AuthenticatedCaller | None, declared(RequireScope(SCOPE_METRICS, SCOPE_ADMIN, unless_local=True))
+    ],
 ) -> Response:
     """Returns the metrics in the Prometheus text format. Requires a request from this machine, the scope
     `trust.metrics`, or `trust.admin` for all tenants.
@@ -120,7 +122,7 @@ async def get_metrics(
 
 @router.get(
     "/v1/schema/audit-event",
-    dependencies=[declared(RequireScopeUnlessLocal(""))],
+    dependencies=[declared(AnyCallerUnlessLocal)],
     responses=BODILESS_PROBLEMS,
     summary="Retrieve the JSON Schema of the audit event",
 )
@@ -140,7 +142,7 @@ async def get_policy(runtime: RuntimeDep, caller: ReaderDep) -> TokenPoliciesOut
     return TokenPoliciesOut(version=book.version, levels=levels)
 
 
-@router.get("/openapi.json", dependencies=[declared(RequireScopeUnlessLocal(""))], include_in_schema=False)
+@router.get("/openapi.json", dependencies=[declared(AnyCallerUnlessLocal)], include_in_schema=False)
 def get_openapi(request: Request) -> JSONResponse:
     """From this machine, or with any valid token. Made on first use, in a thread: answers do not wait for it."""
     return JSONResponse(request.app.openapi())

@@ -139,7 +139,7 @@ def _example(schema: Document, document: Document) -> Any:
 
 
 def _example_of_type(schema: Document, document: Document) -> Any:
-    kind = schema.get("type")
+    kind = str(schema.get("type"))
     if kind == "object":
         return {name: _example(member, document) for name, member in schema.get("properties", {}).items()}
     if kind == "array":

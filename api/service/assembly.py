@@ -6,7 +6,6 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -48,7 +47,7 @@ from ..feedback.preview_runner import PreviewProcess, PreviewRunner
 from ..feedback.service import FeedbackService
 from ..http.agent_lookup import AgentResolver
 from ..http.auth.bearer_tokens import TokenVerifier
-from ..http.auth.callers import AuthenticatedCaller, CallerDirectory
+from ..http.auth.callers import CallerDirectory
 from ..http.auth.jwks import JwksCache
 from ..http.auth.signing import LocalSigningKey
 from ..http.connection_guard import ConnectionGuard, affordable_connections
@@ -196,94 +195,61 @@ async def forget_in_memory(
         await asyncio.sleep(0)
 
 
-@dataclass(frozen=True, slots=True)
 class ServiceParts:
     """Parts that answer requests, and parts that run next to the answers."""
 
-    settings: Settings
-    roles: ServiceRoles
-    backend: EventBackend
-    view: RiskView
-    status: PipelineStatus
-    policy: LivePolicy
-    jwks: JwksCache
-    verifier: TokenVerifier[AuthenticatedCaller]
-    connections: ConnectionGuard
-    ingest: IngestStatus
-    archive: ArchiveStatus
-    silence: SilenceAlerter
-    executor: StoreExecutor
-    agents: AgentResolver
-    principal_alias: Callable[[str, str], str] | None  # replaces principals' identifiers in the log
-    decision_point: PolicyDecisionPoint
-    actuation: ActuationService
-    models: ModelService
-    feedback: FeedbackService
-    erasures: ErasureService
-    calls: LiveCallScorer | None  # None if calls are judged by the level alone
-    transmitter: TransmitterContext | None  # None if there are no streams of security event tokens
-
-
-def make_service_parts(
-    settings: Settings,
-    backend: EventBackend,
-    view: RiskView,
-    status: PipelineStatus,
-    roles: ServiceRoles,
-    wake_dispatcher: Callable[[], None],
-    interventions_changed: Callable[[Collection[AgentName]], None],
-) -> ServiceParts:
-    """Make the parts of a service. Raises ConfigError, ModelError."""
-    log, store, now_ms = backend.log, backend.store, clock.now_ms
-    jwks = JwksCache(settings.issuers, clock.now_s, clock.monotonic, settings.outgoing.ca_file)
-    policy, alias, executor = live_policy(settings), principal_alias(settings), StoreExecutor()
-    agents, registry = AgentResolver(view, store, executor), open_model_registry(settings)
-    decision_point = make_decision_point(
-        settings, log, store, view, policy, status, interventions_changed, alias=alias, executor=executor
-    )
-    previews = PreviewRunner(store, PreviewProcess(backend.settings_file), now_ms, new_id)
-    sources = silence_watched_sources(settings)
-    calls = None
-    if roles.api:
-        budget = settings.risk.challenge_budget
-        calls = LiveCallScorer(registry, budget, settings.domains(), compiled_elsewhere=True)
-    transmits = settings.shared_signals.enabled
-    return ServiceParts(
-        settings=settings,
-        roles=roles,
-        backend=backend,
-        view=view,
-        status=status,
-        policy=policy,
-        jwks=jwks,
-        verifier=TokenVerifier(
-            settings.issuers, jwks, caller_directory(settings).resolve, settings.verification, clock.now_s
-        ),
-        connections=ConnectionGuard(clock.monotonic, affordable_connections()),
-        ingest=IngestStatus(),
-        archive=ArchiveStatus(alone=not (roles.api or roles.workers)),
-        silence=SilenceAlerter(store.outbox, sources, settings.listen.url(), now_ms, wake_dispatcher),
-        executor=executor,
-        agents=agents,
-        principal_alias=alias,
-        decision_point=decision_point,
-        actuation=ActuationService(settings, store, decision_point.policy_evaluator, wake_dispatcher),
-        models=ModelService(settings, store, registry, ControlRecordWriter(log, now_ms), executor, now_ms, new_id),
-        feedback=FeedbackService(
+    def __init__(
+        self,
+        backend: EventBackend,
+        view: RiskView,
+        status: PipelineStatus,
+        roles: ServiceRoles,
+        wake_dispatcher: Callable[[], None],
+        interventions_changed: Callable[[Collection[AgentName]], None],
+    ) -> None:
+        """Make the parts. Raises ConfigError, ModelError."""
+        settings, log, store, now_ms = backend.settings, backend.log, backend.store, clock.now_ms
+        self.settings, self.roles, self.backend, self.view, self.status = settings, roles, backend, view, status
+        self.policy = live_policy(settings)
+        self.jwks = JwksCache(settings.issuers, clock.now_s, clock.monotonic, settings.outgoing.ca_file)
+        find_caller = caller_directory(settings).resolve
+        self.verifier = TokenVerifier(settings.issuers, self.jwks, find_caller, settings.verification, clock.now_s)
+        self.connections = ConnectionGuard(clock.monotonic, affordable_connections())
+        self.ingest = IngestStatus()
+        self.archive = ArchiveStatus(alone=not (roles.api or roles.workers))
+        sources = silence_watched_sources(settings)
+        self.silence = SilenceAlerter(store.outbox, sources, settings.listen.url(), now_ms, wake_dispatcher)
+        self.executor = executor = StoreExecutor()
+        self.agents = agents = AgentResolver(view, store, executor)
+        self.principal_alias = alias = principal_alias(settings)  # replaces principals' identifiers in the log
+        self.decision_point = decision_point = make_decision_point(
+            settings, log, store, view, self.policy, status, interventions_changed, alias=alias, executor=executor
+        )
+        self.actuation = ActuationService(settings, store, decision_point.policy_evaluator, wake_dispatcher)
+        registry = open_model_registry(settings)
+        control = ControlRecordWriter(log, now_ms)
+        self.models = ModelService(settings, store, registry, control, executor, now_ms, new_id)
+        self.feedback = FeedbackService(
             settings,
             store,
             log,
             decision_point.audit_sink,
-            previews,
+            PreviewRunner(store, PreviewProcess(backend.settings_file), now_ms, new_id),
             agents,
             executor,
             now_ms,
             lambda: log.log.partitions if isinstance(log.log, TopicCommitLog) else 1,
-        ),
-        erasures=make_erasure_service(settings, log, store, view, decision_point, status, agents, executor, roles),
-        calls=calls,
-        transmitter=TransmitterContext(settings, clock.now_s, clock.monotonic) if transmits else None,
-    )
+        )
+        self.erasures = make_erasure_service(
+            settings, log, store, view, decision_point, status, agents, executor, roles
+        )
+        self.calls: LiveCallScorer | None = None  # then calls are judged by the level alone
+        if roles.api:
+            budget = settings.risk.challenge_budget
+            self.calls = LiveCallScorer(registry, budget, settings.domains(), compiled_elsewhere=True)
+        self.transmitter: TransmitterContext | None = None  # then there are no streams of security event tokens
+        if settings.shared_signals.enabled:
+            self.transmitter = TransmitterContext(settings, clock.now_s, clock.monotonic)
 
 
 def caller_directory(settings: Settings) -> CallerDirectory:

@@ -45,7 +45,7 @@ from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from ..shared_signals.transmitter import SharedSignalsTransmitter
 from ..structured_logs import LogLevel, configure_structured_logs
-from .assembly import caller_directory, drop_cached_answers, make_runtime, make_service_parts
+from .assembly import ServiceParts, caller_directory, drop_cached_answers, make_runtime
 from .backends import BackendObservers, EventBackend, ServiceRoles, check_extras, check_service_roles, open_backend
 from .http_server import listening_socket, make_server
 from .kernel_compiler import COMPILING, compile_beside_service
@@ -184,8 +184,8 @@ class RunningService:
         self._dispatcher: Dispatcher | None = None
         self._transmitter: SharedSignalsTransmitter | None = None
         self._promotions: set[asyncio.Task[None]] = set()
-        self._parts = parts = make_service_parts(
-            settings, backend, view, status, roles, self._wake_dispatcher, self._interventions_changed
+        self._parts = parts = ServiceParts(
+            backend, view, status, roles, self._wake_dispatcher, self._interventions_changed
         )
         if parts.transmitter is not None and roles.workers:
             jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing

@@ -153,15 +153,8 @@ _ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 def issue_local_token(data_dir: Path, client_id: str, scopes: list[str], audience: str, lifetime_s: int) -> str:
     """Issue a token signed with the key of *data_dir*. It is accepted only if the settings trust that issuer."""
-    return LocalSigningKey.open(data_dir).issue_token(
-        subject=client_id,
-        client_id=client_id,
-        scopes=scopes,
-        audience=audience,
-        lifetime_s=lifetime_s,
-        now=clock.now_s(),
-        token_id=secrets.token_urlsafe(12),
-    )
+    key, token_id = LocalSigningKey.open(data_dir), secrets.token_urlsafe(12)
+    return key.issue_token(client_id, client_id, scopes, audience, lifetime_s, clock.now_s(), token_id)
 
 
 def create_key_file(path: Path, content: bytes) -> None:
