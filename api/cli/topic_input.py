@@ -159,10 +159,11 @@ def _topic_reader(named: str, topic: TopicRange) -> Iterator[TopicReader]:
         if missing:
             problem = f"{topic.name} has the partitions 0 to {len(ends) - 1}, no partition {missing[0]}"
             raise ConfigError(f"{named}: {problem}")
-        for (name, at), kept in reader.first_offsets().items() if topic.offsets is not None else ():
-            end = ends[name, at]
-            first = topic.offsets.get(at, (end, None))[0]
-            if first < kept:
-                print_message(f"{name}[{at}]: offsets before {kept} are no longer kept")
-            reader.seek(name, at, min(max(first, kept), end))
+        if topic.offsets is not None:
+            for (name, at), kept in reader.first_offsets().items():
+                end = ends[name, at]
+                first = topic.offsets.get(at, (end, None))[0]
+                if first < kept:
+                    print_message(f"{name}[{at}]: offsets before {kept} are no longer kept")
+                reader.seek(name, at, min(max(first, kept), end))
         yield reader

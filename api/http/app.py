@@ -210,8 +210,9 @@ def create_app(runtime: Runtime, slices: Sequence[Slice], *, only_service: bool 
         services.add(executor)
     if services.find(AgentResolver) is None:
         services.add(AgentResolver(runtime.risk_view, runtime.store, executor))
-    for service in (metrics, problems, refused_callers):
-        services.add(service)
+    services.add(metrics)
+    services.add(problems)
+    services.add(refused_callers)
     answering = () if only_service else slices
     for part in answering:
         for service in part.services(services):

@@ -87,8 +87,10 @@ def _runtime_values(services: Runtime) -> MetricValues:
         "trustwatch_log_next_offset": {(): services.event_log.log.next_offset},
         "trustwatch_log_failed": {(): float(services.event_log.log.failed)},
         "trustwatch_agents": {(): len(services.risk_view)},
-        "trustwatch_deliveries_total": dict(services.delivery_counts),
-        "trustwatch_actuations_total": dict(services.actuation_statistics.outcomes),
+        "trustwatch_deliveries_total": {labels: count for labels, count in services.delivery_counts.items()},
+        "trustwatch_actuations_total": {
+            labels: count for labels, count in services.actuation_statistics.outcomes.items()
+        },
         "trustwatch_issuer_keys": {(issuer.issuer,): issuer.keys for issuer in issuers},
         "trustwatch_issuer_keys_skipped_total": {(issuer.issuer,): issuer.skipped_keys for issuer in issuers},
         "trustwatch_pipeline_alive": {(): float(status.alive)},

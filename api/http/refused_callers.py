@@ -137,6 +137,7 @@ class RefusedCallers:
         members |= {"caller": name, "client_id": caller.client_id or None, "subject": caller.subject}
         bounded = {key: value[:MAX_ASKED_LENGTH] if isinstance(value, str) else value for key, value in members.items()}
         line: Callable[..., Any] = _log.warning
+        key: tuple[str, ...]
         if is_person:
             limits, key = self._person_limits, (name[:MAX_ASKED_LENGTH],)
             line = partial(self._all_persons.write, _log.warning)

@@ -171,7 +171,8 @@ def _info(notes: Sequence[Any]) -> dict[str, Any]:
 def _member(name: str, hint: Any, notes: Sequence[Any], info: dict[str, Any]) -> tuple[str, _Member]:
     """Return the name of a member in the answer, and the member."""
     kind: Any
-    wire_name, convert = name, None
+    convert: Convert | None
+    wire_name = name
     if _extra(notes, "level"):
         kind, convert = LevelName, level_word
         if NoneType in get_args(hint):

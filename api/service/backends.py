@@ -303,9 +303,9 @@ async def open_backend(
     log: EventLog | TopicCommitLog
     if settings.distributed:
         writer = await asyncio.to_thread(open_writer, settings.brokers)
-        log = TopicCommitLog(writer, settings.brokers.topic_names.events, DOOR_TIMEOUT_S)
+        log = topic = TopicCommitLog(writer, settings.brokers.topic_names.events, DOOR_TIMEOUT_S)
         with contextlib.suppress(TrustwatchError):  # looked up now, so that the first sender need not wait for it
-            _log.debug("topic of events", partitions=await asyncio.to_thread(lambda: log.partitions))
+            _log.debug("topic of events", partitions=await asyncio.to_thread(lambda: topic.partitions))
     else:
         log = await asyncio.to_thread(EventLog, settings.data_dir / "log")
     commit = GroupCommit(log)

@@ -148,7 +148,8 @@ def apply_variables(raw: dict[str, Any], variables: Iterable[SetVariable]) -> No
     for variable in variables:
         held: Any = raw
         for step, following in zip(variable.path, (*variable.path[1:], None), strict=True):
-            if not isinstance(held, list if isinstance(step, int) else dict):
+            kind: Any = list if isinstance(step, int) else dict
+            if not isinstance(held, kind):
                 break
             if not isinstance(step, int):
                 held.setdefault(step, None)
