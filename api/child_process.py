@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -56,22 +57,16 @@ class ChildRuntime:
         """Applies changed settings that may change while the process runs; settings of logs are always applied."""
         self.on_stop: Callable[[], None] = lambda: None
         """Called by the signal handler when the process is asked to end, possibly during a long wait."""
-        self._settings_file: Path | None = None
 
     def handle_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
         """End after the current work."""
         self.stop_requested = True
         self.on_stop()
 
-    def read_again_from(self, settings_file: Path | None) -> None:
-        """Reload settings from that file on SIGHUP; None: only from the environment variables."""
-        self._settings_file = settings_file
-        signal.signal(signal.SIGHUP, self.handle_reload_signal)
-
-    def handle_reload_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def handle_reload_signal(self, settings_file: Path | None, _number: int, _frame: FrameType | None) -> None:
         """Reload the settings; the service has checked them before it sent the signal."""
         try:
-            change = change_of_settings(self.settings, load_process_settings(self._settings_file))
+            change = change_of_settings(self.settings, load_process_settings(settings_file))
             configure_structured_logs(change.settings.logs.level, change.settings.logs.format)
             self.on_reload(change)
         except Exception as error:  # the file changed again: the active settings stay
@@ -119,7 +114,7 @@ def run_child(work: Callable[[ChildRuntime], None]) -> int:
         settings = load_process_settings(arguments.settings)
         configure_structured_logs(settings.logs.level, settings.logs.format)
         child = ChildRuntime(settings, socket.socket(fileno=arguments.socket))
-        child.read_again_from(arguments.settings)
+        signal.signal(signal.SIGHUP, partial(child.handle_reload_signal, arguments.settings))
         signal.signal(signal.SIGTERM, child.handle_stop_signal)
         work(child)
     except (BrokenPipeError, ConnectionResetError, StopRequested):
@@ -176,8 +171,8 @@ class SupervisedProcess:
             if self._stopping:
                 return
             pause_s = FIRST_RESTART_S if loop.time() - started >= STABLE_AFTER_S else min(2 * pause_s, MAX_RESTART_S)
-            told = {"module": self._module, "exit_status": status, "again_in_s": pause_s}
-            _log.error("process ended; its work waits until it is restarted", **told)
+            problem = "process ended; its work waits until it is restarted"
+            _log.error(problem, module=self._module, exit_status=status, again_in_s=pause_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), pause_s)
 

@@ -62,14 +62,9 @@ def live_policy(settings: Settings) -> LivePolicy:
     return LivePolicy(policy_book(settings), settings.token_policy_file, lambda: policy_book(settings))
 
 
-def service_url(settings: Settings) -> str:
-    """Return the URL of this service, for links in alerts."""
-    return settings.listen.url()
-
-
 def console_url(settings: Settings) -> str:
     """Return the URL of the console, for links in alerts; "" if there is no console."""
-    return f"{service_url(settings)}/console" if settings.console.enabled else ""
+    return f"{settings.listen.url()}/console" if settings.console.enabled else ""
 
 
 class StoreAddress(NamedTuple):
@@ -204,11 +199,12 @@ def principal_alias(settings: Settings) -> Callable[[str, str], str] | None:
 
 
 def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
-    """Load the current list of the erased: from the shared database, or from the file of a service on this machine.
+    """Load the list of erased agents and principals: from the shared database, or from the file of a service on this
+    machine.
 
     Raises:
         ConfigError: the database is not ours; or there is none, and no setting allows reading without the list.
-        Unavailable: it does not answer; the service does not read events meanwhile, since some may have been erased.
+        Unavailable: it does not answer. Events must not be read meanwhile, since some may have been erased.
     """
     if topic != settings.brokers.topic_names.events:
         return ErasedFilter()
@@ -217,16 +213,16 @@ def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
         with closing(address.open_reading()) as store:
             return ErasedFilter(store.erasures.erased_in_topic())
     if settings.privacy.read_unlisted:
-        _log.warning("read without the list of the erased: whoever was erased is seen", topic=topic)
+        _log.warning("reading without the list of erased names: their records are read, too", topic=topic)
         return ErasedFilter()
     raise ConfigError(
-        f"{topic} may hold records of who was erased, and without a database nobody knows of whom: set store.url or "
-        "TRUSTWATCH_STORE_URL to the service's database (reading it is enough), or privacy.read_unlisted: true if "
-        "nobody was ever erased there"
+        f"{topic} may hold records of erased agents and principals, whose list is in the database: set store.url or "
+        "TRUSTWATCH_STORE_URL to the service's database (rights to read are enough), or privacy.read_unlisted: true "
+        "if no agent or principal was ever erased"
     )
 
 
-# The log of events, of this machine or in a topic, as processes next to the pipeline follow it.
+# The log of events, on this machine or in a topic, for processes that follow it.
 
 
 def open_event_source(
@@ -253,8 +249,7 @@ def make_duplicate_window(settings: Settings) -> DuplicateWindow:
 
 
 def load_erased_from_log(settings: Settings) -> ErasedFilter:
-    """Load the filter of the erased whose records are still in the log; the log of this machine is rewritten, and has
-    none.
+    """Load the filter of erased records that are still in the log. A log on this machine has none: erasures rewrite it.
 
     Raises as `load_erased_filter`.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -36,19 +36,12 @@ def close_existing_data(settings: Settings, environ: Mapping[str, str] = os.envi
     If access cannot be changed (a folder of another user, a read-only volume), a warning is logged and the service
     starts, since the layout may be intended.
     """
-    closed = closed_bits(environ)
-    for path in _kept_paths(settings):
+    closed, archive = closed_bits(environ), settings.archive
+    configured = (settings.data_dir, settings.model_dir, archive.directory, archive.vectors)
+    folders = [folder.resolve() for folder in configured if folder is not None and folder.is_dir()]
+    # `data_dir` may also be a folder of others.
+    for path in (*folders, *(path for name in _OWN_NAMES for path in settings.data_dir.glob(name))):
         _close(path, closed)
-
-
-def _kept_paths(settings: Settings) -> Iterator[Path]:
-    """Return the folders of the settings, and our files below `data_dir`, which may also be a folder of others."""
-    archive = settings.archive
-    for folder in (settings.data_dir, settings.model_dir, archive.directory, archive.vectors):
-        if folder is not None and folder.is_dir():
-            yield folder.resolve()
-    for name in _OWN_NAMES:
-        yield from settings.data_dir.glob(name)
 
 
 def _close(path: Path, closed: int) -> None:
@@ -63,7 +56,7 @@ def _close(path: Path, closed: int) -> None:
             )
             return
         path.chmod(mode & ~closed)
-    except FileNotFoundError:  # a log of SQLite's that went meanwhile
+    except FileNotFoundError:  # a log of SQLite, removed meanwhile
         return
     except OSError as error:
         advice = f"as its owner: chmod {'o=' if closed == CLOSED_BITS['group'] else 'go='} {path}"

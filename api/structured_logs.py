@@ -47,12 +47,13 @@ def _keep_members(_logger: object, _method: str, event: structlog.types.EventDic
 
 
 def _escape_values(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """Escape control characters of names for a terminal. Values that are not text are shown by `repr`."""
-    return {name: _escape(name, value) if isinstance(value, str) else value for name, value in event.items()}
+    """Escape control characters for a terminal, each text to one line; tracebacks keep their lines.
 
-
-def _escape(name: str, text: str) -> str:
-    """Escape to one line, except for tracebacks."""
-    if name not in ("exception", "stack"):
-        return escaped_text(text)
-    return "\n".join(map(escaped_text, text.split("\n")))
+    Values that are not text are shown by `repr`.
+    """
+    escaped = dict(event)
+    for name, value in event.items():
+        if isinstance(value, str):
+            lines = value.split("\n") if name in ("exception", "stack") else [value]
+            escaped[name] = "\n".join(map(escaped_text, lines))
+    return escaped

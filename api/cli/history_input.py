@@ -36,7 +36,7 @@ from trustwatch.ingest.history.record_files import peek_line
 from trustwatch.ingest.history.time_order import Disorder, in_time_order
 from trustwatch.ingest.log.log_reader import read_log
 from trustwatch.ingest.log.segment_import import is_log
-from trustwatch.ingest.source import RecordBatch, RecordKind, Source, as_one_line
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source, as_one_line
 
 from ..brokers import TOPIC_PREFIX
 from ..settings.access_settings import only_name
@@ -56,7 +56,7 @@ def history_files(
     converter: HistoryConverter | None = None,
     stdin: BinaryIO | None = None,
 ) -> Iterator[list[Path]]:
-    """Files of native events that hold the histories, oldest first; temporary ones are removed at the end.
+    """Yield files of native events that hold the histories, oldest first; temporary ones are removed at the end.
 
     Raises:
         ConfigError: the history does not exist, its records have an unknown format, or an extra is missing.
@@ -73,7 +73,7 @@ def history_files(
 
 
 def history_converter(record_format: str | None, mapping: Path | None) -> HistoryConverter:
-    """Converter by the options `--format` and `--mapping`; its messages go to stderr. Raises ConfigError."""
+    """Return a converter by the options `--format` and `--mapping`; its messages go to stderr. Raises ConfigError."""
     spec = None if mapping is None else read_mapping(mapping)
     return HistoryConverter(FormatChoice(record_format, spec, mapping), print_message)
 
@@ -98,17 +98,20 @@ class _HistoryFiles:
     _waiting: list[FormattedFile] = field(default_factory=list)
 
     def add(self, named: str, *, alone: bool) -> None:
-        """Take one more."""
-        path = Path(named)
+        """Add one history."""
         if named.startswith(TOPIC_PREFIX) and (found := self._records_of_others(named)) is not None:
             self._waiting.append(found)
             return
-        if alone and named == "-":
-            self._add_files(self.converter.find(copied_to_file(self.stdin, self.stack), STDIN_NAME))
-            return
-        lines = self._own_lines(named, path)
+        lines = self._own_lines(named)
         if lines is None:
-            self._add_files(self.converter.find(path))
+            from_stdin = alone and named == "-"
+            path = copied_to_file(self.stdin, self.stack) if from_stdin else Path(named)
+            files = self.converter.find(path, STDIN_NAME) if from_stdin else self.converter.find(path)
+            if len(files) == 1 and files[0].is_native_lines:
+                self._convert_waiting()
+                self._unordered.append(files[0])
+            else:
+                self._waiting += files
         elif not self.converter.choice.is_open:
             raise ConfigError(
                 f"{named}: holds native events; --format and --mapping are for files and topics of other formats"
@@ -118,31 +121,37 @@ class _HistoryFiles:
             self.paths.append(self._write(lines))
 
     def _records_of_others(self, named: str) -> FormattedFile | None:
-        """Records that other programs wrote to a topic; None: its events are ours."""
+        """Return the records that other programs wrote to a topic; None if its events are ours."""
         topic = parse_topic_url(named, self.settings)
         if topic.name == self.settings.brokers.topic_names.events:
             return None
         choice = self.converter.choice
-        if choice.is_open:
-            choice = configured_choice(topic.name, self.settings) or choice
+        configured = next((one for one in self.settings.kafka.topics if one.topic == topic.name), None)
+        if choice.is_open and configured is not None:
+            print_message(f"{topic.name}: format {configured.format}, as `kafka.topics` of the settings says")
+            owner = RecordOwner(only_name(configured.tenants), only_name(configured.issuers))
+            choice = FormatChoice(configured.format, configured.own_mapping(), owner=owner)
         records = records_of_others(named, topic, self.window, choice, _temporary_file(self.stack))
         return None if records is None else self.converter.choose(records, choice)
 
-    def _own_lines(self, named: str, path: Path) -> Iterable[bytes] | None:
-        """Events of an archive, an event log or a topic; None: another input."""
-        if named.startswith(TOPIC_PREFIX):
-            return topic_lines(named, self.settings, self.window)
-        if (path / POSITION_FILE).exists():
-            return _archive_lines(path, self.window)
-        log = next((log for log in (path, path / "log") if path.is_dir() and is_log(log)), None)
-        return None if log is None else _log_lines(log, self.window)
+    def _own_lines(self, named: str) -> Iterable[bytes] | None:
+        """Return the events of an archive, an event log or a topic; None for another input.
 
-    def _add_files(self, files: list[FormattedFile]) -> None:
-        if len(files) == 1 and files[0].is_native_lines:
-            self._convert_waiting()
-            self._unordered.append(files[0])
-        else:
-            self._waiting += files
+        A log is read from its oldest record up to what is durable now; the service may continue to write.
+        """
+        path, window = Path(named), self.window
+        if named.startswith(TOPIC_PREFIX):
+            return topic_lines(named, self.settings, window)
+        if (path / POSITION_FILE).exists():
+            require_extra("archive", f"{path} is an archive")
+            from trustwatch.ingest.archive.archive_reader import raw_lines  # needs the extra
+
+            return raw_lines(path, window.after, window.before)
+        log = next((log for log in (path, path / "log") if path.is_dir() and is_log(log)), None)
+        if log is None:
+            return None
+        records = (record for record in read_log(log) if record.kind == RecordKind.EVENT)
+        return (as_one_line(record.payload) for record in records if window.may_contain(record.received_ms))
 
     def _convert_waiting(self) -> None:
         files, self._waiting = self._waiting, []
@@ -157,13 +166,12 @@ class _HistoryFiles:
         files, self._unordered = self._unordered, []
         paths = [file if isinstance(file, Path) else file.file.path for file in files]
         if is_disordered(FileSource(paths)):
-            lines = map(self._lines_to_sort, files)
+            lines = (  # invalid lines are reported here, since sorted events have no place in a file
+                file_lines(FileSource([file])) if isinstance(file, Path) else self.converter.native_lines(file)
+                for file in files
+            )
             paths = [self._write(self._in_order(itertools.chain.from_iterable(lines)))]
         self.paths += paths
-
-    def _lines_to_sort(self, file: Path | FormattedFile) -> Iterator[bytes]:
-        """Events of a file. Invalid lines are reported here, since sorted events have no place in a file."""
-        return file_lines(FileSource([file])) if isinstance(file, Path) else self.converter.native_lines(file)
 
     def _in_order(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         disorder = Disorder()
@@ -179,25 +187,15 @@ class _HistoryFiles:
 
 
 def file_lines(source: FileSource) -> Iterator[bytes]:
-    """Lines of files that are not blank. Raises UnreadableFile."""
+    """Yield the lines of files that are not blank. Raises UnreadableFile."""
     while lines := source.take_lines(_POLL_RECORDS)[1]:
         yield from lines
 
 
 def is_disordered(source: FileSource) -> bool:
-    """True if a native event follows a later one. Raises UnreadableFile."""
+    """Return whether a native event follows a later one. Raises UnreadableFile."""
     disorder = Disorder()
     return any(disorder.place(line) and disorder.late for line in file_lines(source))
-
-
-def configured_choice(topic: str, settings: Settings) -> FormatChoice | None:
-    """Format, mapping and owner of a topic that the service reads, by its settings; None if it reads no such topic."""
-    for one in settings.kafka.topics:
-        if one.topic == topic:
-            print_message(f"{topic}: format {one.format}, as `kafka.topics` of the settings says")
-            owner = RecordOwner(only_name(one.tenants), only_name(one.issuers))
-            return FormatChoice(one.format, one.own_mapping(), owner=owner)
-    return None
 
 
 def _temporary_file(stack: ExitStack) -> Any:
@@ -205,26 +203,11 @@ def _temporary_file(stack: ExitStack) -> Any:
 
 
 def copied_to_file(stream: BinaryIO, stack: ExitStack) -> Path:
-    """A temporary file with all that a stream holds; *stack* removes it."""
+    """Copy a stream to a temporary file, which *stack* removes."""
     kept = _temporary_file(stack)
     shutil.copyfileobj(stream, kept)
     kept.flush()
     return Path(kept.name)
-
-
-def _archive_lines(path: Path, window: TimeWindow) -> Iterable[bytes]:
-    """Events of an archive; the library that reads it is an extra."""
-    require_extra("archive", f"{path} is an archive")
-    from trustwatch.ingest.archive.archive_reader import raw_lines
-
-    return raw_lines(path, window.after, window.before)
-
-
-def _log_lines(path: Path, window: TimeWindow) -> Iterator[bytes]:
-    """Events of an event log, from its oldest record up to what is durable now; the service may continue to write."""
-    for record in read_log(path):
-        if record.kind == RecordKind.EVENT and window.may_contain(record.received_ms):
-            yield as_one_line(record.payload)
 
 
 # Options of the commands that read a history.
@@ -257,7 +240,7 @@ WarmUpOption = Annotated[
 
 
 def as_utc(at: datetime | None) -> datetime | None:
-    """Times without an offset are UTC."""
+    """Return a time with its offset; one without an offset is UTC."""
     return at if at is None or at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
@@ -276,7 +259,7 @@ def time_window(since: datetime | None, before: datetime | None, warm_up: float 
 def open_histories(
     named: list[str], settings: Settings, window: TimeWindow, converter: HistoryConverter
 ) -> Iterator[list[Path] | BinaryIO]:
-    """Files of the histories, see `history_files`; native events of standard input as they come.
+    """Yield files of the histories (see `history_files`), or standard input if it has native events.
 
     Raises ConfigError, Unavailable.
     """
@@ -291,7 +274,7 @@ def open_histories(
 
 
 def open_output(out: Path, inputs: list[Path] | BinaryIO, converter: HistoryConverter) -> BinaryIO:
-    """The file that results go to, opened only after the histories were found; never one of them."""
+    """Open the file for the results, after the histories were found. Raises BadParameter if it is one of them."""
     read = [*(inputs if isinstance(inputs, list) else ()), *converter.paths]
     if out.exists() and any(out.samefile(path) for path in read):
         raise typer.BadParameter("is one of the histories, and would be overwritten", param_hint="--out")
@@ -321,22 +304,17 @@ class WindowedSource:
             batch = self._source.poll(max_records, timeout_s)
             if batch is None:
                 return None
-            self._waiting = list(self._batches_in_window(batch))
+            offset = batch.base_offset
+            for is_inside, group in itertools.groupby(batch.records, self._is_in_window):
+                records = list(group)
+                if is_inside:
+                    self._waiting.append(RecordBatch(batch.partition, offset, records))
+                offset += len(records)
         return self._waiting.pop(0)
 
-    def _batches_in_window(self, batch: RecordBatch) -> Iterator[RecordBatch]:
-        first, records = 0, batch.records
-        for at, record in enumerate(records):
-            if not self._is_in_window(record.payload):
-                if at > first:
-                    yield RecordBatch(batch.partition, batch.base_offset + first, records[first:at])
-                first = at + 1
-        if first < len(records):
-            yield RecordBatch(batch.partition, batch.base_offset + first, records[first:])
-
-    def _is_in_window(self, payload: bytes) -> bool:
+    def _is_in_window(self, record: Record) -> bool:
         after, before = self._window
-        at = _event_time(payload)
+        at = _event_time(record.payload)
         return at is None or ((after is None or at >= after) and (before is None or at < before))
 
     def close(self) -> None:
@@ -344,7 +322,7 @@ class WindowedSource:
 
 
 def _event_time(payload: bytes) -> datetime | None:
-    """Time at which an event happened; None: the payload is not an event."""
+    """Return the time at which an event happened; None if the payload is not an event."""
     try:
         at = _time_decoder.decode(payload).time
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -366,24 +344,21 @@ class EventHistoryReader:
     mended: int = 0
 
     def read(self, inputs: list[Path] | BinaryIO, window: TimeWindow) -> list[NativeEvent]:
-        """All events of the window, in order."""
+        """Return all events of the window, in order."""
         events: list[NativeEvent] = []
         with byte_progress("reading", FileSource(inputs).total_bytes) as progress:
             source = WindowedSource(FileSource(inputs, progress=progress), window)
             while (batch := source.poll(5000, 0.0)) is not None:
-                for position, record in enumerate(batch.records):
-                    self._add(events, batch.base_offset + position, record.payload)
+                for offset, record in enumerate(batch.records, batch.base_offset):
+                    try:
+                        event, mended = decode_history_event(record.payload)
+                    except MalformedEvent as error:
+                        self.malformed += 1
+                        report_malformed(self.malformed, offset, error.path, error.reason)
+                    else:
+                        events.append(event)
+                        self.mended += mended
         return events
-
-    def _add(self, events: list[NativeEvent], offset: int, payload: bytes) -> None:
-        try:
-            event, mended = decode_history_event(payload)
-        except MalformedEvent as error:
-            self.malformed += 1
-            report_malformed(self.malformed, offset, error.path, error.reason)
-        else:
-            events.append(event)
-            self.mended += mended
 
 
 def report_malformed(count: int, offset: int, path: str, reason: str) -> None:

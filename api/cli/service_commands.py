@@ -98,7 +98,6 @@ class ServiceClient:
         return f"{self.client.base_url} does not answer ({error or type(error).__name__})"
 
     def close(self) -> None:
-        """Close its connections."""
         self.client.close()
 
     def call(
@@ -171,7 +170,11 @@ def function_of(command: ServiceCommand) -> Callable[..., None]:
     operation = operations()[command.operation]
 
     def run(url: str, token: str, json: bool, **given: Any) -> None:
-        sent = {member.name: _value_of(member, given.get(member.name)) for member in operation.members}
+        sent: dict[str, Any] = {}
+        for member in operation.members:
+            value = given.get(member.name)
+            if value is not None and value != _ALL:
+                sent[member.name] = parse_duration(value, f"--{option_name(member)}") if is_duration(member) else value
         with closing(ServiceClient(url, token)) as service:
             _run(service, command, sent, as_json=json)
 
@@ -326,15 +329,6 @@ def option_name(member: Member) -> str:
 def is_duration(member: Member) -> bool:
     """Whether a member is a number of seconds."""
     return member.name.endswith("_s") and member.kind in ("integer", "number")
-
-
-def _value_of(member: Member, given: Any) -> Any:
-    """What is sent for an option."""
-    if given is None or given == _ALL:
-        return None
-    if not is_duration(member):
-        return given
-    return parse_duration(given, f"--{option_name(member)}")
 
 
 def _pages(service: ServiceClient, operation: str, sent: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,15 @@ from typing import Annotated, Any
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -99,20 +107,24 @@ def not_available(command: str, error: ImportError) -> typer.Exit:
     return fail(f"`{command}` is not available: {error}")
 
 
+def _progress(measure: ProgressColumn) -> Progress:
+    """Return a progress bar on stderr, which only a terminal shows."""
+    columns = (TextColumn("{task.description}"), BarColumn(), measure, TimeElapsedColumn())
+    return Progress(*columns, console=stderr_console, transient=True, disable=not stderr_console.is_terminal)
+
+
 @contextmanager
 def byte_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar in bytes on stderr (only on a terminal); yields a function that takes the number of bytes done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TransferSpeedColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
+    """Show a progress bar in bytes; yields a function that takes the number of bytes done."""
+    with _progress(TransferSpeedColumn()) as progress:
         task = progress.add_task(label, total=total or None)
         yield lambda done: progress.update(task, completed=done)
 
 
 @contextmanager
 def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar over named stages on stderr; yields a function that takes stage, done and total."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
+    """Show a progress bar over named stages; yields a function that takes stage, done and total."""
+    with _progress(MofNCompleteColumn()) as progress:
         task = progress.add_task("starting", total=None)
         yield lambda stage, done, total: progress.update(task, description=stage, completed=done, total=total)
 
@@ -196,30 +208,20 @@ def write_table(rows: list[dict[str, Any]], columns: dict[str, str], prose: Coll
     a terminal, the table is plain text, one line for each row however long it is.
     """
     cells = [[escaped_text(readable(row.get(member))) for member in columns] for row in rows]
+    lines = [list(columns.values()), *cells]
+    widths = {member: max(map(cell_len, texts)) for member, *texts in zip(columns, *lines, strict=True)}
     if not is_decorated():
-        _write_plain([list(columns.values()), *cells])
+        for line in lines:
+            padded = (text + " " * (width - cell_len(text)) for text, width in zip(line, widths.values(), strict=True))
+            sys.stdout.write("  ".join(padded).rstrip() + "\n")
         return
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    widths = dict(zip(columns, _widths([list(columns.values()), *cells]), strict=True))
     least = {member: min(width, _LEAST_PROSE) if member in prose else width for member, width in widths.items()}
-    for member, heading in columns.items():
-        folds = member in prose
-        grid.add_column(heading, overflow="fold", no_wrap=not folds, min_width=least[member])
+    for member, title in columns.items():
+        grid.add_column(title, overflow="fold", no_wrap=member not in prose, min_width=least[member])
     for row in cells:
         grid.add_row(*map(Text, row))
     console = Console(highlight=False)
     # A terminal breaks lines that are too long for it; rich would leave whole columns out.
     console.width = max(console.width, sum(least.values()) + _BETWEEN_COLUMNS * len(least))
     console.print(grid, crop=False)
-
-
-def _widths(cells: list[list[str]]) -> list[int]:
-    """Width of each column on a screen."""
-    return [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
-
-
-def _write_plain(cells: list[list[str]]) -> None:
-    widths = _widths(cells)
-    for row in cells:
-        padded = (text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True))
-        sys.stdout.write("  ".join(padded).rstrip() + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from itertools import chain, islice
 from pathlib import Path
@@ -36,7 +36,7 @@ class TimeWindow(NamedTuple):
     before: datetime | None = None
 
     def may_contain(self, received_ms: int) -> bool:
-        """True if what arrived then may have happened within the window, given that senders' clocks may run ahead."""
+        """Return whether what arrived then may have happened in the window: senders' clocks may run ahead."""
         return self.after is None or received_ms >= (self.after - _CLOCK_TOLERANCE).timestamp() * 1000
 
 
@@ -48,7 +48,7 @@ class TopicRange(NamedTuple):
     offsets: dict[int, tuple[int, int | None]] | None
 
     def contains(self, partition: int, offset: int) -> bool:
-        """True if a record is in the range."""
+        """Return whether a record is in the range."""
         if self.offsets is None:
             return True
         first, end = self.offsets.get(partition, (0, 0))
@@ -88,7 +88,7 @@ def _parse_offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:
 
 
 def topic_lines(named: str, settings: Settings, window: TimeWindow) -> Iterator[bytes]:
-    """Events of a topic, see `topic_event_lines`."""
+    """Yield the events of a topic, see `topic_event_lines`."""
     topic = parse_topic_url(named, settings)
     lines = 0
     with _topic_reader(named, topic) as reader:
@@ -107,17 +107,21 @@ def topic_lines(named: str, settings: Settings, window: TimeWindow) -> Iterator[
 def records_of_others(
     named: str, topic: TopicRange, window: TimeWindow, choice: FormatChoice, kept: BinaryIO
 ) -> RecordFile | None:
-    """Records that other programs wrote to *topic*, saved in the temporary file *kept*.
+    """Save records that other programs wrote to *topic* in the temporary file *kept*.
 
-    None: Trustwatch wrote it, as most of the first records show: a copy of the events topic.
+    Returns None if Trustwatch wrote the topic, as most of the first records show: a copy of the events topic.
 
     Raises:
         ConfigError: the topic or partition does not exist.
         CorruptLog: a record is damaged.
         Unavailable: no broker answers.
     """
+
+    def is_in_range(partition: int, raw: TopicRecord) -> bool:  # without a timestamp it may have happened at any time
+        return topic.contains(partition, raw.offset) and (raw.timestamp_ms < 0 or window.may_contain(raw.timestamp_ms))
+
     with _topic_reader(named, topic) as reader:
-        records = written_records(reader, lambda at, raw: _is_in_range(topic, window, at, raw))
+        records = written_records(reader, is_in_range)
         head = list(islice(records, DETECTION_RECORDS))
         if choice.is_open and are_ours(head):
             return None
@@ -134,41 +138,32 @@ def records_of_others(
 
 
 def are_ours(head: Sequence[TopicRecord]) -> bool:
-    """True if most records are as Trustwatch writes them: a few forged ones do not hide the others."""
+    """Return whether most records are as Trustwatch writes them: a few forged ones do not hide the others."""
     return 2 * sum(map(is_ours, head)) > len(head)
 
 
 def is_ours(raw: TopicRecord) -> bool:
-    """True if a record is as Trustwatch writes them."""
+    """Return whether a record is as Trustwatch writes them."""
     return own_record(raw.timestamp_ms, raw.value, raw.headers) is not None
-
-
-def _is_in_range(topic: TopicRange, window: TimeWindow, partition: int, raw: TopicRecord) -> bool:
-    """Return whether a record is to be read; one without a timestamp may have happened at any time."""
-    return topic.contains(partition, raw.offset) and (raw.timestamp_ms < 0 or window.may_contain(raw.timestamp_ms))
 
 
 @contextmanager
 def _topic_reader(named: str, topic: TopicRange) -> Iterator[TopicReader]:
-    """Open a reader at the beginning of the history. Raises ConfigError, Unavailable."""
-    reader = open_reader(topic.broker_settings, (topic.name,))
-    try:
-        _seek_topic(named, topic, reader)
+    """Open a reader at the beginning of the history.
+
+    Raises ConfigError (a partition does not exist), Unavailable.
+    """
+    with closing(open_reader(topic.broker_settings, (topic.name,))) as reader:
+        ends = reader.end_offsets()
+        missing = [at for at in topic.offsets or {} if (topic.name, at) not in ends]
+        if missing:
+            problem = f"{topic.name} has the partitions 0 to {len(ends) - 1}, no partition {missing[0]}"
+            raise ConfigError(f"{named}: {problem}")
+        if topic.offsets is not None:
+            for (name, at), kept in reader.first_offsets().items():
+                end = ends[name, at]
+                first = topic.offsets.get(at, (end, None))[0]
+                if first < kept:
+                    print_message(f"{name}[{at}]: offsets before {kept} are no longer kept")
+                reader.seek(name, at, min(max(first, kept), end))
         yield reader
-    finally:
-        reader.close()
-
-
-def _seek_topic(named: str, topic: TopicRange, reader: TopicReader) -> None:
-    """Seek the beginning of the history. Raises ConfigError: a partition does not exist."""
-    ends = reader.end_offsets()
-    missing = [at for at in topic.offsets or {} if (topic.name, at) not in ends]
-    if missing:
-        raise ConfigError(f"{named}: {topic.name} has the partitions 0 to {len(ends) - 1}, no partition {missing[0]}")
-    if topic.offsets is not None:
-        for (name, at), kept in reader.first_offsets().items():
-            end = ends[name, at]
-            first = topic.offsets.get(at, (end, None))[0]
-            if first < kept:
-                print_message(f"{name}[{at}]: offsets before {kept} are no longer kept")
-            reader.seek(name, at, min(max(first, kept), end))

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trustwatch.ingest.errors import TrustwatchError, Unavailable
 
-from ..http.dependencies import RequireScopeUnlessLocal, declared
+from ..http.dependencies import AnyCallerUnlessLocal, declared
 from ..http.openapi_document import SCHEMA_REF_PREFIX
 from ..http.problems import ProblemDetails, ProblemTable, internal_problem, invalid_request
 from ..http.refused_callers import LineLimit, RefusedCallers
@@ -255,7 +255,7 @@ _HEADERS = {
 }
 
 
-@router.get("/docs", dependencies=[declared(RequireScopeUnlessLocal(""))])
+@router.get("/docs", dependencies=[declared(AnyCallerUnlessLocal)])
 def get_docs(request: Request) -> HTMLResponse:
     """From this machine, or with any valid token, as `/openapi.json`. Rendered once: the document does not change."""
     state = request.app.state

@@ -26,7 +26,7 @@ from ..settings.access_settings import ANY_NAME
 from .agent_lookup import AgentResolver, visible_tenants
 from .auth.callers import SCOPE_ADMIN, SCOPE_METRICS, SCOPE_WORDS, AuthenticatedCaller, TenantNotAllowed
 from .connection_guard import ConnectionGuard
-from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, declared, is_local, provided
+from .dependencies import AnyCallerUnlessLocal, ReaderDep, RequireScope, RuntimeDep, declared, is_local, provided
 from .fast_path import FastPath
 from .openapi_document import complete_document
 from .problems import ProblemTable, install_problem_handlers
@@ -35,7 +35,7 @@ from .refused_callers import RefusedCallers
 from .request_traces import FASTAPI_TELEMETRY_OFF
 from .runtime import Runtime, component_states
 from .schemas import COMMON_PROBLEMS, TokenPolicyOut
-from .slice import LifespanService, MountedApplication, ServiceRegistry, Slice
+from .slice import LifespanService, ServiceRegistry, Slice
 from .store_executor import StoreExecutor
 from .wire import Wire
 
@@ -91,14 +91,14 @@ async def get_readiness(request: Request, runtime: RuntimeDep) -> Response:
     """
     states = component_states(runtime)
     ready = all(states.values())
-    told = is_local(request)  # other callers could learn when agents are not judged
+    local = is_local(request)  # other callers could learn when agents are not judged
     body = ReadinessOut(
         ready=ready,
         components={name: "ok" if fine else "not ok" for name, fine in states.items()},
         reason=None if ready else runtime.pipeline_status.starting,
-        learning=(told and runtime.learning()) or None,
-        waiting_for=runtime.pipeline_status.waiting_for if told else None,
-        restart_needed=list(runtime.settings_reloads.restart_needed if told else ()) or None,
+        learning=(local and runtime.learning()) or None,
+        waiting_for=runtime.pipeline_status.waiting_for if local else None,
+        restart_needed=list(runtime.settings_reloads.restart_needed if local else ()) or None,
     )
     return JSONResponse(body.model_dump(exclude_none=True), 200 if ready else 503, {"Cache-Control": "no-store"})
 
@@ -106,7 +106,9 @@ async def get_readiness(request: Request, runtime: RuntimeDep) -> Response:
 @router.get("/metrics", response_class=Response, responses=BODILESS_PROBLEMS, summary="Prometheus metrics")
 async def get_metrics(
     metrics: MetricsDep,
-    caller: Annotated[AuthenticatedCaller | None, declared(RequireScopeUnlessLocal(SCOPE_METRICS, SCOPE_ADMIN))],
+    caller: Annotated[
+        AuthenticatedCaller | None, declared(RequireScope(SCOPE_METRICS, SCOPE_ADMIN, unless_local=True))
+    ],
 ) -> Response:
     """Returns the metrics in the Prometheus text format. Requires a request from this machine, the scope
     `trust.metrics`, or `trust.admin` for all tenants.
@@ -120,7 +122,7 @@ async def get_metrics(
 
 @router.get(
     "/v1/schema/audit-event",
-    dependencies=[declared(RequireScopeUnlessLocal(""))],
+    dependencies=[declared(AnyCallerUnlessLocal)],
     responses=BODILESS_PROBLEMS,
     summary="Retrieve the JSON Schema of the audit event",
 )
@@ -140,7 +142,7 @@ async def get_policy(runtime: RuntimeDep, caller: ReaderDep) -> TokenPoliciesOut
     return TokenPoliciesOut(version=book.version, levels=levels)
 
 
-@router.get("/openapi.json", dependencies=[declared(RequireScopeUnlessLocal(""))], include_in_schema=False)
+@router.get("/openapi.json", dependencies=[declared(AnyCallerUnlessLocal)], include_in_schema=False)
 def get_openapi(request: Request) -> JSONResponse:
     """From this machine, or with any valid token. Made on first use, in a thread: answers do not wait for it."""
     return JSONResponse(request.app.openapi())
@@ -197,74 +199,60 @@ def create_app(runtime: Runtime, slices: Sequence[Slice], *, only_service: bool 
     """Create the ASGI application that a server runs."""
     services = ServiceRegistry((runtime, *runtime.services))
     guard = services.find(ConnectionGuard)
-    observed: list[Callable[[], MetricValues]] = [partial(part.metrics, services) for part in slices]
-    if guard is not None:
-        observed.append(guard.metric_values)
     refused_callers = RefusedCallers(runtime.monotonic)
-    observed.append(refused_callers.metric_values)
+    observed: list[Callable[[], MetricValues]] = [partial(part.metrics, services) for part in slices]
+    observed += [part.metric_values for part in (guard, refused_callers) if part is not None]
     metrics = ServiceMetrics(runtime, CollectorRegistry(), observed)
     problems = ProblemTable({kind: maker for part in slices for kind, maker in part.problems.items()})
-    services.add(metrics)
-    services.add(problems)
-    services.add(refused_callers)
-    _add_store_access(services)
-    answering = () if only_service else slices
-    for part in answering:
-        for service in part.services(services):
-            services.add(service)
-    mounts = [application for part in answering for application in part.applications(services)]
-    app = _make_app(services, answering, mounts)
-    fast_routes = tuple(route for part in answering for route in part.fast_routes(services))
-    streamed_paths = frozenset(path for part in answering for path in part.streamed_paths)
-    body_limits = {path: limit for part in answering for path, limit in part.body_limits.items()}
-    own_sign_in = tuple(f"{mounted.path}/" for mounted in mounts)
-    return FastPath(app, runtime, metrics, guard, fast_routes, streamed_paths, body_limits, own_sign_in)
-
-
-def _add_store_access(services: ServiceRegistry) -> None:
-    runtime, executor = services.get(Runtime), services.find(StoreExecutor)
+    executor = services.find(StoreExecutor)
     if executor is None:
         executor = StoreExecutor()
         services.add(executor)
     if services.find(AgentResolver) is None:
         services.add(AgentResolver(runtime.risk_view, runtime.store, executor))
-
-
-def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequence[MountedApplication]) -> FastAPI:
-    runtime = services.get(Runtime)
-    lifespans: list[LifespanService] = [service for part in slices for service in part.lifespans(services)]
-    guard = services.find(ConnectionGuard)
-    if guard is not None:
-        lifespans.insert(0, guard)
-    app = DocumentedApp(slices, _lifespan(runtime, [*lifespans, *mounts]))
+    services.add(metrics)
+    services.add(problems)
+    services.add(refused_callers)
+    answering = () if only_service else slices
+    for part in answering:
+        for service in part.services(services):
+            services.add(service)
+    mounts = [application for part in answering for application in part.applications(services)]
+    lifespans: list[LifespanService] = [] if guard is None else [guard]
+    lifespans += [service for part in answering for service in part.lifespans(services)]
+    app = DocumentedApp(answering, partial(_lifespan, runtime, [*lifespans, *mounts]))
     app.state.services = services
-    install_problem_handlers(app, services.get(ProblemTable), runtime.new_id, services.get(RefusedCallers))
+    install_problem_handlers(app, problems, runtime.new_id, refused_callers)
     for mounted in mounts:
         app.mount(mounted.path, mounted.app)
         app.add_api_route(mounted.path, _redirection(f"{mounted.path}/"), include_in_schema=False)
-    return app
+    return FastPath(
+        app,
+        runtime,
+        metrics,
+        guard,
+        tuple(route for part in answering for route in part.fast_routes(services)),
+        frozenset(path for part in answering for path in part.streamed_paths),
+        {path: limit for part in answering for path, limit in part.body_limits.items()},
+        tuple(f"{mounted.path}/" for mounted in mounts),
+    )
 
 
 def _redirection(target: str) -> Callable[[], Response]:
     return lambda: RedirectResponse(target, 308)
 
 
-def _lifespan(
-    runtime: Runtime, services: Sequence[LifespanService]
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        for start in runtime.on_startup:
-            await start()
-        for service in services:
-            await service.start()
-        try:
-            yield
-        finally:
-            runtime.pipeline_status.close()
-            for service in reversed(services):
-                await service.close()
-            for stop in runtime.on_shutdown:
-                await stop()
-
-    return lifespan
+@asynccontextmanager
+async def _lifespan(runtime: Runtime, services: Sequence[LifespanService], _: FastAPI) -> AsyncIterator[None]:
+    for start in runtime.on_startup:
+        await start()
+    for service in services:
+        await service.start()
+    try:
+        yield
+    finally:
+        runtime.pipeline_status.close()
+        for service in reversed(services):
+            await service.close()
+        for stop in runtime.on_shutdown:
+            await stop()

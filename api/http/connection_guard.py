@@ -150,7 +150,12 @@ class ConnectionGuard:
         connection = GuardedConnection(transport, client, self.monotonic())
         self._connections[client] = connection
         if len(self._connections) > self._max_connections:
-            self._make_room(connection)
+            others = (other for other in self._connections.values() if other is not connection)
+            waiting = [other for other in others if other.waits_for_client]
+            # Half a request goes before an idle one: gateways keep connections open between calls, too.
+            waiting.sort(key=lambda other: (other.phase is IDLE, other.since))
+            number = max(1, int(self._max_connections * EVICTED_PART))
+            self._end_all(waiting[:number] or [connection], ClosingReason.NO_ROOM)
         return connection
 
     def forget(self, connection: GuardedConnection) -> None:
@@ -162,7 +167,13 @@ class ConnectionGuard:
         """Count *size* more bytes of an unknown caller. Above the limit, close the connections that have held bytes
         longest."""
         if self.held_bytes + size > self._max_held_bytes:
-            self._make_memory(size)
+            target_bytes = self._max_held_bytes * (1 - EVICTED_PART)
+            remaining_bytes, closing = self.held_bytes + size, []
+            for other in sorted(self._connections.values(), key=lambda other: other.since):
+                if other.held_bytes and remaining_bytes > target_bytes:
+                    remaining_bytes -= other.held_bytes
+                    closing.append(other)
+            self._end_all(closing, ClosingReason.NO_MEMORY)
             if connection.transport.is_closing():
                 return  # it was the one that held some for longest; these bytes go with the others
         connection.held_bytes += size
@@ -209,40 +220,18 @@ class ConnectionGuard:
             self.close_overdue()
 
     def close_overdue(self) -> None:
+        """Close the connections that have been in their phase, or unread, for too long."""
         now = self.monotonic()
         for connection in list(self._connections.values()):
-            reason = self._overdue_reason(connection, now)
-            if reason is not None:
-                self.end(connection, reason)
-
-    def _overdue_reason(self, connection: GuardedConnection, now: float) -> ClosingReason | None:
-        if connection.transport.is_closing():
-            if connection.closing_since is None:
-                connection.closing_since = now
-            return ClosingReason.SEND_TIMEOUT if now - connection.closing_since > self._send_timeout_s else None
-        if connection.unsent_since is not None and now - connection.unsent_since > self._send_timeout_s:
-            return ClosingReason.SEND_TIMEOUT
-        limit = self._time_limits.get(connection.phase)
-        if limit is None or now - connection.since <= limit[0]:
-            return None
-        return limit[1]
-
-    def _make_room(self, newest: GuardedConnection) -> None:
-        waiting = [other for other in self._connections.values() if other.waits_for_client and other is not newest]
-        # Half a request goes before an idle one: gateways keep connections open between calls, too.
-        waiting.sort(key=lambda connection: (connection.phase is IDLE, connection.since))
-        number = max(1, int(self._max_connections * EVICTED_PART))
-        self._end_all(waiting[:number] or [newest], ClosingReason.NO_ROOM)
-
-    def _make_memory(self, size: int) -> None:
-        holding = sorted(self._connections.values(), key=lambda connection: connection.since)
-        target_bytes = self._max_held_bytes * (1 - EVICTED_PART)
-        remaining_bytes, closing = self.held_bytes + size, []
-        for connection in holding:
-            if connection.held_bytes and remaining_bytes > target_bytes:
-                remaining_bytes -= connection.held_bytes
-                closing.append(connection)
-        self._end_all(closing, ClosingReason.NO_MEMORY)
+            unread_since, limit = connection.unsent_since, self._time_limits.get(connection.phase)
+            if connection.transport.is_closing():
+                if connection.closing_since is None:
+                    connection.closing_since = now
+                unread_since, limit = connection.closing_since, None
+            if unread_since is not None and now - unread_since > self._send_timeout_s:
+                self.end(connection, ClosingReason.SEND_TIMEOUT)
+            elif limit is not None and now - connection.since > limit[0]:
+                self.end(connection, limit[1])
 
     def _end_all(self, connections: Iterable[GuardedConnection], reason: ClosingReason) -> None:
         if not self.closed[reason.value]:
@@ -268,13 +257,9 @@ def affordable_connections(planned: int = MAX_CONNECTIONS) -> int:
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
             soft = raised
-        if soft < needed:
-            affordable = max(soft - RESERVED_FILES, 16)
-            _log.warning(
-                "fewer connections than planned fit into the limit of open files; raise it (ulimit -n)",
-                limit=soft,
-                planned=planned,
-                connections=affordable,
-            )
-            return affordable
-    return planned
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return planned
+    affordable = max(soft - RESERVED_FILES, 16)
+    problem = "fewer connections than planned fit into the limit of open files; raise it (ulimit -n)"
+    _log.warning(problem, limit=soft, planned=planned, connections=affordable)
+    return affordable

@@ -24,7 +24,6 @@ from .slice import ServiceRegistry
 
 T = TypeVar("T")
 
-_TOKEN_SCHEMES: Final = (b"bearer", b"dpop")
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 oauth2_scheme = OAuth2(
@@ -55,42 +54,33 @@ def provided(kind: type[T]) -> Callable[[Request], T]:
 class RequireScope:
     """A dependency: the caller, whose token must have *scope* or one of *others* ("" = any token that is valid).
 
-    From then on the request reads only those rows of the store that the caller may see.
+    From then on the request reads only those rows of the store that the caller may see. With *unless_local* a request
+    from this machine needs no token, and its caller is None. A request that a proxy has passed on is not from this
+    machine, even if the proxy is.
     """
 
-    def __init__(self, scope: str, *others: str) -> None:
+    def __init__(self, scope: str, *others: str, unless_local: bool = False) -> None:
         self.scope = scope
         self.scopes = [name for name in (scope, *others) if name]
         self._others = frozenset(others)
+        self._unless_local = unless_local
 
-    async def __call__(self, request: Request, _: Annotated[Any, Security(oauth2_scheme)]) -> AuthenticatedCaller:
-        caller = await authenticate_connection(services_of(request), request.scope)
+    async def __call__(
+        self, request: Request, _: Annotated[Any, Security(oauth2_scheme)]
+    ) -> AuthenticatedCaller | None:
+        try:
+            caller = await authenticate_connection(services_of(request), request.scope)
+        except MissingToken:
+            if self._unless_local and is_local(request):
+                return None
+            raise
         if self.scope and not caller.scopes & self._others:
             caller.require(self.scope)
         restrict_reads(caller.read_scope)
         return caller
 
 
-class RequireScopeUnlessLocal:
-    """A dependency: requests from this machine pass, others need a token with one of *scopes* ("" = any).
-
-    A request that a proxy has passed on is not from this machine, even if the proxy is.
-    """
-
-    def __init__(self, *scopes: str) -> None:
-        self._require_scope = RequireScope(*scopes)
-        self.scopes = self._require_scope.scopes
-
-    async def __call__(
-        self, request: Request, credentials: Annotated[Any, Security(oauth2_scheme)]
-    ) -> AuthenticatedCaller | None:
-        """The caller; None = this machine itself."""
-        try:
-            return await self._require_scope(request, credentials)
-        except MissingToken:
-            if not is_local(request):
-                raise
-            return None
+AnyCallerUnlessLocal: Final = RequireScope("", unless_local=True)
 
 
 def declared(required: Any) -> Any:
@@ -125,14 +115,6 @@ def _agent_of_path(agent_id: AgentIdParam, tenant: TenantParam = None, issuer: I
 
 
 AgentDep = Annotated[AgentSelector, Depends(_agent_of_path)]
-
-
-def presents_bearer(scope: Scope) -> bool:
-    """Return whether the request has an access token, valid or not."""
-    return any(
-        name == b"authorization" and value.partition(b" ")[0].lower() in _TOKEN_SCHEMES
-        for name, value in scope["headers"]
-    )
 
 
 async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], scope: Scope) -> AuthenticatedCaller:

@@ -29,7 +29,7 @@ from .auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
 from .auth.proof_of_possession import ProofRefused
 from .auth.token_verification import AuthenticationFailed
 from .connection_guard import ConnectionGuard
-from .dependencies import authenticate_request, presents_bearer
+from .dependencies import authenticate_request
 from .problems import ProblemDetails, ProblemError, problem_of, problem_of_failure, send_problem
 from .prometheus_metrics import ServiceMetrics
 from .refused_callers import RefusedCallers
@@ -117,11 +117,6 @@ def _limit_body(receive: Receive, most: int) -> Receive:
     return counted
 
 
-def _declared_length(scope: Scope) -> int:
-    given = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    return int(given) if given.isdigit() else 0
-
-
 HOST_HEADER = b"host"
 UNCHECKED_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths without a Host check: probes call them by any address of the machine."""
@@ -144,18 +139,15 @@ class AllowedHosts:
             detail = "a request without a valid token must have exactly one Host header"
             raise ProblemError(ProblemDetails(400, "invalid_host", "Invalid Host", detail))
         host = host_name(given[0].decode("latin-1"))
-        if not self._covers(host):
+        # If the service listens on every address, any address is allowed: a name can be made to resolve to this
+        # machine, an address cannot.
+        is_ours = host in self._names or is_loopback(host) or (self._any_address and _address(host) is not None)
+        if not is_ours:
             detail = (
                 "a request without a valid token must name this service: the address it listens on, localhost, the "
                 "host of `listen.public_url`, or one of `listen.allowed_hosts`"
             )
             raise ProblemError(ProblemDetails(421, "misdirected_request", "Misdirected request", detail))
-
-    def _covers(self, host: str) -> bool:
-        if host in self._names or is_loopback(host):
-            return True
-        # A name can be made to resolve to this machine; an address cannot.
-        return self._any_address and _address(host) is not None
 
 
 def host_name(host: str) -> str:
@@ -250,7 +242,11 @@ class FastAgentRoute(ABC):
 
 @dataclass(eq=False, repr=False)
 class FastPath:
-    """The application that the server runs: answers requests of fast routes, and decides which others FastAPI reads."""
+    """The application that the server runs. It answers requests of fast routes, and admits all others to FastAPI.
+
+    A request goes through `__call__` (ID, fast routes), `_forward` (metrics) and `_admit` (host, caller, length of the
+    body) to FastAPI.
+    """
 
     app: ASGIApp
     _runtime: Runtime
@@ -289,48 +285,8 @@ class FastPath:
                 return route.template(path)
         return route_template(scope)
 
-    async def _forward_admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if path in self._streamed_paths:
-            await self.app(scope, receive, send)
-            return
-        try:
-            await self._admit(scope)
-        except TrustwatchError as error:
-            await send_problem(problem_of(error), send, with_body=scope["method"] != "HEAD")
-            return
-        most = self._body_limits.get(path, MAX_REQUEST_BYTES)
-        if _declared_length(scope) > most:
-            detail = f"the body may have {most} bytes"
-            await send_problem(ProblemDetails(413, "body_too_large", "Body too large", detail), send, with_body=True)
-        else:
-            await self.app(scope, _limit_body(receive, most), send)
-
-    async def _admit(self, scope: Scope) -> None:
-        """Raise ProblemError (400, 421) or AuthenticationFailed unless FastAPI may read and answer the request."""
-        path = scope["path"]
-        if path not in UNCHECKED_PATHS:
-            await self._check_host(scope)
-        if scope["method"] in BODILESS_METHODS or path.startswith(self._own_sign_in):
-            return
-        await authenticate_request(self._runtime.verifier, scope)
-        if self._guard is not None:
-            self._guard.admit(scope["client"])
-
-    async def _check_host(self, scope: Scope) -> None:
-        try:
-            self._hosts.check(scope)
-        except ProblemError as misdirected:
-            if not presents_bearer(scope):
-                raise
-            try:
-                await authenticate_request(self._runtime.verifier, scope)
-            except ProofRefused:  # of a token that is valid: its client learns what the proof lacks
-                raise
-            except AuthenticationFailed:
-                raise misdirected from None
-
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let FastAPI answer the request if it is admitted, and count the answer."""
         start = self._runtime.monotonic()
         status = 500
 
@@ -343,11 +299,54 @@ class FastPath:
             await send(message)
 
         try:
-            await self._forward_admitted(scope, receive, counted)
+            await self._admit(scope, receive, counted)
         finally:
             route = route_template(scope)
             self._metrics.counter("trustwatch_http_requests_total", route, str(status)).inc()
             self._metrics.histogram("trustwatch_http_request_seconds", route).observe(self._runtime.monotonic() - start)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request to FastAPI, or answer with a problem if FastAPI may not read it.
+
+        Routes that stream authenticate and bound the body themselves, and mounted applications authenticate by other
+        means than tokens.
+        """
+        path = scope["path"]
+        if path in self._streamed_paths:
+            await self.app(scope, receive, send)
+            return
+        try:
+            if path not in UNCHECKED_PATHS:
+                await self._check_host(scope)
+            if scope["method"] not in BODILESS_METHODS and not path.startswith(self._own_sign_in):
+                await authenticate_request(self._runtime.verifier, scope)
+                if self._guard is not None:
+                    self._guard.admit(scope["client"])
+        except TrustwatchError as error:
+            await send_problem(problem_of(error), send, with_body=scope["method"] != "HEAD")
+            return
+        most = self._body_limits.get(path, MAX_REQUEST_BYTES)
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if length.isdigit() and int(length) > most:
+            detail = f"the body may have {most} bytes"
+            await send_problem(ProblemDetails(413, "body_too_large", "Body too large", detail), send, with_body=True)
+        else:
+            await self.app(scope, _limit_body(receive, most), send)
+
+    async def _check_host(self, scope: Scope) -> None:
+        """Raise ProblemError (400, 421) if the request has neither a `Host` of this service nor a valid token."""
+        try:
+            self._hosts.check(scope)
+        except ProblemError as misdirected:
+            given = (value.partition(b" ")[0].lower() for name, value in scope["headers"] if name == b"authorization")
+            if not any(scheme in (b"bearer", b"dpop") for scheme in given):
+                raise
+            try:
+                await authenticate_request(self._runtime.verifier, scope)
+            except ProofRefused:  # of a token that is valid: its client learns what the proof lacks
+                raise
+            except AuthenticationFailed:
+                raise misdirected from None
 
 
 def route_template(scope: Scope) -> str:

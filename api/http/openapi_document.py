@@ -49,7 +49,7 @@ def complete_document(
     document: Document, parts: Iterable[Traversable], records: Sequence[type], scopes: Mapping[str, str]
 ) -> Document:
     """Complete FastAPI's document with *parts* (YAML files), the schemas of *records* and *scopes*. Returns it."""
-    document = _with_readable_names(document)
+    document = {name: _renamed(value) for name, value in document.items()}
     components = document["components"]
     for part in parts:
         more = decode_yaml(part.read_bytes(), part.name)
@@ -62,14 +62,26 @@ def complete_document(
     components["securitySchemes"][OAUTH_SCHEME]["flows"]["clientCredentials"]["scopes"] = dict(scopes)
     document["servers"] = [{"url": "/", "description": "The server that returned this document."}]
     for operation in operations_of(document):
-        operation["security"] = _alternatives(operation.get("security", []))
-        operation["description"] = _with_scopes(operation)
+        operation["security"] = [
+            {scheme: [scope] if scope else []}  # one requirement for each scope: a token needs one of them
+            for requirement in operation.get("security", [])
+            for scheme, scopes_of_scheme in requirement.items()
+            for scope in scopes_of_scheme or [""]
+        ]
+        text: str = operation.get("description", "")
+        required = [scope for requirement in operation["security"] for scope in requirement.get(OAUTH_SCHEME, ())]
+        if required and not re.search(r"[Ss]cope\s+`", text):  # else the description states them itself
+            text = f"{text}\n\nRequires the scope {' or '.join(f'`{scope}`' for scope in required)}.".strip()
+        operation["description"] = text
     used = {tag for operation in operations_of(document) for tag in operation.get("tags", ())}
     document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items() if name in used]
     for name, schema in components["schemas"].items():
         if name.endswith(_PAGE_SUFFIX):
             schema.setdefault("description", "A page of items, and the cursor of the next one.")
-        _give_example(schema, document)
+        if "example" in schema:
+            schema["examples"] = [schema.pop("example")]
+        elif "examples" not in schema:
+            schema["examples"] = [_example(schema, document)]
     _write_sentences(document)
     return document
 
@@ -80,39 +92,14 @@ def operations_of(document: Document) -> Iterator[Document]:
         yield from (item[method] for method in _METHODS if method in item)
 
 
-def _with_readable_names(document: Document) -> Document:
-
-    def renamed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {_readable(name): renamed(below) for name, below in value.items()}
-        if isinstance(value, list):
-            return [renamed(below) for below in value]
-        return _readable(value) if isinstance(value, str) and value.startswith(SCHEMA_REF_PREFIX) else value
-
-    return {name: renamed(value) for name, value in document.items()}
-
-
-def _readable(name: str) -> str:
-    return _PAGE_NAME.sub(r"\1PageOut", name)
-
-
-def _alternatives(security: list[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
-    """Return one requirement for each scope: a token needs one of them, not several."""
-    return [
-        {scheme: [scope] if scope else []}
-        for requirement in security
-        for scheme, scopes in requirement.items()
-        for scope in scopes or [""]
-    ]
-
-
-def _with_scopes(operation: Document) -> str:
-    """Return the description of an operation with the scopes that it requires, unless it states them itself."""
-    text: str = operation.get("description", "")
-    scopes = [scope for requirement in operation["security"] for scope in requirement.get(OAUTH_SCHEME, ())]
-    if not scopes or re.search(r"[Ss]cope\s+`", text):
-        return text
-    return f"{text}\n\nRequires the scope {' or '.join(f'`{scope}`' for scope in scopes)}.".strip()
+def _renamed(value: Any) -> Any:
+    """Give pages of items readable names, and the references to them."""
+    if isinstance(value, dict):
+        return {_PAGE_NAME.sub(r"\1PageOut", name): _renamed(below) for name, below in value.items()}
+    if isinstance(value, list):
+        return [_renamed(below) for below in value]
+    is_reference = isinstance(value, str) and value.startswith(SCHEMA_REF_PREFIX)
+    return _PAGE_NAME.sub(r"\1PageOut", value) if is_reference else value
 
 
 def _write_sentences(node: Any) -> None:
@@ -128,14 +115,6 @@ def _write_sentences(node: Any) -> None:
     elif isinstance(node, list):
         for below in node:
             _write_sentences(below)
-
-
-def _give_example(schema: Document, document: Document) -> None:
-    """Set `examples` of a JSON Schema, made from the members' examples if it has none."""
-    if "example" in schema:
-        schema["examples"] = [schema.pop("example")]
-    elif "examples" not in schema:
-        schema["examples"] = [_example(schema, document)]
 
 
 def _example(schema: Document, document: Document) -> Any:
@@ -160,16 +139,10 @@ def _example(schema: Document, document: Document) -> Any:
 
 
 def _example_of_type(schema: Document, document: Document) -> Any:
-    match schema.get("type"):
-        case "object":
-            return {name: _example(member, document) for name, member in schema.get("properties", {}).items()}
-        case "array":
-            return [_example(schema["items"], document)] if schema.get("items") else []
-        case "integer" | "number":
-            return schema.get("minimum", 0)
-        case "boolean":
-            return True
-        case "string":
-            return "text"
-        case _:
-            return None
+    kind = str(schema.get("type"))
+    if kind == "object":
+        return {name: _example(member, document) for name, member in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [_example(schema["items"], document)] if schema.get("items") else []
+    plain = {"integer": schema.get("minimum", 0), "number": schema.get("minimum", 0), "boolean": True, "string": "text"}
+    return plain.get(kind)

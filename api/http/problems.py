@@ -265,14 +265,12 @@ def install_problem_handlers(
 
 def invalid_request(error: RequestValidationError) -> ProblemDetails:
     """Return a 422 with the place and reason of each invalid part. The input is not repeated."""
-    errors = [{"path": _location_path(item["loc"]), "reason": item["msg"]} for item in error.errors()]
+    errors = []
+    for item in error.errors():
+        # `("body", "agents", 0, "id")` is `$.agents[0].id`; parameters keep their kind: `query.tenant`.
+        kind, *steps = item["loc"] or ("body",)
+        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+        errors.append({"path": ("$" if kind == "body" else str(kind)) + path, "reason": item["msg"]})
     first = errors[0] if errors else {"path": "$", "reason": "is not valid"}
     detail = f"{first['path']}: {first['reason']}"
     return ProblemDetails(422, "invalid_request", "Invalid request", detail, members={"errors": errors})
-
-
-def _location_path(location: tuple[int | str, ...]) -> str:
-    """Convert `("body", "agents", 0, "id")` to `$.agents[0].id`; parameters keep their kind: `query.tenant`."""
-    kind, *steps = location or ("body",)
-    root = "$" if kind == "body" else str(kind)
-    return root + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)

@@ -58,10 +58,18 @@ class RuntimeCollector(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Any]:
-        values = self._observe()
+        values: dict[str, dict[tuple[str, ...], float]] = {}
+        for observed in (_runtime_values(self._runtime), *(read() for read in self._slice_values)):
+            for name, labelled in observed.items():
+                values[name] = {**labelled, **values.get(name, {})}
         for metric in METRICS:
-            if metric.kind == "observed histogram":
-                yield _containment_histogram(metric, self._runtime)
+            if metric.kind == "observed histogram":  # there is one: of containment
+                figures, histogram = self._runtime.actuation_statistics, HistogramMetricFamily
+                family: Any = histogram(metric.name, metric.meaning, labels=metric.labels)
+                for target in figures.targets:
+                    buckets = figures.histogram_buckets(target)
+                    family.add_metric((target,), buckets, figures.containment_seconds[target])
+                yield family
             elif metric.kind.startswith("observed"):
                 kind = GaugeMetricFamily if metric.kind.endswith("gauge") else CounterMetricFamily
                 family = kind(metric.name, metric.meaning, labels=metric.labels)
@@ -69,17 +77,10 @@ class RuntimeCollector(Collector):
                     family.add_metric(labels, value)
                 yield family
 
-    def _observe(self) -> dict[str, dict[tuple[str, ...], float]]:
-        values: dict[str, dict[tuple[str, ...], float]] = {}
-        own: list[MetricValues] = [_process_values(self._runtime), _pipeline_values(self._runtime)]
-        for observed in (*own, *(read() for read in self._slice_values)):
-            for name, labelled in observed.items():
-                values[name] = {**labelled, **values.get(name, {})}
-        return values
 
-
-def _process_values(services: Runtime) -> dict[str, LabelledValues]:
+def _runtime_values(services: Runtime) -> MetricValues:
     reloads, issuers = services.settings_reloads, services.issuer_key_status()
+    status, now_ms = services.pipeline_status, services.now_ms()
     return {
         "trustwatch_build_info": {(version("trustwatch"), platform.python_version()): 1.0},
         "trustwatch_settings_reloads_total": {("applied",): reloads.reloads, ("wrong",): reloads.errors},
@@ -92,20 +93,6 @@ def _process_values(services: Runtime) -> dict[str, LabelledValues]:
         },
         "trustwatch_issuer_keys": {(issuer.issuer,): issuer.keys for issuer in issuers},
         "trustwatch_issuer_keys_skipped_total": {(issuer.issuer,): issuer.skipped_keys for issuer in issuers},
-    }
-
-
-def _containment_histogram(metric: MetricDefinition, services: Runtime) -> HistogramMetricFamily:
-    family = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
-    figures = services.actuation_statistics
-    for target in figures.targets:
-        family.add_metric((target,), figures.histogram_buckets(target), figures.containment_seconds[target])
-    return family
-
-
-def _pipeline_values(services: Runtime) -> dict[str, LabelledValues]:
-    status, now_ms = services.pipeline_status, services.now_ms()
-    return {
         "trustwatch_pipeline_alive": {(): float(status.alive)},
         "trustwatch_pipeline_silence_seconds": {(): age_s(status.last_report_ms, now_ms)},
         "trustwatch_pipeline_age_seconds": {(): age_s(status.fresh_ms, now_ms)},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import parse_qs, unquote_to_bytes
 
 import structlog
@@ -91,8 +91,6 @@ MAX_LIMITS: Final = 1_000
 _UNLISTED, _CONSOLE = "(no entry)", "console"
 _AGENTS_PREFIX: Final = b"/v1/agents/"
 
-K = TypeVar("K")
-
 
 class RefusedCallers:
     """Counts and logs refused callers. For one event loop.
@@ -104,9 +102,9 @@ class RefusedCallers:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self.counts: dict[tuple[str, str], int] = {}
-        self._limits: dict[str, LineLimit] = {}
-        self._unlisted_limits: dict[tuple[str, str], LineLimit] = {}
-        self._person_limits: dict[str, LineLimit] = {}
+        self._limits: dict[tuple[str, ...], LineLimit] = {}
+        self._unlisted_limits: dict[tuple[str, ...], LineLimit] = {}
+        self._person_limits: dict[tuple[str, ...], LineLimit] = {}
         self._tokens = LineLimit(monotonic)
         self._all_unlisted, self._all_persons = (LineLimit(monotonic, LINES_UNLISTED_S) for _ in range(2))
 
@@ -120,7 +118,12 @@ class RefusedCallers:
         caller: AuthenticatedCaller | None = scope.get(CALLER_OF_REQUEST)
         if caller is not None and code in BEYOND_CALLER:
             tenant = parse_qs(scope["query_string"][:4096].decode("latin-1")).get("tenant", [None])[0]
-            self.tell(caller, code, why=detail, method=scope["method"], tenant=tenant, agent_id=_agent_of(scope))
+            path: bytes = scope.get("raw_path") or b""
+            agent_id = None  # names of principals do not belong in a log
+            if path.startswith(_AGENTS_PREFIX):
+                raw = path[len(_AGENTS_PREFIX) :].partition(b"/")[0][: 4 * MAX_ASKED_LENGTH]
+                agent_id = unquote_to_bytes(raw).decode("utf-8", "replace")
+            self.tell(caller, code, why=detail, method=scope["method"], tenant=tenant, agent_id=agent_id)
 
     def tell_of_token(self, via: str, why: str) -> None:
         """Log an invalid token."""
@@ -131,39 +134,26 @@ class RefusedCallers:
         name, is_person = caller.name or _UNLISTED, caller.name.startswith(CONSOLE_NAME_PREFIX)
         counted = _CONSOLE if is_person else name
         self.counts[counted, code] = self.counts.get((counted, code), 0) + 1
-        all_members = members | {"caller": name, "client_id": caller.client_id or None, "subject": caller.subject}
-        told = {
-            key: value[:MAX_ASKED_LENGTH] if isinstance(value, str) else value for key, value in all_members.items()
-        }
+        members |= {"caller": name, "client_id": caller.client_id or None, "subject": caller.subject}
+        bounded = {key: value[:MAX_ASKED_LENGTH] if isinstance(value, str) else value for key, value in members.items()}
         line: Callable[..., Any] = _log.warning
+        key: tuple[str, ...]
         if is_person:
-            limit = self._limit_of(self._person_limits, name[:MAX_ASKED_LENGTH])
+            limits, key = self._person_limits, (name[:MAX_ASKED_LENGTH],)
             line = partial(self._all_persons.write, _log.warning)
         elif caller.name:
-            limit = self._limit_of(self._limits, name)
+            limits, key = self._limits, (name,)
         else:
-            who = (caller.client_id or caller.subject)[:MAX_ASKED_LENGTH]
-            limit = self._limit_of(self._unlisted_limits, (caller.issuer, who))
+            limits, key = (
+                self._unlisted_limits,
+                (caller.issuer, (caller.client_id or caller.subject)[:MAX_ASKED_LENGTH]),
+            )
             line = partial(self._all_unlisted.write, _log.warning)
-        limit.write(line, "a caller reaches beyond its entry", code=code, **told)
-
-    def _limit_of(self, limits: dict[K, LineLimit], key: K) -> LineLimit:
-        limit = limits.get(key)
-        if limit is None:
+        if key not in limits:
             if len(limits) >= MAX_LIMITS:
                 limits.clear()
-            limit = limits[key] = LineLimit(self._monotonic, LINES_PER_CALLER_S)
-        return limit
+            limits[key] = LineLimit(self._monotonic, LINES_PER_CALLER_S)
+        limits[key].write(line, "a caller reaches beyond its entry", code=code, **bounded)
 
     def metric_values(self) -> dict[str, dict[tuple[str, ...], float]]:
         return {"trustwatch_callers_refused_total": {labels: float(count) for labels, count in self.counts.items()}}
-
-
-def _agent_of(scope: Scope) -> str | None:
-    """Return the agent that a path names. Names of principals do not belong in a log."""
-    path: bytes = scope.get("raw_path") or b""
-    if not path.startswith(_AGENTS_PREFIX):
-        return None
-    return unquote_to_bytes(path[len(_AGENTS_PREFIX) :].partition(b"/")[0][: 4 * MAX_ASKED_LENGTH]).decode(
-        "utf-8", "replace"
-    )

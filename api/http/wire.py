@@ -116,7 +116,11 @@ def _values(plan: Mapping[str, _Step], record: Any) -> dict[str, Any]:
 def _members(
     record: type, only: Collection[str], omit: Collection[str], rename: Mapping[str, str]
 ) -> Iterator[tuple[str, _Member]]:
-    for name, annotation in _hints(record):
+    hints = {name: hint for name, hint in get_type_hints(record, include_extras=True).items() if name[0] != "_"}
+    getters = {name: value.fget for name, value in vars(record).items() if isinstance(value, property)}
+    results = {name: get_type_hints(getter, include_extras=True)["return"] for name, getter in getters.items()}
+    hints |= {name: hint for name, hint in results.items() if get_origin(hint) is Annotated}
+    for name, annotation in hints.items():
         if name in omit or (only and name not in only):
             continue
         hint, notes = _unwrapped(annotation)
@@ -125,22 +129,14 @@ def _members(
             for below, one in sorted(inner, key=lambda named: named[0] != "agent_id"):  # an agent's id comes first
                 yield below, one._replace(path=f"{name}.{one.path}")
         elif (info := _info(notes)) or name in only:
-            yield rename.get(name) or _wire_name(name, hint), _member(name, hint, notes, info)
+            wire_name, member = _member(name, hint, notes, info)
+            yield rename.get(name) or wire_name, member
 
 
 def _below(names: Any, member: str) -> dict[str, str]:
+    """Return the names of an inner record's members, from those that have *member* in front."""
     values = names if isinstance(names, Mapping) else dict.fromkeys(names, "")
     return {name.removeprefix(f"{member}."): new for name, new in values.items() if name.startswith(f"{member}.")}
-
-
-def _hints(record: type) -> Iterator[tuple[str, Any]]:
-    """Return the types of members, then of the described properties."""
-    yield from ((name, hint) for name, hint in get_type_hints(record, include_extras=True).items() if name[0] != "_")
-    for name, value in vars(record).items():
-        if isinstance(value, property):
-            hint = get_type_hints(value.fget, include_extras=True)["return"]
-            if get_origin(hint) is Annotated:
-                yield name, hint
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -172,37 +168,35 @@ def _info(notes: Sequence[Any]) -> dict[str, Any]:
     return info if "description" in info else {}
 
 
-def _wire_name(name: str, hint: Any) -> str:
-    if hint is not int or not name.endswith("_ms"):
-        return name
-    stem = name.removesuffix("_ms")
-    return stem if stem == "at" or stem.endswith("_until") else stem + "_at"
-
-
-def _member(name: str, hint: Any, notes: Sequence[Any], info: dict[str, Any]) -> _Member:
+def _member(name: str, hint: Any, notes: Sequence[Any], info: dict[str, Any]) -> tuple[str, _Member]:
+    """Return the name of a member in the answer, and the member."""
+    kind: Any
     convert: Convert | None
+    wire_name = name
     if _extra(notes, "level"):
-        kind, convert = _level(hint)
+        kind, convert = LevelName, level_word
+        if NoneType in get_args(hint):
+            kind, convert = LevelName | None, _unless_none(level_word)
     elif name.endswith("_ms") and hint is int:
+        stem = name.removesuffix("_ms")
+        wire_name = stem if stem == "at" or stem.endswith("_until") else stem + "_at"
         kind, convert = str, format_rfc3339
         info.setdefault("examples", [TIME_EXAMPLE])
     else:
         kind, convert = _converted(hint)
     if _extra(notes, "null"):
-        kind, convert = kind | None, partial(_or_none, convert)
-    return _Member(name, kind, info, convert)
+        kind, convert = kind | None, partial(_unless_empty, convert)
+    return wire_name, _Member(name, kind, info, convert)
 
 
-def _level(hint: Any) -> tuple[Any, Convert]:
-    if NoneType in get_args(hint):
-        return LevelName | None, lambda level: None if level is None else level_word(level)
-    return LevelName, level_word
-
-
-def _or_none(convert: Convert | None, value: Any) -> Any:
+def _unless_empty(convert: Convert | None, value: Any) -> Any:
     if not value:
         return None
     return value if convert is None else convert(value)
+
+
+def _unless_none(convert: Convert) -> Convert:
+    return lambda value: None if value is None else convert(value)
 
 
 def _converted(hint: Any) -> tuple[Any, Convert | None]:
@@ -211,32 +205,21 @@ def _converted(hint: Any) -> tuple[Any, Convert | None]:
     if origin is Annotated:
         return _converted(args[0])
     if origin in (Union, UnionType):
-        return _converted_union(args)
+        kinds = [arg for arg in args if arg is not NoneType and arg != Literal[""]]
+        if len(kinds) > 1:
+            return Union[tuple(args)], None  # noqa: UP007  # of types that are known only at run time
+        kind, convert = _converted(kinds[0])
+        return (kind | None if NoneType in args else kind), convert and _unless_none(convert)
     if hint is bytes:
         return Any, lambda value: msgspec.json.decode(value) if value else []
     if origin in (tuple, list, Sequence) and (origin is not tuple or args[1:] == (...,)):
         kind, convert = _converted(args[0])
-        return list[kind], list if convert is None else partial(_each, convert)  # type: ignore[valid-type]
+        each: Convert = list if convert is None else lambda values: [convert(value) for value in values]
+        return list[kind], each  # type: ignore[valid-type]
     if isinstance(hint, type) and (issubclass(hint, msgspec.Struct) or hasattr(hint, "_fields")):
         model = _model_of(hint)
         return model, partial(_values, model.wire_plan)
     return hint, None
-
-
-def _converted_union(args: Sequence[Any]) -> tuple[Any, Convert | None]:
-    kinds = [arg for arg in args if arg is not NoneType and arg != Literal[""]]
-    if len(kinds) == 1:
-        kind, convert = _converted(kinds[0])
-        return (kind | None if NoneType in args else kind), None if convert is None else partial(_or_same, convert)
-    return Union[tuple(args)], None  # noqa: UP007  # of types that are known only at run time
-
-
-def _or_same(convert: Convert, value: Any) -> Any:
-    return None if value is None else convert(value)
-
-
-def _each(convert: Convert, values: Sequence[Any]) -> list[Any]:
-    return [convert(value) for value in values]
 
 
 def _model_of(record: type) -> type[Wire]:

@@ -45,7 +45,6 @@ from ..composition import (
     open_event_source,
     open_model_registry,
     open_service_store,
-    service_url,
 )
 from ..settings.root import Settings
 from .training_scheduler import TrainingScheduler, read_training_data, trained_end_offsets
@@ -309,7 +308,7 @@ class ShadowScorer:
             if day.drift.get("judged"):
                 self._judged_days[key[1:]] = day
                 if day.drift["drifted"]:
-                    alerts.append(drift_alert_row(day, clock.now_ms(), service_url(self.settings)))
+                    alerts.append(drift_alert_row(day, clock.now_ms(), self.settings.listen.url()))
         if days:
             self.store.models.save_days(days, alerts)
 

@@ -6,7 +6,6 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -38,7 +37,6 @@ from ..composition import (
     open_model_registry,
     open_service_privacy_key,
     principal_alias,
-    service_url,
     spool_directory,
 )
 from ..events.admission import Admission, AgentRegistry
@@ -49,7 +47,7 @@ from ..feedback.preview_runner import PreviewProcess, PreviewRunner
 from ..feedback.service import FeedbackService
 from ..http.agent_lookup import AgentResolver
 from ..http.auth.bearer_tokens import TokenVerifier
-from ..http.auth.callers import AuthenticatedCaller, CallerDirectory
+from ..http.auth.callers import CallerDirectory
 from ..http.auth.jwks import JwksCache
 from ..http.auth.signing import LocalSigningKey
 from ..http.connection_guard import ConnectionGuard, affordable_connections
@@ -84,7 +82,7 @@ def make_decision_point(
     admission = Admission(registry, alias, store.identities)
     audit = AuditSink(log, admission, now_ms, new_id, disk_reserve(settings, clock.monotonic).is_reached)
     approvals = ApprovalWorkflow(
-        store.interventions, interventions, audit, service_url(settings), now_ms, changed, executor or StoreExecutor()
+        store.interventions, interventions, audit, settings.listen.url(), now_ms, changed, executor or StoreExecutor()
     )
     staleness_ms = int(settings.risk.staleness_s * 1000)
 
@@ -116,55 +114,46 @@ def make_erasure_service(
     executor: StoreExecutor,
     roles: ServiceRoles = ServiceRoles(),  # noqa: B008
 ) -> ErasureService:
-    async def forget(subject: ErasureSubject, ordered_ms: int) -> None:
-        await forget_in_memory(subject, ordered_ms, store, view, decision_point)
+    archive, brokers = settings.archive, settings.brokers
+    configured: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
+    folders = {kind: folder for kind, folder in configured.items() if folder is not None}
+    targets: ErasureTargets
+    if settings.distributed:
+        ours = {"events": roles.archiver, "vectors": roles.workers}
+        archives = LocalArchives(
+            store,
+            {kind: folder for kind, folder in folders.items() if ours[kind]},
+            brokers.topic_names.events,
+            spool_directory(settings),
+            socket.gethostname(),
+            lambda: status.work_counts,
+            archive.retention_days * DAY_MS,
+        )
+        clients = BrokerClients(
+            brokers.topic_names, lambda topic: open_reader(brokers, (topic,)), lambda: open_admin(brokers)
+        )
+        targets = TopicErasureTargets(store, log, clients, archives, frozenset(folders))
+    else:
+        targets = EmbeddedErasureTargets(store, log, status, folders, spool_directory(settings))
 
     def signer() -> ProofSigner:
         key = LocalSigningKey.open(settings.data_dir)
         return ProofSigner(key.sign_document, key.read_document)
 
+    log_directory = None if settings.distributed else settings.data_dir / "log"
     return ErasureService(
-        _erasure_targets(settings, log, store, status, roles),
-        ExportSources(
-            store,
-            None if settings.distributed else settings.data_dir / "log",
-            settings.archive.directory,
-            read_baseline_profile,
-        ),
+        targets,
+        ExportSources(store, log_directory, archive.directory, read_baseline_profile),
         agents,
         executor,
         principal_alias(settings),
         lambda: open_service_privacy_key(settings),
         signer,
-        forget,
+        lambda subject, ordered_ms: forget_in_memory(subject, ordered_ms, store, view, decision_point),
         clock.now_ms,
         on_server=settings.store.url is not None,
         leads=roles.workers,
     )
-
-
-def _erasure_targets(
-    settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, roles: ServiceRoles
-) -> ErasureTargets:
-    archive, brokers = settings.archive, settings.brokers
-    configured: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
-    folders = {kind: folder for kind, folder in configured.items() if folder is not None}
-    if not settings.distributed:
-        return EmbeddedErasureTargets(store, log, status, folders, spool_directory(settings))
-    ours = {"events": roles.archiver, "vectors": roles.workers}
-    archives = LocalArchives(
-        store,
-        {kind: folder for kind, folder in folders.items() if ours[kind]},
-        brokers.topic_names.events,
-        spool_directory(settings),
-        socket.gethostname(),
-        lambda: status.work_counts,
-        archive.retention_days * DAY_MS,
-    )
-    clients = BrokerClients(
-        brokers.topic_names, lambda topic: open_reader(brokers, (topic,)), lambda: open_admin(brokers)
-    )
-    return TopicErasureTargets(store, log, clients, archives, frozenset(folders))
 
 
 ENTRIES_PER_SLICE = 5_000
@@ -206,106 +195,74 @@ async def forget_in_memory(
         await asyncio.sleep(0)
 
 
-@dataclass(frozen=True, slots=True)
 class ServiceParts:
     """Parts that answer requests, and parts that run next to the answers."""
 
-    settings: Settings
-    roles: ServiceRoles
-    backend: EventBackend
-    view: RiskView
-    status: PipelineStatus
-    policy: LivePolicy
-    jwks: JwksCache
-    verifier: TokenVerifier[AuthenticatedCaller]
-    connections: ConnectionGuard
-    ingest: IngestStatus
-    archive: ArchiveStatus
-    silence: SilenceAlerter
-    executor: StoreExecutor
-    agents: AgentResolver
-    principal_alias: Callable[[str, str], str] | None  # replaces principals' identifiers in the log
-    decision_point: PolicyDecisionPoint
-    actuation: ActuationService
-    models: ModelService
-    feedback: FeedbackService
-    erasures: ErasureService
-    calls: LiveCallScorer | None  # None if calls are judged by the level alone
-    transmitter: TransmitterContext | None  # None if there are no streams of security event tokens
-
-
-def make_service_parts(
-    settings: Settings,
-    backend: EventBackend,
-    view: RiskView,
-    status: PipelineStatus,
-    roles: ServiceRoles,
-    wake_dispatcher: Callable[[], None],
-    interventions_changed: Callable[[Collection[AgentName]], None],
-) -> ServiceParts:
-    """Make the parts of a service. Raises ConfigError, ModelError."""
-    log, store, now_ms = backend.log, backend.store, clock.now_ms
-    jwks = JwksCache(settings.issuers, clock.now_s, clock.monotonic, settings.outgoing.ca_file)
-    policy, alias, executor = live_policy(settings), principal_alias(settings), StoreExecutor()
-    agents, registry = AgentResolver(view, store, executor), open_model_registry(settings)
-    decision_point = make_decision_point(
-        settings, log, store, view, policy, status, interventions_changed, alias=alias, executor=executor
-    )
-    previews = PreviewRunner(store, PreviewProcess(backend.settings_file), now_ms, new_id)
-    sources = silence_watched_sources(settings)
-    calls = None
-    if roles.api:
-        budget = settings.risk.challenge_budget
-        calls = LiveCallScorer(registry, budget, settings.domains(), compiled_elsewhere=True)
-    transmits = settings.shared_signals.enabled
-    return ServiceParts(
-        settings=settings,
-        roles=roles,
-        backend=backend,
-        view=view,
-        status=status,
-        policy=policy,
-        jwks=jwks,
-        verifier=TokenVerifier(
-            settings.issuers, jwks, caller_directory(settings).resolve, settings.verification, clock.now_s
-        ),
-        connections=ConnectionGuard(clock.monotonic, affordable_connections()),
-        ingest=IngestStatus(),
-        archive=ArchiveStatus(alone=not (roles.api or roles.workers)),
-        silence=SilenceAlerter(store.outbox, sources, service_url(settings), now_ms, wake_dispatcher),
-        executor=executor,
-        agents=agents,
-        principal_alias=alias,
-        decision_point=decision_point,
-        actuation=ActuationService(settings, store, decision_point.policy_evaluator, wake_dispatcher),
-        models=ModelService(settings, store, registry, ControlRecordWriter(log, now_ms), executor, now_ms, new_id),
-        feedback=FeedbackService(
+    def __init__(
+        self,
+        backend: EventBackend,
+        view: RiskView,
+        status: PipelineStatus,
+        roles: ServiceRoles,
+        wake_dispatcher: Callable[[], None],
+        interventions_changed: Callable[[Collection[AgentName]], None],
+    ) -> None:
+        """Make the parts. Raises ConfigError, ModelError."""
+        settings, log, store, now_ms = backend.settings, backend.log, backend.store, clock.now_ms
+        self.settings, self.roles, self.backend, self.view, self.status = settings, roles, backend, view, status
+        self.policy = live_policy(settings)
+        self.jwks = JwksCache(settings.issuers, clock.now_s, clock.monotonic, settings.outgoing.ca_file)
+        find_caller = caller_directory(settings).resolve
+        self.verifier = TokenVerifier(settings.issuers, self.jwks, find_caller, settings.verification, clock.now_s)
+        self.connections = ConnectionGuard(clock.monotonic, affordable_connections())
+        self.ingest = IngestStatus()
+        self.archive = ArchiveStatus(alone=not (roles.api or roles.workers))
+        sources = silence_watched_sources(settings)
+        self.silence = SilenceAlerter(store.outbox, sources, settings.listen.url(), now_ms, wake_dispatcher)
+        self.executor = executor = StoreExecutor()
+        self.agents = agents = AgentResolver(view, store, executor)
+        self.principal_alias = alias = principal_alias(settings)  # replaces principals' identifiers in the log
+        self.decision_point = decision_point = make_decision_point(
+            settings, log, store, view, self.policy, status, interventions_changed, alias=alias, executor=executor
+        )
+        self.actuation = ActuationService(settings, store, decision_point.policy_evaluator, wake_dispatcher)
+        registry = open_model_registry(settings)
+        control = ControlRecordWriter(log, now_ms)
+        self.models = ModelService(settings, store, registry, control, executor, now_ms, new_id)
+        self.feedback = FeedbackService(
             settings,
             store,
             log,
             decision_point.audit_sink,
-            previews,
+            PreviewRunner(store, PreviewProcess(backend.settings_file), now_ms, new_id),
             agents,
             executor,
             now_ms,
             lambda: log.log.partitions if isinstance(log.log, TopicCommitLog) else 1,
-        ),
-        erasures=make_erasure_service(settings, log, store, view, decision_point, status, agents, executor, roles),
-        calls=calls,
-        transmitter=TransmitterContext(settings, clock.now_s, clock.monotonic) if transmits else None,
-    )
+        )
+        self.erasures = make_erasure_service(
+            settings, log, store, view, decision_point, status, agents, executor, roles
+        )
+        self.calls: LiveCallScorer | None = None  # then calls are judged by the level alone
+        if roles.api:
+            budget = settings.risk.challenge_budget
+            self.calls = LiveCallScorer(registry, budget, settings.domains(), compiled_elsewhere=True)
+        self.transmitter: TransmitterContext | None = None  # then there are no streams of security event tokens
+        if settings.shared_signals.enabled:
+            self.transmitter = TransmitterContext(settings, clock.now_s, clock.monotonic)
 
 
 def caller_directory(settings: Settings) -> CallerDirectory:
-    """The callers of the settings, by their tokens."""
+    """Return the callers of the settings, by their tokens."""
     return CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
 
 
 def make_runtime(parts: ServiceParts, model_version: str) -> Runtime:
-    """Everything that the application uses."""
+    """Return everything that the application uses."""
     archive_only = parts.archive.archive_only
     readiness_checks = {"archive": parts.archive.is_ready} if archive_only else {}
-    readiness_checks["issuers"] = lambda: _has_issuer_keys(parts.jwks)
+    # One issuer is enough: one that is down must not take the callers of the others down.
+    readiness_checks["issuers"] = lambda: not parts.jwks.status() or any(one.keys for one in parts.jwks.status())
     services = (  # which routes find by their type
         parts.connections,
         parts.executor,
@@ -343,9 +300,3 @@ def make_runtime(parts: ServiceParts, model_version: str) -> Runtime:
         principal_alias=parts.principal_alias,
         compiled_elsewhere=True,
     )
-
-
-def _has_issuer_keys(jwks: JwksCache) -> bool:
-    """True if tokens of any issuer can be verified; one that is down must not take the others' callers down."""
-    issuers = jwks.status()
-    return not issuers or any(issuer.keys > 0 for issuer in issuers)

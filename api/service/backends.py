@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,32 +82,24 @@ def check_extras(settings: Settings) -> None:
 
     Without `otlp` the service starts: OTLP/JSON needs no library. A caller that may send protobuf is warned of.
     """
-    lacking = [
-        extra_missing(extra, needed_by, packages)
-        for extra, needed_by in _needed(settings)
-        if (packages := missing_packages(extra))
-    ]
-    if lacking:
-        raise ConfigError("; ".join(lacking))
+    needed: list[tuple[ExtraName, str]] = [*settings.brokers.needed_extras()]
+    if settings.archive.directory is not None or settings.archive.vectors is not None:
+        needed.insert(0, ("archive", "`archive` names a folder"))
+    if store_address(settings).url.startswith("postgresql"):
+        needed.append(("postgres", "`store.url` names PostgreSQL"))
+    missing = [(extra, needed_by, missing_packages(extra)) for extra, needed_by in needed]
+    if problems := [extra_missing(*one) for one in missing if one[2]]:
+        raise ConfigError("; ".join(problems))
     senders = [caller.name for caller in settings.callers if caller.format == "otlp"]
     if senders and missing_packages("otlp"):
         _log.warning("otlp_as_json_alone", callers=senders, protobuf_needs=install_line("otlp"))
-
-
-def _needed(settings: Settings) -> Iterator[tuple[ExtraName, str]]:
-    """Extras with the setting that asks for them."""
-    if settings.archive.directory is not None or settings.archive.vectors is not None:
-        yield "archive", "`archive` names a folder"
-    yield from settings.brokers.needed_extras()
-    if store_address(settings).url.startswith("postgresql"):
-        yield "postgres", "`store.url` names PostgreSQL"
 
 
 _log = structlog.get_logger(__name__)
 
 
 class ModelWorkerProcess(SupervisedProcess):
-    """Supervisor of the model worker, which forwards its requests."""
+    """Keeps the model worker running. It sends the versions of challengers that may be promoted."""
 
     def __init__(self, settings_file: Path | None, on_challenger_ready: Callable[[str], None]) -> None:
         super().__init__("trustwatch.api.models.worker", settings_file, lambda _update: None)
@@ -147,7 +139,7 @@ class EventBackend(ABC):
 
     @abstractmethod
     def pending_records(self, status: PipelineStatus) -> Callable[[], int] | None:
-        """Number of logged records that wait, for the bound at intake; None if the log itself has room for them."""
+        """Return a count of logged records that wait, for the bound at intake; None if the log itself bounds them."""
 
     @abstractmethod
     async def write_tick(self) -> None:
@@ -160,25 +152,17 @@ class EventBackend(ABC):
         except TrustwatchError as error:
             _log.warning(problem, error=str(error))
 
-    def _model_workers(self, observers: BackendObservers) -> list[SupervisedProcess]:
-        """Return the model worker: it runs if it is enabled, or until the first model is trained."""
-        if self.settings.lifecycle.enabled or is_learning(
-            open_model_registry(self.settings).installed_model(), self.store
-        ):
-            return [ModelWorkerProcess(self.settings_file, observers.on_challenger_ready)]
-        return []
-
-    def _archive_workers(
-        self, observers: BackendObservers, *, events: bool = True, vectors: bool = True
-    ) -> list[SupervisedProcess]:
-        """Return the processes that keep events and vectors as files, if configured and the task of this process."""
+    def _upkeep_processes(self, observers: BackendObservers, roles: ServiceRoles) -> list[SupervisedProcess]:
+        """Return the model worker (if enabled, or until there is a model) and the processes of the archive."""
+        processes: list[SupervisedProcess] = []
+        if roles.workers:
+            installed = open_model_registry(self.settings).installed_model()
+            if self.settings.lifecycle.enabled or is_learning(installed, self.store):
+                processes.append(ModelWorkerProcess(self.settings_file, observers.on_challenger_ready))
         archive = self.settings.archive
-        kept = {"events": events and archive.directory, "vectors": vectors and archive.vectors}
-        return [
-            ArchiveWorkerProcess(kind, self.settings_file, observers.archive)
-            for kind, directory in kept.items()
-            if directory
-        ]
+        kept = {"events": roles.archiver and archive.directory, "vectors": roles.workers and archive.vectors}
+        kinds = [kind for kind, directory in kept.items() if directory]
+        return processes + [ArchiveWorkerProcess(kind, self.settings_file, observers.archive) for kind in kinds]
 
     @abstractmethod
     async def drop_applied_records(self, status: PipelineStatus) -> None:
@@ -203,7 +187,10 @@ class EmbeddedBackend(EventBackend):
         self._duplicate_window = DuplicateWindow()
 
     def load_view(self, view: RiskView) -> None:
-        """Raises CorruptLog if the state is ahead of the log: new events would get offsets that count as applied."""
+        """Fill the view from the store.
+
+        Raises CorruptLog if the state is ahead of the log: new events would get offsets that count as applied.
+        """
         applied, log = self.store.partitions.position(ONLY_PARTITION).offset, self._event_log
         if applied > log.next_offset:
             raise CorruptLog(
@@ -226,7 +213,7 @@ class EmbeddedBackend(EventBackend):
                 observers.on_change()
 
         worker = SupervisedProcess(PIPELINE_WORKER, self.settings_file, apply, observers.status.mark_stopped)
-        return [worker, *self._model_workers(observers), *self._archive_workers(observers)]
+        return [worker, *self._upkeep_processes(observers, ServiceRoles())]
 
     def pending_records(self, status: PipelineStatus) -> Callable[[], int]:
         """Return a live count."""
@@ -290,8 +277,7 @@ class DistributedBackend(EventBackend):
             processes.append(SupervisedProcess(PIPELINE_WORKER, self.settings_file, worked, ended))
             if self.settings.brokers.topics:
                 processes.append(IngestWorkerProcess(self.settings_file, observers.ingest))
-            processes += self._model_workers(observers)  # of a deployment one works at a time
-        return [*processes, *self._archive_workers(observers, events=roles.archiver, vectors=roles.workers)]
+        return [*processes, *self._upkeep_processes(observers, roles)]
 
     async def write_tick(self) -> None:
         """After a failure, write a record that shows whether it is over; workers write ticks.
@@ -312,9 +298,16 @@ class DistributedBackend(EventBackend):
 async def open_backend(
     settings: Settings, settings_file: Path | None, roles: ServiceRoles
 ) -> AsyncIterator[EventBackend]:
-    """Log and store, closed again in the right order. Raises ConfigError, Unavailable or CorruptLog."""
+    """Open log and store, and close them again in the right order. Raises ConfigError, Unavailable or CorruptLog."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    log = await asyncio.to_thread(_open_log, settings)
+    log: EventLog | TopicCommitLog
+    if settings.distributed:
+        writer = await asyncio.to_thread(open_writer, settings.brokers)
+        log = topic = TopicCommitLog(writer, settings.brokers.topic_names.events, DOOR_TIMEOUT_S)
+        with contextlib.suppress(TrustwatchError):  # looked up now, so that the first sender need not wait for it
+            _log.debug("topic of events", partitions=await asyncio.to_thread(lambda: topic.partitions))
+    else:
+        log = await asyncio.to_thread(EventLog, settings.data_dir / "log")
     commit = GroupCommit(log)
     store = await asyncio.to_thread(open_service_store, settings)
     if roles.workers:
@@ -326,21 +319,7 @@ async def open_backend(
             yield EmbeddedBackend(settings, settings_file, commit, store)
     finally:
         await commit.close()
-        await asyncio.to_thread(_close_log, log)
+        await asyncio.to_thread(log.close)
+        if isinstance(log, TopicCommitLog):
+            await asyncio.to_thread(log.writer.close)
         store.close()
-
-
-def _open_log(settings: Settings) -> EventLog | TopicCommitLog:
-    if not settings.distributed:
-        return EventLog(settings.data_dir / "log")
-    brokers = settings.brokers
-    log = TopicCommitLog(open_writer(brokers), brokers.topic_names.events, DOOR_TIMEOUT_S)
-    with contextlib.suppress(TrustwatchError):  # looked up now, so that the first sender need not wait for it
-        _log.debug("topic of events", partitions=log.partitions)
-    return log
-
-
-def _close_log(log: EventLog | TopicCommitLog) -> None:
-    log.close()
-    if isinstance(log, TopicCommitLog):
-        log.writer.close()

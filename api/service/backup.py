@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import posixpath
 import shutil
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +27,7 @@ from trustwatch.ingest.errors import ConfigError, CorruptLog, ModelError, Trustw
 from trustwatch.ingest.identities import IDENTITY_KEY_FILE, PRIVACY_KEY_FILE, open_identity_key
 from trustwatch.ingest.log.log_database import copy_log, lock_log, log_extent
 from trustwatch.ingest.log.segment_import import import_segments
-from trustwatch.models.model_directory import copy_model, is_model, manifest_digest
+from trustwatch.models.model_directory import copy_model, is_model
 from trustwatch.models.model_directory import read_manifest as read_model_manifest
 from trustwatch.scoring.records.commits import ONLY_PARTITION
 from trustwatch.scoring.store.sql_store import open_reading_store, open_store, sqlite_url
@@ -58,8 +57,6 @@ KEY_FILES: Final = (IDENTITY_KEY_FILE, PRIVACY_KEY_FILE, LOCAL_KEY_FILE, LOCAL_J
 _FIRST: Final = (DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER)
 """Put in place in this order, and all else after them."""
 _TAKE_ANOTHER: Final = "the backup is damaged: take another one"
-MANIFEST_FILE: Final = "manifest.json"
-"""Last in a backup of before the tar, which was a folder: digests of its files, and its own."""
 
 
 class BackupContents(NamedTuple):
@@ -84,8 +81,8 @@ class BackupContents(NamedTuple):
     bytes: int
 
 
-def is_secret(name: str) -> bool:
-    """Return whether a file of a backup is a secret key: its owner's alone, even if a group may read the rest."""
+def _is_secret(name: str) -> bool:
+    """Return whether a file of a backup is a secret key, which only its owner may read."""
     folder, _, within = name.partition("/")
     if folder != DATA_FOLDER or within == LOCAL_JWKS_FILE:
         return False
@@ -116,14 +113,14 @@ def take_backup(settings: Settings, target: Path, *, keys: bool = True) -> Backu
     with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         staging = Path(folder) / "files"
         offset = _copy_everything(settings, staging, keys=keys)
-        contents = describe_contents(staging, offset)
+        contents = _describe_contents(staging, offset)
         write = partial(_write_tar, staging)
         write_file_atomically(target, write, temporary=Path(folder) / "tar", mode=0o600 if keys else NEW_FILE_MODE)
     return contents
 
 
 def _copy_everything(settings: Settings, staging: Path, *, keys: bool) -> int:
-    """Copy all that a backup has; returns the offset of the database."""
+    """Copy all that a backup has: database, log, the sound models, keys. Returns the offset of the database."""
     data = staging / DATA_FOLDER
     data.mkdir(parents=True)
     database = data / DATABASE_FILE
@@ -135,24 +132,18 @@ def _copy_everything(settings: Settings, staging: Path, *, keys: bool) -> int:
         offset = copy.partitions.position(ONLY_PARTITION).offset
     needed = DuplicateWindow().first_offset_to_rebuild(offset)
     copy_log(settings.data_dir / LOG_FOLDER, data / LOG_FOLDER, needed)
-    _copy_models(settings, staging)
-    if keys:
-        for path in _key_files(settings.data_dir):
-            write_file_atomically(data / path.relative_to(settings.data_dir), path.read_bytes(), mode=0o600)
-    return offset
-
-
-def _copy_models(settings: Settings, staging: Path) -> None:
-    """Copy every sound version of the registry, and the installed model."""
     registry = open_model_registry(settings)
     copy_model(settings.model_dir, staging / MODEL_FOLDER)
     for model in registry.versions():
         folder = registry.directory_of(model.version)
         try:
-            copy_model(folder, staging / DATA_FOLDER / MODELS_FOLDER / folder.name)
+            copy_model(folder, data / MODELS_FOLDER / folder.name)
         except (OSError, ModelError):
-            if folder.exists():  # else it was removed meanwhile: nothing judges by it
+            if folder.exists():  # else it was removed meanwhile, and is not in use
                 raise
+    for path in _key_files(settings.data_dir) if keys else ():
+        write_file_atomically(data / path.relative_to(settings.data_dir), path.read_bytes(), mode=0o600)
+    return offset
 
 
 def _key_files(data_dir: Path) -> Iterator[Path]:
@@ -162,8 +153,8 @@ def _key_files(data_dir: Path) -> Iterator[Path]:
             yield path
 
 
-def describe_contents(staging: Path, offset: int) -> BackupContents:
-    """What is in the files of a backup, with *offset* of its database. Raises CorruptLog, ModelError, ConfigError."""
+def _describe_contents(staging: Path, offset: int) -> BackupContents:
+    """Describe the files of a backup, with *offset* of its database. Raises CorruptLog, ModelError, ConfigError."""
     data, paths = staging / DATA_FOLDER, [path for _, path in list_files(staging)]
     extent = log_extent(data / LOG_FOLDER)
     model, digest = read_model_manifest(staging / MODEL_FOLDER)
@@ -173,14 +164,14 @@ def describe_contents(staging: Path, offset: int) -> BackupContents:
 
 
 def list_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every file below a folder, with its name in a backup."""
+    """Yield every file below a folder, with its name in a backup."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield path.relative_to(folder).as_posix(), path
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, made durable."""
+    """Return the SHA-256 of a file, and make the file durable."""
     with path.open("rb") as file:
         sync_file(file)
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -207,7 +198,7 @@ def _write_tar(staging: Path, file: BinaryIO) -> None:
 
 
 class BadBackup(TrustwatchError):
-    """A file or folder is not our backup, or it is damaged: nothing of it was restored. Take another backup."""
+    """A file is not our backup, or it is damaged: nothing of it was restored. Take another backup."""
 
     code = "bad_backup"
 
@@ -230,20 +221,31 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
         OSError: the disk is full or refuses. What was moved into place by then, nothing opens.
     """
     require_embedded(settings)
-    _require_empty(settings.data_dir)
-    with _staging_folder(settings.data_dir) as staging:
-        data = staging / DATA_FOLDER
-        _check_digests(staging, _copy_folder(source, staging) if source.is_dir() else _extract(source, staging))
+    data_dir = settings.data_dir
+    _require_empty(data_dir)
+    staging = data_dir / RESTORING_FOLDER  # on the same disk; it has to stay until all files have left it
+    data = staging / DATA_FOLDER
+    staging.mkdir(mode=0o700, parents=True)
+    sync_directory(data_dir)
+    try:
+        _extract(source, staging)
         contents, missing_key = _check_restored(settings, staging)
         _check_archives(settings, contents)
         _check_installed_model(settings, contents)
-        if not settings.model_dir.resolve().is_relative_to(settings.data_dir.resolve()):
+        if not settings.model_dir.resolve().is_relative_to(data_dir.resolve()):
             _install_model(staging / MODEL_FOLDER, settings.model_dir)
-        _require_empty(settings.data_dir, besides=RESTORING_FOLDER)
-    _put_in_place(data, settings.data_dir)
+        _require_empty(data_dir, besides=RESTORING_FOLDER)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    names = [name for name in _FIRST if (data / name).exists()]
+    names += sorted(path.name for path in data.iterdir() if path.name not in names)
+    for name in names:
+        (data / name).rename(data_dir / name)
+        sync_directory(data_dir)
     _install_model(staging / MODEL_FOLDER, settings.model_dir)
     shutil.rmtree(staging)
-    sync_directory(settings.data_dir)
+    sync_directory(data_dir)
     return RestoredBackup(contents, missing_key)
 
 
@@ -259,66 +261,26 @@ def _require_empty(data_dir: Path, besides: str = "") -> None:
         )
 
 
-@contextmanager
-def _staging_folder(data_dir: Path) -> Iterator[Path]:
-    """A folder on the disk of `data_dir`, removed if a check fails. It has to stay until all files have left it."""
-    staging = data_dir / RESTORING_FOLDER
-    staging.mkdir(mode=0o700, parents=True)
-    sync_directory(data_dir)
-    try:
-        yield staging
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+def _extract(source: Path, staging: Path) -> None:
+    """Extract a tar, make its files durable, and compare their digests."""
 
+    def checked(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+        """Refuse what is not a plain file, or leads elsewhere; only its owner may read a secret key."""
+        if not member.isreg() or member.issparse():
+            raise BadBackup(f"{member.name}: is not a regular file; {_TAKE_ANOTHER}")
+        mode = 0o600 if _is_secret(posixpath.normpath(member.name)) else None  # None: according to the umask
+        return tarfile.data_filter(member, folder).replace(mode=mode, deep=False)  # type: ignore[arg-type]
 
-def _extract(source: Path, staging: Path) -> dict[str, str]:
-    """Extract a tar; returns its digests by name."""
     try:
         with tarfile.open(source, "r:") as tar:
-            tar.extractall(staging, filter=_take_member)  # noqa: S202 - which refuses all but plain files below it
+            tar.extractall(staging, filter=checked)  # noqa: S202 - which refuses all but plain files below it
         lines = (staging / DIGESTS_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
         raise BadBackup(f"{error.filename}: is missing: {source} is not a backup of ours, or not a whole one") from None
     except (tarfile.TarError, EOFError, ValueError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
         raise BadBackup(f"{source}: {error}: this is not a backup of ours, or a damaged one") from None
     (staging / DIGESTS_FILE).unlink()
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-
-
-def _take_member(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """Refuse what is not a plain file, or leads elsewhere; a secret key is readable for its owner alone."""
-    if not member.isreg() or member.issparse():
-        raise BadBackup(f"{member.name}: is not a regular file; {_TAKE_ANOTHER}")
-    mode = 0o600 if is_secret(posixpath.normpath(member.name)) else None  # None: according to the umask
-    return tarfile.data_filter(member, folder).replace(mode=mode, deep=False)  # type: ignore[arg-type]
-
-
-def _copy_folder(source: Path, staging: Path) -> dict[str, str]:
-    """Copy a backup of before the tar; returns its digests by name."""
-    path = source / MANIFEST_FILE
-    if not path.is_file():
-        raise BadBackup(f"{path}: is missing: {source} is not a backup of ours, or not a whole one")
-    try:
-        manifest = json.loads(path.read_bytes())
-        if manifest["digest"] != manifest_digest(manifest):
-            raise BadBackup(f"{path}: its digest differs; {_TAKE_ANOTHER}")
-        files = {str(name): (int(file["bytes"]), str(file["sha256"])) for name, file in manifest["files"].items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise BadBackup(f"{path}: {error!r}: this is not a backup of ours, or a damaged one") from None
-    for name, (size, _) in files.items():
-        original, copy = source / name, (staging / name).resolve()
-        if not copy.is_relative_to(staging.resolve()) or not original.is_file() or original.stat().st_size != size:
-            raise BadBackup(f"{original}: expected a file of {size} bytes; {_TAKE_ANOTHER}")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(original, copy)
-        if is_secret(name):
-            copy.chmod(0o600)
-    return {name: digest for name, (_, digest) in files.items()}
-
-
-def _check_digests(staging: Path, expected: dict[str, str]) -> None:
-    """Read every file back from the disk, and make all of them durable."""
+    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     found = {name: file_digest(path) for name, path in list_files(staging)}
     if wrong := sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)):
         raise BadBackup(f"{wrong[0]}: its SHA-256 is not the one in the backup; {_TAKE_ANOTHER}")
@@ -334,12 +296,18 @@ def _check_restored(settings: Settings, staging: Path) -> tuple[BackupContents, 
         with closing(open_store(url, checkpoints=checkpoints)) as store:  # an older one is migrated
             offset = store.partitions.position(ONLY_PARTITION).offset
             needs_key = store.has_identity_key()
-            key = _key_file(settings, data) if needs_key else None
-            if key is not None:
+            key, backed_up = settings.identity.key_file or data / IDENTITY_KEY_FILE, data / IDENTITY_KEY_FILE
+            if needs_key and not key.is_file() and backed_up.is_file():
+                raise ConfigError(
+                    f"identity.key_file: {key} is missing, and the backup holds `{IDENTITY_KEY_FILE}`: copy it to "
+                    "there first, mode 0600"
+                )
+            has_key = key.is_file()
+            if needs_key and has_key:
                 store.read_with_identities(open_identity_key(key, create=False))
         shutil.rmtree(checkpoints, ignore_errors=True)
         import_segments(data / LOG_FOLDER)  # of an earlier version
-        contents = describe_contents(staging, offset)
+        contents = _describe_contents(staging, offset)
     except (CorruptLog, ModelError) as error:
         raise BadBackup(f"the backup is damaged: {error}") from None
     if not contents.log_first_offset <= contents.offset <= contents.log_end_offset:
@@ -347,21 +315,7 @@ def _check_restored(settings: Settings, staging: Path) -> tuple[BackupContents, 
             f"the backup does not fit together: database at offset {contents.offset}, log from "
             f"{contents.log_first_offset} to {contents.log_end_offset}: take another one"
         )
-    return contents, identity_key_path(settings) if needs_key and key is None else None
-
-
-def _key_file(settings: Settings, data: Path) -> Path | None:
-    """The identity key that the service will use: at the place that settings name, else that of the backup."""
-    named = settings.identity.key_file
-    backed_up = data / IDENTITY_KEY_FILE
-    if named is None:
-        return backed_up if backed_up.is_file() else None
-    if not named.is_file() and backed_up.is_file():
-        raise ConfigError(
-            f"identity.key_file: {named} is missing, and the backup holds `{IDENTITY_KEY_FILE}`: copy it to there "
-            "first, mode 0600"
-        )
-    return named if named.is_file() else None
+    return contents, identity_key_path(settings) if needs_key and not has_key else None
 
 
 def _check_archives(settings: Settings, contents: BackupContents) -> None:
@@ -400,11 +354,3 @@ def _install_model(model: Path, model_dir: Path) -> None:
     """Copy the model to its place, unless it exists: installed by an operator, or below `data_dir` as a version."""
     if not is_model(model_dir):
         copy_model(model, model_dir)
-
-
-def _put_in_place(data: Path, data_dir: Path) -> None:
-    names = [name for name in _FIRST if (data / name).exists()]
-    names += sorted(path.name for path in data.iterdir() if path.name not in names)
-    for name in names:
-        (data / name).rename(data_dir / name)
-        sync_directory(data_dir)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -25,11 +25,11 @@ from ..cli.terminal import (
     write_json,
     write_line,
 )
-from ..composition import console_url, identity_key_path, live_policy, open_service_store, service_url, store_address
+from ..composition import console_url, identity_key_path, live_policy, open_service_store, store_address
 from ..settings.loading import HOW_TO_NAME_BROKERS, load_process_settings
 from ..settings.root import Settings
 from .kernel_compiler import compile_ahead
-from .partition_migration import PartitionGrowth, partition_extents, restore_partitions, resume_offsets
+from .partition_migration import grow_partitions, partition_extents, restore_partitions, resume_offsets
 from .pipeline_worker import GroupPipelineWorker
 
 
@@ -53,8 +53,9 @@ GROUP_LEAVE_S = 30.0
 _FASTER_CLIENT = "; confluent, of the extra `fast`, reads with far less CPU"
 
 
-def require_brokers(settings: Settings) -> Settings:
-    """The settings, if they name brokers. Raises ConfigError."""
+def _load_distributed(settings_file: Path | None) -> Settings:
+    """Load the settings. Raises ConfigError if they name no brokers."""
+    settings = load_process_settings(settings_file)
     if not settings.distributed:
         raise ConfigError(f"no brokers: {HOW_TO_NAME_BROKERS}")
     return settings
@@ -63,7 +64,7 @@ def require_brokers(settings: Settings) -> Settings:
 @topics_app.command()
 def create(settings: SettingsFileOption = None, json: JsonOption = False) -> None:
     """Create those of our topics that are missing, with the settings of docs/operations.md."""
-    configured = require_brokers(load_process_settings(settings))
+    configured = _load_distributed(settings)
     brokers = configured.brokers
     with closing(open_admin(brokers)) as admin:
         created = admin.create_topics(brokers.topic_names, brokers.partitions, brokers.replication)
@@ -76,7 +77,7 @@ def create(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
 @topics_app.command()
 def status(settings: SettingsFileOption = None, json: JsonOption = False) -> None:
     """Partitions of each topic, and how far the state of each partition of events is."""
-    configured = require_brokers(load_process_settings(settings))
+    configured = _load_distributed(settings)
     broker_settings = configured.brokers
     names = [definition.name(broker_settings.topic_names) for definition in TOPIC_DEFINITIONS]
     with closing(open_admin(broker_settings)) as admin:
@@ -88,7 +89,14 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
         for name, topic in found.items()
         if topic is not None
     }
-    progress = _partition_progress(configured)
+    with closing(open_service_store(configured)) as store:
+        applied = {position.partition: position.offset for position in store.partitions.list_positions()}
+    with closing(open_reader(broker_settings, (broker_settings.topic_names.events,))) as reader:
+        ends = {partition: end for (_, partition), end in sorted(reader.end_offsets().items())}
+    progress = [
+        {"partition": at, "applied": applied.get(at, 0), "end": end, "behind": end - applied.get(at, 0)}
+        for at, end in ends.items()
+    ]
     if json:
         write_json({"client": broker_settings.client, "topics": topics, "events": progress})
         return
@@ -105,18 +113,6 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
         )
 
 
-def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
-    broker_settings = settings.brokers
-    with closing(open_service_store(settings)) as store:
-        applied = {position.partition: position.offset for position in store.partitions.list_positions()}
-    with closing(open_reader(broker_settings, (broker_settings.topic_names.events,))) as reader:
-        ends = {partition: end for (_, partition), end in sorted(reader.end_offsets().items())}
-    return [
-        {"partition": at, "applied": applied.get(at, 0), "end": end, "behind": end - applied.get(at, 0)}
-        for at, end in ends.items()
-    ]
-
-
 @topics_app.command()
 def grow(
     partitions: Annotated[int, typer.Argument(help="partitions that the events topic will have")],
@@ -124,15 +120,16 @@ def grow(
     json: JsonOption = False,
 ) -> None:
     """Move to more partitions. Stop senders, API and workers first: it applies what waits, then moves agents."""
-    configured = require_brokers(load_process_settings(settings))
+    configured = _load_distributed(settings)
     brokers, names = configured.brokers, configured.brokers.topic_names
     with (
         closing(open_service_store(configured)) as store,
         closing(open_admin(brokers)) as admin,
         closing(open_reader(brokers, (names.events,))) as reader,
     ):
-        growth = PartitionGrowth(store, admin, reader, names, lambda: drain_events(configured), print_message)
-        grown = growth.run(partitions)
+        grown = grow_partitions(
+            partitions, store, admin, reader, names, lambda: drain_events(configured), print_message
+        )
     done = "{before} -> {after} partitions; {moved} agents moved; start workers and API again"
     print_summary(grown._asdict(), json, done)
 
@@ -155,7 +152,7 @@ def restored(
 
     Stop workers and API first. Without this command replicas drop what workers publish as old. May be run again.
     """
-    configured = require_brokers(load_process_settings(settings))
+    configured = _load_distributed(settings)
     brokers, names = configured.brokers, configured.brokers.topic_names
     with closing(open_service_store(configured)) as store:
         with closing(open_reader(brokers, (names.events,))) as events:
@@ -164,7 +161,7 @@ def restored(
             store.erasures.reset_topic()
         with closing(open_reader(brokers, (names.risk,))) as risk, closing(open_writer(brokers)) as writer:
             publisher = TopicPublisher(
-                writer, store, names, live_policy(configured), service_url(configured), console_url(configured)
+                writer, store, names, live_policy(configured), configured.listen.url(), console_url(configured)
             )
             done = restore_partitions(store, risk, next_offsets, publisher)
     positions = {str(at): offset for at, offset in sorted(next_offsets.items())}

@@ -91,7 +91,7 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="tar that `trustwatch backup` wrote, or a folder of an earlier version")],
+    file: Annotated[Path, typer.Argument(help="tar that `trustwatch backup` wrote")],
     settings: SettingsFileOption = None,
     json: JsonOption = False,
 ) -> None:

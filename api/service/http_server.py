@@ -32,7 +32,7 @@ from ..settings.root import Settings
 
 
 def make_server(app: FastPath, connections: ConnectionGuard) -> UvicornServer:
-    """The server of the application, with bounded connections."""
+    """Return the server of the application, with bounded connections."""
     return UvicornServer(
         uvicorn.Config(
             trace_requests(app),
@@ -57,7 +57,7 @@ class UvicornServer(uvicorn.Server):
 
 
 def listening_socket(settings: Settings) -> socket.socket:
-    """The listening socket. Raises ConfigError with what to do if the address is taken."""
+    """Open the listening socket. Raises ConfigError with advice if the address is taken."""
     listen = settings.listen
     try:
         listener = socket.create_server(
@@ -238,5 +238,5 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def guarded_protocol(guard: ConnectionGuard) -> type[asyncio.Protocol]:
-    """The protocol class of a server whose connections *guard* bounds, as `uvicorn.Config(http=…)` takes it."""
+    """Return a protocol class whose connections *guard* bounds, as `uvicorn.Config(http=…)` takes it."""
     return type("GuardedProtocol", (GuardedProtocol,), {"guard": guard})

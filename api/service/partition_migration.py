@@ -7,7 +7,6 @@ places: so the number is kept with the state, and a worker that finds another on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from trustwatch.ingest.errors import ConfigError
@@ -15,8 +14,6 @@ from trustwatch.ingest.record_keys import agent_partition_key, partition_of
 from trustwatch.ingest.topics.protocols import TopicAdmin, TopicNames, TopicReader
 from trustwatch.scoring.pipeline.risk_topic_reader import epoch_of_record
 from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher
-from trustwatch.scoring.records.agents import AgentName
-from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.store.sql_store import SqlStore
 
 PARTITION_COUNT_KEY = "events.partitions"
@@ -49,64 +46,53 @@ class GrowthResult(NamedTuple):
     moved: int  # agents that have another partition now
 
 
-@dataclass(eq=False)
-class PartitionGrowth:
-    """Moves everything to more partitions. Nothing may write or work meanwhile; run it again after any failure."""
+def grow_partitions(
+    partitions: int,
+    store: SqlStore,
+    admin: TopicAdmin,
+    reader: TopicReader,
+    topics: TopicNames,
+    drain: Callable[[], None],
+    report_progress: Callable[[str], None],
+) -> GrowthResult:
+    """Move everything to more partitions. Nothing may write or work meanwhile; run it again after any failure.
 
-    _store: SqlStore
-    _admin: TopicAdmin
-    _reader: TopicReader
-    _topics: TopicNames
-    _drain: Callable[[], None]
-    _report_progress: Callable[[str], None]
-
-    def run(self, partitions: int) -> GrowthResult:
-        """Check that all is drained, then move. Raises ConfigError, Unavailable."""
-        description = self._admin.describe(self._topics.events)
-        if description is None:
-            raise ConfigError(f"there is no topic {self._topics.events}; run `trustwatch topics create` first")
-        before = int(self._store.metadata.put_default(PARTITION_COUNT_KEY, str(description.partitions)))
-        if partitions < max(before, description.partitions):
-            raise ConfigError(
-                f"{self._topics.events} has {max(before, description.partitions)} partitions, and a topic loses none"
-            )
-        growing_to = self._store.metadata.get(GROWTH_TARGET_KEY) or ""
-        if not growing_to:
-            self._report_progress("applying what waits")
-            self._drain()
-        self._check_drained()
-        self._store.metadata.put(GROWTH_TARGET_KEY, str(partitions))
-        for position in self._store.partitions.list_positions():  # a worker that still runs is fenced from here on
-            self._store.partitions.set_position(position.partition, position.offset)
-        for topic in (self._topics.events, self._topics.risk):
-            self._report_progress(f"{topic}: {partitions} partitions")
-            self._admin.grow_partitions(topic, partitions)
-        ends = self._end_offsets()
-        for partition in range(partitions):
-            self._store.partitions.set_position(partition, ends.get(partition, 0))
-        self._report_progress("moving agents")
-        moved = self._store.partitions.repartition(lambda name: _partition_of_agent(name, partitions))
-        self._store.metadata.put(PARTITION_COUNT_KEY, str(partitions))
-        self._store.metadata.put(GROWTH_TARGET_KEY, "")
-        return GrowthResult(before, partitions, moved)
-
-    def _check_drained(self) -> None:
-        """Refuse waiting records: they are in the old partitions of their agents, and would be applied out of order."""
-        applied = {position.partition: position.offset for position in self._store.partitions.list_positions()}
-        waiting = {at: end - applied.get(at, 0) for at, end in self._end_offsets().items() if end > applied.get(at, 0)}
-        if waiting:
-            listed = ", ".join(f"{count} in partition {at}" for at, count in sorted(waiting.items()))
-            raise ConfigError(
-                f"records still arrive: some wait ({listed}); stop senders and workers and run this again"
-            )
-
-    def _end_offsets(self) -> dict[int, int]:
-        events = self._topics.events
-        return {partition: end for (topic, partition), end in self._reader.end_offsets().items() if topic == events}
-
-
-def _partition_of_agent(name: AgentName, partitions: int) -> int:
-    return partition_of(agent_partition_key(name.tenant, name.issuer, name.agent_id), partitions)
+    Raises ConfigError, Unavailable.
+    """
+    description = admin.describe(topics.events)
+    if description is None:
+        raise ConfigError(f"there is no topic {topics.events}; run `trustwatch topics create` first")
+    before = int(store.metadata.put_default(PARTITION_COUNT_KEY, str(description.partitions)))
+    if partitions < max(before, description.partitions):
+        raise ConfigError(
+            f"{topics.events} has {max(before, description.partitions)} partitions, and a topic loses none"
+        )
+    if not store.metadata.get(GROWTH_TARGET_KEY):
+        report_progress("applying what waits")
+        drain()
+    # What waits is in the old partitions of its agents, and would be applied out of order.
+    applied = {position.partition: position.offset for position in store.partitions.list_positions()}
+    ends = {at: end for (topic, at), end in sorted(reader.end_offsets().items()) if topic == topics.events}
+    waiting = [f"{end - applied.get(at, 0)} in partition {at}" for at, end in ends.items() if end > applied.get(at, 0)]
+    if waiting:
+        listed = ", ".join(waiting)
+        raise ConfigError(f"records still arrive: some wait ({listed}); stop senders and workers and run this again")
+    store.metadata.put(GROWTH_TARGET_KEY, str(partitions))
+    for position in store.partitions.list_positions():  # a worker that still runs is fenced from here on
+        store.partitions.set_position(position.partition, position.offset)
+    for topic in (topics.events, topics.risk):
+        report_progress(f"{topic}: {partitions} partitions")
+        admin.grow_partitions(topic, partitions)
+    ends = {at: end for (topic, at), end in reader.end_offsets().items() if topic == topics.events}
+    for partition in range(partitions):
+        store.partitions.set_position(partition, ends.get(partition, 0))
+    report_progress("moving agents")
+    moved = store.partitions.repartition(
+        lambda name: partition_of(agent_partition_key(name.tenant, name.issuer, name.agent_id), partitions)
+    )
+    store.metadata.put(PARTITION_COUNT_KEY, str(partitions))
+    store.metadata.put(GROWTH_TARGET_KEY, "")
+    return GrowthResult(before, partitions, moved)
 
 
 # A restored database has to be newer than everything in the topics: readers of the risk topic drop what is older than
@@ -132,25 +118,15 @@ class RestoreResult(NamedTuple):
 
 
 def partition_extents(reader: TopicReader) -> dict[int, PartitionExtent]:
-    """Offsets of each partition of the topic that *reader* reads. Raises Unavailable."""
+    """Return the offsets of each partition of the topic that *reader* reads. Raises Unavailable."""
     first, ends = reader.first_offsets(), reader.end_offsets()
     return {topic_partition[1]: PartitionExtent(first[topic_partition], end) for topic_partition, end in ends.items()}
-
-
-def highest_epoch(reader: TopicReader) -> int:
-    """Highest epoch that anything on the risk topic carries; 0 = the topic is empty. Reads the topic to its end."""
-    highest = 0
-    while not reader.at_end():
-        for part in reader.poll(POLL_S):
-            for record in part.records:
-                highest = max(highest, epoch_of_record(record.value))
-    return highest
 
 
 def resume_offsets(
     store: SqlStore, topic: Mapping[int, PartitionExtent], *, anew: bool, accept_loss: bool
 ) -> dict[int, int]:
-    """Offsets at which each partition is to be read on. Raises ConfigError."""
+    """Return the offset at which reading continues in each partition. Raises ConfigError."""
     made_for = store.metadata.get(PARTITION_COUNT_KEY)
     if made_for is not None and int(made_for) != len(topic):
         raise ConfigError(
@@ -178,10 +154,10 @@ def restore_partitions(
 
     May be run again after any failure. Raises Unavailable.
     """
-    above, published = highest_epoch(risk), 0
-    positions: list[Position] = [
-        store.partitions.set_position(at, next_, above) for at, next_ in sorted(next_offsets.items())
-    ]
-    for position in positions:
-        published += publisher.publish_all_agents(position)
+    above = 0  # the highest epoch on the risk topic; 0 if it is empty
+    while not risk.at_end():
+        for part in risk.poll(POLL_S):
+            above = max([above, *(epoch_of_record(record.value) for record in part.records)])
+    positions = [store.partitions.set_position(at, next_, above) for at, next_ in sorted(next_offsets.items())]
+    published = sum(publisher.publish_all_agents(position) for position in positions)
     return RestoreResult(above, len(positions), published)

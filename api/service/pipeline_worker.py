@@ -25,7 +25,7 @@ from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
 from trustwatch.scoring.pipeline.kernel_warm_up import compile_part
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
-from trustwatch.scoring.pipeline.pipeline import PartitionProgress, Pipeline
+from trustwatch.scoring.pipeline.pipeline import Pipeline
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext, RiskListener
 from trustwatch.scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
 from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING
@@ -49,7 +49,6 @@ from ..composition import (
     open_service_store,
     open_spool,
     policy_book,
-    service_url,
 )
 from ..settings.effective import SettingsChange
 from ..settings.root import Settings
@@ -116,7 +115,7 @@ class PipelineWorker:
             self.stages,
             publisher,
             on_risk,
-            service_url(settings),
+            settings.listen.url(),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
         pipeline = Pipeline(self.source, context, self._make_processor, shared=shared)
@@ -140,7 +139,13 @@ class PipelineWorker:
             partition=partition,
             identities=self.store.identities,
         )
-        self._load_erasures(engine)
+
+        def load_erasures() -> None:  # so that no erased agent returns from the model's history or from loaded rows
+            engine.agent_states.erased_agents = load_forgotten_agents(self.settings, self.store)
+            open_erasures = self.store.erasures.list_open()
+            engine.agent_states.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
+
+        retry_until_available(load_erasures, lambda _: self._sleep(DEFAULT_TUNING.retry_s))
         processor = Processor(
             engine,
             self._encoder,
@@ -153,16 +158,6 @@ class PipelineWorker:
         )
         processor.control_records.partition_count = self.partitions
         return processor
-
-    def _load_erasures(self, engine: Engine) -> None:
-        """Load erased agents, so that none returns from the model's history or from loaded rows."""
-
-        def load() -> None:
-            engine.agent_states.erased_agents = load_forgotten_agents(self.settings, self.store)
-            open_erasures = self.store.erasures.list_open()
-            engine.agent_states.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
-
-        retry_until_available(load, lambda _: self._sleep(DEFAULT_TUNING.retry_s))
 
     def after_commit(self, done: CommittedChanges) -> None:
         """Log decisions and keep vectors of a commit."""
@@ -196,8 +191,12 @@ class EmbeddedPipelineWorker(PipelineWorker):
 
     def run(self) -> None:
         """Work until asked to stop or the service ends."""
-        stored = self._send_stored_position()
-        _log.info("taking the log over", from_offset=stored, waiting=self.source.end_offset(ONLY_PARTITION) - stored)
+        stored = retry_until_available(
+            lambda: self.store.partitions.position(ONLY_PARTITION), lambda _: self._sleep(DEFAULT_TUNING.retry_s)
+        ).offset
+        waiting = self.source.end_offset(ONLY_PARTITION) - stored
+        self._send_alive(stored, 0, waiting)  # first: what is sent while the partition is taken over builds on it
+        _log.info("taking the log over", from_offset=stored, waiting=waiting)
         self.pipeline.start()
         gc.freeze()
         while not self._child.should_stop:
@@ -206,26 +205,12 @@ class EmbeddedPipelineWorker(PipelineWorker):
                 self.refresh()
                 done = self.pipeline.progress()[ONLY_PARTITION]
                 self._send_alive(done.position.offset, done.risk_offset, done.behind)
-        self._apply_rest()
-        self.pipeline.finish()
-
-    def _apply_rest(self) -> None:
-        """Apply the events that the service accepted before it ended, so that the database has them.
-
-        If the service was killed and has started again, its worker waits for this one to end.
-        """
+        # The database is to have the events that the service accepted before it ended. But if the service was killed
+        # and has started again, its worker waits for this one to end.
         deadline = clock.monotonic() + MAX_REST_S
-        while self._child.stop_requested and clock.monotonic() < deadline:
-            if not self.pipeline.step():
-                return
-
-    def _send_stored_position(self) -> int:
-        """Report the stored position first: what is sent while the partition is taken over builds on it."""
-        offset = retry_until_available(
-            lambda: self.store.partitions.position(ONLY_PARTITION), lambda _: self._sleep(DEFAULT_TUNING.retry_s)
-        ).offset
-        self._send_alive(offset, 0, self.source.end_offset(ONLY_PARTITION) - offset)
-        return offset
+        while self._child.stop_requested and clock.monotonic() < deadline and self.pipeline.step():
+            pass
+        self.pipeline.finish()
 
     def _send_alive(self, offset: int, risk_offset: int, behind: int) -> None:
         self._reported_at = clock.monotonic()
@@ -256,7 +241,7 @@ class GroupPipelineWorker(PipelineWorker):
         self.partitions = self.writer.partitions(self._events)
         if check:
             check_partitions(self.store, self.partitions)
-        names, url = settings.brokers.topic_names, service_url(settings)
+        names, url = settings.brokers.topic_names, settings.listen.url()
         self.publisher = TopicPublisher(self.writer, self.store, names, self._policy, url, console_url(settings))
         self._dropped_dead_letters = 0
         self._backlog_logged_at = -BACKLOG_LOGGED_EVERY_S
@@ -301,7 +286,8 @@ class GroupPipelineWorker(PipelineWorker):
         self.refresh()
         now_ms = clock.now_ms()
         progress = self.pipeline.progress()
-        fresh = {partition: freshness_ms(state, now_ms) for partition, state in progress.items()}
+        # All that arrived in a partition before this time, UTC ms, is part of the published risk.
+        fresh = {at: now_ms if state.idle else min(state.received_ms, now_ms) for at, state in progress.items()}
         for partition, state in progress.items():
             try:
                 self.publisher.publish_heartbeat(state.position, state.behind, fresh[partition])
@@ -317,16 +303,12 @@ class GroupPipelineWorker(PipelineWorker):
         }
         offset = sum(state.position.offset for state in progress.values())
         behind = sum(state.behind for state in progress.values())
-        self._log_backlog(behind)
-        dropped, self._dropped_dead_letters = self._dropped_dead_letters, 0
-        return PipelineUpdate([], [], offset, behind, counts, dict(stages.seconds), dropped, fresh=fresh)
-
-    def _log_backlog(self, behind: int) -> None:
-        """Log now and then how many records wait, if they are more than one batch."""
         now = clock.monotonic()
         if behind > DEFAULT_TUNING.batch_size and now - self._backlog_logged_at >= BACKLOG_LOGGED_EVERY_S:
             self._backlog_logged_at = now
             _log.info("records wait to be applied", records=behind)
+        dropped, self._dropped_dead_letters = self._dropped_dead_letters, 0
+        return PipelineUpdate([], [], offset, behind, counts, dict(stages.seconds), dropped, fresh=fresh)
 
     def after_commit(self, done: CommittedChanges) -> None:
         """Also count what a commit dropped."""
@@ -336,11 +318,6 @@ class GroupPipelineWorker(PipelineWorker):
     def end_soon(self) -> None:
         """Wait for brokers only briefly from now on. A signal handler may call this."""
         self.writer.bound_waits(LAST_WAIT_S)
-
-
-def freshness_ms(progress: PartitionProgress, now_ms: int) -> int:
-    """Time before which all that arrived in a partition is part of the published risk, UTC ms."""
-    return now_ms if progress.idle else min(progress.received_ms, now_ms)
 
 
 def run_pipeline_worker(child: ChildRuntime) -> None:

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
-import httpx2
 import structlog
 import uvicorn
 
@@ -23,7 +22,7 @@ from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
 from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
-from trustwatch.scoring.delivery.notifiers.webhook_notifier import AlertSigner, WebhookNotifier, make_webhook_client
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
 from trustwatch.scoring.pipeline.ipc import PipelineStatus
 from trustwatch.scoring.policy.book import LivePolicy
 from trustwatch.scoring.policy.risk_view import RiskView
@@ -34,7 +33,7 @@ from trustwatch.scoring.store.sql_store import SqlStore
 from .. import clock
 from ..access.decision_point import PolicyDecisionPoint
 from ..child_process import SupervisedProcess
-from ..composition import console_url, policy_book, require_whole_data, retention_cutoffs, service_url
+from ..composition import console_url, policy_book, require_whole_data, retention_cutoffs
 from ..data_at_rest import close_existing_data
 from ..events.ingest_status import SILENCE_CHECK_INTERVAL_S, IngestStatus, SilenceAlerter
 from ..http.app import create_app
@@ -46,7 +45,7 @@ from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from ..shared_signals.transmitter import SharedSignalsTransmitter
 from ..structured_logs import LogLevel, configure_structured_logs
-from .assembly import caller_directory, drop_cached_answers, make_runtime, make_service_parts
+from .assembly import ServiceParts, caller_directory, drop_cached_answers, make_runtime
 from .backends import BackendObservers, EventBackend, ServiceRoles, check_extras, check_service_roles, open_backend
 from .http_server import listening_socket, make_server
 from .kernel_compiler import COMPILING, compile_beside_service
@@ -78,24 +77,19 @@ class SettingsReload:
         """Read the file soon; signals that come together count once."""
         self._requested.set()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Reload on each request, until *stop*."""
-        stopping = asyncio.create_task(stop.wait())
-        try:
-            while not stop.is_set():
-                asked = asyncio.create_task(self._requested.wait())
-                await asyncio.wait([asked, stopping], return_when=asyncio.FIRST_COMPLETED)
-                asked.cancel()
-                if self._requested.is_set():
-                    self._requested.clear()
-                    await self.reload()
-        finally:
-            stopping.cancel()
+    async def run(self) -> None:
+        """Reload on each request, until cancelled."""
+        while True:
+            await self._requested.wait()
+            self._requested.clear()
+            await self.reload()
 
     async def reload(self) -> None:
         """Read the file; apply the settings that may change, and log the others."""
         try:
-            change = await asyncio.to_thread(self._read)
+            read = await asyncio.to_thread(load_process_settings, self._file)
+            change = change_of_settings(self._settings, read)
+            await asyncio.to_thread(policy_book, change.settings)  # raises if a value can be read but not used
         except Exception as error:  # the active settings stay
             self._status.errors += 1
             text = str(error) if isinstance(error, ConfigError) else repr(error)
@@ -113,12 +107,6 @@ class SettingsReload:
             process.send_signal(signal.SIGHUP)
         if not is_quieter:
             _tell(change)
-
-    def _read(self) -> SettingsChange:
-        """Raises ConfigError, also if a value can be read but not used."""
-        change = change_of_settings(self._settings, load_process_settings(self._file))
-        policy_book(change.settings)
-        return change
 
 
 def _tell(change: SettingsChange) -> None:
@@ -176,12 +164,8 @@ def make_local_key(settings: Settings) -> None:
     """
     require_whole_data(settings.data_dir)
     published = (settings.data_dir / LOCAL_JWKS_FILE).resolve()
-    trusted = [
-        issuer.jwks_file
-        for issuer in settings.issuers
-        if issuer.issuer == LOCAL_ISSUER and issuer.jwks_file is not None
-    ]
-    if any(file.resolve() == published for file in trusted) and not published.exists():
+    trusted = [issuer.jwks_file for issuer in settings.issuers if issuer.issuer == LOCAL_ISSUER]
+    if published in [file.resolve() for file in trusted if file is not None] and not published.exists():
         LocalSigningKey.open(settings.data_dir)
 
 
@@ -200,10 +184,14 @@ class RunningService:
         self._dispatcher: Dispatcher | None = None
         self._transmitter: SharedSignalsTransmitter | None = None
         self._promotions: set[asyncio.Task[None]] = set()
-        self._parts = parts = make_service_parts(
-            settings, backend, view, status, roles, self._wake_dispatcher, self._interventions_changed
+        self._parts = parts = ServiceParts(
+            backend, view, status, roles, self._wake_dispatcher, self._interventions_changed
         )
-        self._transmitter = self._make_transmitter()
+        if parts.transmitter is not None and roles.workers:
+            jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
+            self._transmitter = SharedSignalsTransmitter(
+                parts.transmitter, backend.store, parts.policy, clock.now_ms, clock.monotonic, jitter
+            )
         self._runtime = make_runtime(parts, model_version)
         observers = BackendObservers(
             view, status, self._wake_dispatcher, parts.ingest, parts.archive, self._promote_challenger
@@ -246,7 +234,7 @@ class RunningService:
         if change.changes_policy and parts.policy.use(policy_book(settings)):
             self._policy_changed()
         if self._dispatcher is not None:
-            self._dispatcher.use(self._channels(self._webhooks, settings))
+            self._dispatcher.use(self._channels(settings))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until *stop* is set, then end in order: no more requests, the pipeline, ticks and deliveries."""
@@ -264,18 +252,26 @@ class RunningService:
         gc.set_threshold(*GC_THRESHOLD)
         quiet, answered = asyncio.Event(), asyncio.Event()
         async with make_webhook_client(parts.settings.outgoing.ca_file) as client:
-            self._webhooks = self._make_webhook_notifier(client)
-            self._dispatcher = self._make_dispatcher()
+            signer = None if parts.transmitter is None else partial(parts.transmitter.answers.sign, "alert")
+            self._webhooks = WebhookNotifier(client, clock.now_ms, signer, console_url(parts.settings))
+            self._dispatcher = Dispatcher(
+                parts.backend.store.outbox,
+                self._channels(parts.settings),
+                DispatchPolicy(),
+                clock.now_ms,
+                random.Random(),  # noqa: S311 - spreads retries, guards nothing
+                self._count_delivery,
+            )
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.request)
             async with asyncio.TaskGroup() as group:
                 processes = [group.create_task(process.run()) for process in self._processes]
                 helpers = [group.create_task(helper) for helper in self._background_tasks(self._dispatcher, quiet)]
-                helpers.append(group.create_task(self._reload.run(quiet)))
+                reloading = group.create_task(self._reload.run())
                 guarding = group.create_task(
                     run_decision_point(parts.decision_point, parts.policy, self._policy_changed, answered)
                 )
                 serving = group.create_task(server.serve(sockets=[listener]))
-                _log.info("listening", url=service_url(parts.settings), data_dir=str(parts.settings.data_dir))
+                _log.info("listening", url=parts.settings.listen.url(), data_dir=str(parts.settings.data_dir))
                 await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
                 stop.set()
                 parts.status.close()
@@ -287,6 +283,7 @@ class RunningService:
                 await guarding  # its last audit events are written before the log closes
                 await asyncio.gather(*(process.stop() for process in self._processes))
                 quiet.set()
+                reloading.cancel()
                 await asyncio.gather(*processes, *helpers)
         await parts.actuation.close()
         await parts.jwks.close()
@@ -298,7 +295,13 @@ class RunningService:
             write_ticks(backend, interval_s, quiet),
             watch_topic_silence(parts.ingest, parts.silence, quiet),
             track_descendants(parts.decision_point, parts.policy, backend.store, self._interventions_changed, quiet),
-            track_active_version(parts.models, quiet),
+            repeat(
+                partial(asyncio.to_thread, parts.models.refresh),
+                VERSION_REFRESH_EVERY_S,
+                quiet,
+                (TrustwatchError, OSError),
+                "the active model cannot be looked up",
+            ),
             parts.feedback.run(quiet),
             parts.erasures.run(quiet),
         ]
@@ -313,33 +316,9 @@ class RunningService:
                 helpers.append(self._transmitter.run(quiet))
         return helpers
 
-    def _make_transmitter(self) -> SharedSignalsTransmitter | None:
-        """The work behind streams of security event tokens; None if there are none, or if other processes do it."""
-        context = self._parts.transmitter
-        if context is None or not self._parts.roles.workers:
-            return None
-        jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
-        store = self._parts.backend.store
-        return SharedSignalsTransmitter(context, store, self._parts.policy, clock.now_ms, clock.monotonic, jitter)
-
-    def _make_webhook_notifier(self, client: httpx2.AsyncClient) -> WebhookNotifier:
-        return WebhookNotifier(client, clock.now_ms, self._alert_signer(), console_url(self._parts.settings))
-
-    def _channels(self, webhooks: WebhookNotifier, settings: Settings) -> list[DeliveryChannel[Any]]:
-        alerts = [DeliveryChannel(ALERT_ROW_KIND, target, webhooks) for target in settings.webhooks]
+    def _channels(self, settings: Settings) -> list[DeliveryChannel[Any]]:
+        alerts = [DeliveryChannel(ALERT_ROW_KIND, target, self._webhooks) for target in settings.webhooks]
         return [*self._parts.actuation.channels, *alerts]
-
-    def _make_dispatcher(self) -> Dispatcher:
-        settings = self._parts.settings
-        channels = self._channels(self._webhooks, settings)
-        jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
-        outbox = self._parts.backend.store.outbox
-        return Dispatcher(outbox, channels, DispatchPolicy(), clock.now_ms, jitter, self._count_delivery)
-
-    def _alert_signer(self) -> AlertSigner | None:
-        """Return the signer of alerts, with the keys of the transmitter; None if there are none."""
-        context = self._parts.transmitter
-        return None if context is None else partial(context.answers.sign, "alert")
 
     def _count_delivery(self, target: str, outcome: str) -> None:
         self._runtime.delivery_counts[target, outcome] += 1
@@ -412,12 +391,6 @@ async def track_descendants(
 
     # Whatever fails, the known ones stay and the service continues.
     await repeat(find, REFRESH_EVERY_S, stop, Exception, "descendants of critical agents cannot be looked up")
-
-
-async def track_active_version(models: ModelService, stop: asyncio.Event) -> None:
-    """Look up the active version until *stop*."""
-    look, caught = partial(asyncio.to_thread, models.refresh), (TrustwatchError, OSError)
-    await repeat(look, VERSION_REFRESH_EVERY_S, stop, caught, "the active model cannot be looked up")
 
 
 async def promote_ready_challenger(models: ModelService, version: str) -> None:

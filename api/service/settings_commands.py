@@ -16,7 +16,7 @@ from trustwatch.ingest.errors import ConfigError, TrustwatchError
 
 from ..cli.terminal import JsonOption, SettingsFileOption, fail, not_available, print_message, write_json, write_line
 from ..settings.effective import settings_schema, settings_yaml
-from ..settings.loading import load_process_settings, read_process_settings
+from ..settings.loading import load_process_settings, read_settings
 
 settings_app = typer.Typer(
     name="settings",
@@ -34,7 +34,7 @@ def check(
 ) -> None:
     """Say whether a service would start with a file and this environment: members, values, secrets. Starts nothing."""
     try:
-        warnings = read_process_settings(file).warnings
+        warnings = read_settings(file).warnings
     except ConfigError as error:
         if not json:
             raise
@@ -97,7 +97,7 @@ def serve(
         raise typer.BadParameter(
             "--workers-only, --api-only and --archiver-only exclude each other; without any, all of it runs"
         )
-    read = read_process_settings(settings)
+    read = read_settings(settings)
     configured = read.settings
     try:  # only now: settings that are refused do not wait for the libraries of the service
         from .backends import ServiceRoles

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,9 +12,7 @@ import msgspec
 
 from trustwatch.ingest.settings import Secret
 
-from .access_settings import CallerSettings
 from .root import Settings
-from .service_settings import TenantSettings
 
 # A member is reloadable if the objects built from it read it again or are replaced as a whole. All others keep their
 # value, and are reported, so that the operator knows when the file differs from the active settings.
@@ -47,22 +45,15 @@ class SettingsChange(NamedTuple):
 
 def change_of_settings(before: Settings, after: Settings) -> SettingsChange:
     """Split the difference between the active settings and those of the file."""
-    taken: dict[str, Any] = {name: getattr(after, name) for name in ("logs", "webhooks")}
-    taken["tenants"] = _tenants_with_modes(before.tenants, after.tenants)
+    taken: dict[str, Any] = {"logs": after.logs, "webhooks": after.webhooks}
+    taken["tenants"] = {  # with their previous domains: features are computed from those
+        name: msgspec.structs.replace(tenant, domains=before.tenants[name].domains if name in before.tenants else ())
+        for name, tenant in after.tenants.items()
+    }
     if _are_callers_reloadable(before, after):
         taken["callers"] = after.callers
     settings = msgspec.structs.replace(before, **taken)
     return SettingsChange(settings, tuple(_differing(before, settings)), tuple(_differing(settings, after)))
-
-
-def _tenants_with_modes(
-    before: Mapping[str, TenantSettings], after: Mapping[str, TenantSettings]
-) -> dict[str, TenantSettings]:
-    """Tenants of the new file, with their previous domains: features are computed from those."""
-    return {
-        name: msgspec.structs.replace(tenant, domains=before[name].domains if name in before else ())
-        for name, tenant in after.items()
-    }
 
 
 def _are_callers_reloadable(before: Settings, after: Settings) -> bool:
@@ -71,25 +62,20 @@ def _are_callers_reloadable(before: Settings, after: Settings) -> bool:
         return False
     kept = [caller for caller in before.callers if caller in after.callers]
     changed = [caller for caller in (*before.callers, *after.callers) if caller not in kept]
-    issuers = {issuer.issuer for issuer in before.issuers}
-    return all(_is_bound_by_token(caller) and caller.authenticated_by in {None, *issuers} for caller in changed)
-
-
-def _is_bound_by_token(caller: CallerSettings) -> bool:
-    return caller.certificate is None and caller.silence_s is None
+    issuers = {None, *(issuer.issuer for issuer in before.issuers)}
+    return all(
+        caller.certificate is None and caller.silence_s is None and caller.authenticated_by in issuers
+        for caller in changed
+    )
 
 
 def _differing(one: Any, other: Any, path: str = "") -> Iterator[str]:
-    """Paths of the members that differ; lists and mappings as a whole, down to parts of the settings alone."""
-    names: tuple[str, ...] = one.__struct_fields__
-    value_of: Callable[[Any, str], Any] = getattr
-    for name in names:
-        ours, theirs = value_of(one, name), value_of(other, name)
-        if ours == theirs:
-            continue
-        if isinstance(ours, msgspec.Struct) and type(ours) is type(theirs):
+    """Yield the paths of members that differ; lists and mappings count as a whole."""
+    for name in one.__struct_fields__:
+        ours, theirs = getattr(one, name), getattr(other, name)
+        if ours != theirs and isinstance(ours, msgspec.Struct) and type(ours) is type(theirs):
             yield from _differing(ours, theirs, f"{path}{name}.")
-        else:
+        elif ours != theirs:
             yield f"{path}{name}"
 
 
@@ -100,7 +86,7 @@ _NAME_OR_PATH = {"type": "string", "minLength": 1}
 
 
 def settings_yaml(settings: Settings) -> str:
-    """The effective settings as YAML: secrets are `***`, including those in URLs."""
+    """Return the effective settings as YAML. Secrets are `***`, including those in URLs."""
     return msgspec.yaml.encode(_without_secrets(msgspec.to_builtins(settings, enc_hook=str))).decode()
 
 
@@ -117,7 +103,7 @@ def _without_secrets(value: Any) -> Any:
 
 
 def settings_schema() -> dict[str, Any]:
-    """JSON Schema of the settings file: members, types, limits, meanings and defaults."""
+    """Return the JSON Schema of the settings file: members, types, limits, meanings and defaults."""
     schema = msgspec.json.schema(Settings, schema_hook=_schema_of)
     members, defaults = schema["$defs"][Settings.__name__]["properties"], Settings()
     members["data_dir"]["default"] = str(defaults.data_dir)

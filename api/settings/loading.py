@@ -60,13 +60,12 @@ def set_variables(environ: Mapping[str, str]) -> list[SetVariable]:
     """
     named = {name: path for name, path in SHORT_NAMES.items() if environ.get(name)}
     named |= {name: tuple(name.removeprefix(PREFIX).split(SEPARATOR)) for name in environ if name.startswith(PREFIX)}
-    given = sorted((name for name in named if environ[name]), key=lambda name: _order(name, named[name]))
+
+    def order(name: str) -> tuple[bool, list[tuple[int, str]]]:  # long names win; entries of a list keep their order
+        return name.startswith(PREFIX), [(int(step) if _is_index(step) else 0, step) for step in named[name]]
+
+    given = sorted((name for name in named if environ[name]), key=order)
     return [_find_member(name, named[name], environ[name]) for name in given]
-
-
-def _order(name: str, steps: Iterable[str]) -> tuple[bool, list[tuple[int, str]]]:
-    """Sort key: long names win over short ones; entries of a list keep their order."""
-    return name.startswith(PREFIX), [(int(step) if _is_index(step) else 0, step) for step in steps]
 
 
 def _is_index(step: str) -> bool:
@@ -92,18 +91,14 @@ def _find_member(name: str, steps: tuple[str, ...], text: str) -> SetVariable:
             path.append(member)
             if is_removed(f"{place}.{member}"):
                 path += [int(below) if _is_index(below) else below.lower() for below in steps[index + 1 :]]
-                return SetVariable(name, tuple(path), f"{place}.{member}", _read_undeclared(name, text))
+                try:
+                    value = decode_yaml(text, name)
+                except ConfigError:
+                    value = text
+                return SetVariable(name, tuple(path), f"{place}.{member}", value)
             kind = _member_kind(name, inner, member, place)
             place = f"{place}.{member}"
     return SetVariable(name, tuple(path), place, _read(name, kind, text))
-
-
-def _read_undeclared(name: str, text: str) -> Any:
-    """The value of a member without a type: as YAML parses it, else the text."""
-    try:
-        return decode_yaml(text, name)
-    except ConfigError:
-        return text
 
 
 def _index(name: str, step: str, place: str) -> int:
@@ -123,12 +118,13 @@ def _member_kind(name: str, part: Any, member: str, place: str) -> Any:
 
 
 def _read(name: str, kind: Any, text: str) -> Any:
-    """The value as a settings file would hold it: texts as they are, everything else in YAML's words."""
+    """Return the value as a settings file would hold it: texts as they are, everything else as YAML."""
     inner = without_none(kind)
     if text == "null" and without_annotation(kind)[0] is not inner:
         return None
     element, suffix = element_type(inner)
-    read_text = _text_reader(element)
+    is_word = get_origin(element) is Literal and all(isinstance(word, str) for word in get_args(element))
+    read_text = str if is_word else _TEXTS.get(element)  # None: its values are not texts
     if suffix == "[]" and read_text is not None and not text.startswith("["):
         return [read_text(part.strip()) for part in text.split(",") if part.strip()]
     if suffix or read_text is None or (inner is Secret and text.startswith("{")):
@@ -136,19 +132,11 @@ def _read(name: str, kind: Any, text: str) -> Any:
     return read_text(text)
 
 
-def _text_reader(kind: Any) -> Callable[[str], str] | None:
-    """Return the reader of values of this type, or None if they are not texts."""
-    if get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind)):
-        return str
-    return _TEXTS.get(kind)
-
-
-def _absolute(text: str) -> str:
-    """A path of the environment counts from the working folder."""
-    return str(Path(text).expanduser().absolute())
-
-
-_TEXTS: Mapping[Any, Callable[[str], str]] = {str: str, Secret: str, Path: _absolute}
+_TEXTS: Mapping[Any, Callable[[str], str]] = {
+    str: str,
+    Secret: str,
+    Path: lambda text: str(Path(text).expanduser().absolute()),  # relative to the working folder
+}
 """Types whose values are texts, and how each is read."""
 
 
@@ -160,34 +148,26 @@ def apply_variables(raw: dict[str, Any], variables: Iterable[SetVariable]) -> No
     for variable in variables:
         held: Any = raw
         for step, following in zip(variable.path, (*variable.path[1:], None), strict=True):
-            if not isinstance(held, list if isinstance(step, int) else dict):
+            kind: Any = list if isinstance(step, int) else dict
+            if not isinstance(held, kind):
                 break
-            if isinstance(step, int) and step > len(held):
+            if not isinstance(step, int):
+                held.setdefault(step, None)
+            elif step == len(held):
+                held.append(None)
+            elif step > len(held):
                 raise ConfigError(
                     f"{variable.name}: entry {len(held)} is the next of this list, not {step} - at `${variable.place}`"
                 )
-            value = variable.value if following is None else _present(held, step)
-            if value is None and following is not None:
-                value = [] if isinstance(following, int) else {}
-            _put(held, step, value)
-            held = value
-
-
-def _present(held: Any, step: str | int) -> Any:
-    if isinstance(step, int):
-        return held[step] if step < len(held) else None
-    return held.get(step)
-
-
-def _put(held: Any, step: str | int, value: Any) -> None:
-    if isinstance(step, int) and step == len(held):
-        held.append(value)
-    else:
-        held[step] = value
+            if following is None:
+                held[step] = variable.value
+            elif held[step] is None:
+                held[step] = [] if isinstance(following, int) else {}
+            held = held[step]
 
 
 def origin_of_error(message: str, file: str, variables: Iterable[SetVariable]) -> str:
-    """Whose value a message on a wrong member means: the variable's, or the file's with variables that go into it."""
+    """Return whose value a message about an invalid member means: a variable, or the file with variables below it."""
     place = error_path(message)
     below = []
     for variable in variables:
@@ -209,18 +189,11 @@ class RemovedSetting(NamedTuple):
     line: str  # names the replacement, as in CHANGELOG.md; several settings may share one
 
 
-class _RemovedTogether(msgspec.Struct):
-    line: str
-    defaults: dict[str, Any]
-
-
-def _read_table() -> dict[str, RemovedSetting]:
-    table = files(__package__).joinpath("removed_settings.yaml").read_bytes()
-    rows = msgspec.yaml.decode(table, type=list[_RemovedTogether])
-    return {path: RemovedSetting(default, row.line) for row in rows for path, default in row.defaults.items()}
-
-
-REMOVED_SETTINGS: Final[Mapping[str, RemovedSetting]] = _read_table()
+REMOVED_SETTINGS: Final[Mapping[str, RemovedSetting]] = {
+    path: RemovedSetting(default, row["line"])
+    for row in msgspec.yaml.decode(files(__package__).joinpath("removed_settings.yaml").read_bytes())
+    for path, default in row["defaults"].items()
+}
 """Removed settings by path, as `reference/settings.md` would write it: `kafka.topics[].name`, `tenants.NAME.mode`."""
 
 _INDEX = re.compile(r"\[\d+\]")
@@ -279,17 +252,12 @@ SETTINGS_FILE = "TRUSTWATCH_SETTINGS"
 
 
 def load_process_settings(path: Path | None = None) -> Settings:
-    """`load_settings` with the environment of this process."""
-    return load_settings(path, os.environ)
-
-
-def read_process_settings(path: Path | None = None) -> ReadSettings:
-    """`read_settings` with the environment of this process."""
-    return read_settings(path, os.environ)
+    """Load the settings with the environment of this process."""
+    return read_settings(path).settings
 
 
 def environment_with(path: Path | None) -> dict[str, str]:
-    """The environment of this process, for one that is to use the settings file *path*; None changes nothing."""
+    """Return the environment of this process, for one that is to use the settings file *path*; None changes nothing."""
     return {**os.environ, **({} if path is None else {SETTINGS_FILE: str(path)})}
 
 
@@ -315,8 +283,8 @@ class ReadSettings(NamedTuple):
         return [*self.removed, *self.settings.upgrade_warnings()]
 
 
-def read_settings(path: Path | None, environ: Mapping[str, str]) -> ReadSettings:
-    """`load_settings`, with warnings."""
+def read_settings(path: Path | None, environ: Mapping[str, str] = os.environ) -> ReadSettings:
+    """Like `load_settings`, with warnings."""
     if path is None and environ.get(SETTINGS_FILE):
         path = Path(environ[SETTINGS_FILE])
     raw = {} if path is None else read_yaml(path)
@@ -361,15 +329,12 @@ def _resolve_secret(value: Any, base: Path, environ: Mapping[str, str]) -> str:
                 raise ValueError(f"the environment variable {name} is not set")
             return environ[name]
         if kind == "file" and isinstance(name, str):
-            return _read_secret_file(_resolve_path(name, base))
+            path = _resolve_path(name, base)
+            try:
+                text = path.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError):
+                raise ValueError(f"the file {path} cannot be read") from None
+            if not text:
+                raise ValueError(f"the file {path} is empty")
+            return text
     raise ValueError("Expected `{env: NAME}`, `{file: PATH}` or a text")
-
-
-def _read_secret_file(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        raise ValueError(f"the file {path} cannot be read") from None
-    if not text:
-        raise ValueError(f"the file {path} is empty")
-    return text

@@ -150,7 +150,10 @@ class Settings(SettingsPart, frozen=True):
                 "the console's cookie must not travel unencrypted: put TLS in front and name it in `listen.public_url` "
                 "(https), or listen on loopback - at `$.console.enabled`"
             )
-        _check_archive(self.archive)
+        events, vectors = self.archive.directory, self.archive.vectors
+        if events and vectors and (events == vectors or events in vectors.parents or vectors in events.parents):
+            # Tools read all files below a folder as one table: two tables need two folders.
+            raise ValueError("must be neither inside nor around `archive.directory` - at `$.archive.vectors`")
         if self.gateway.mtls == "verify" and self.verification.proofs.certificate_header is None:
             raise ValueError("`verify` needs `verification.proofs.certificate_header` - at `$.gateway.mtls`")
         self._check_shared_signals()
@@ -188,11 +191,17 @@ class Settings(SettingsPart, frozen=True):
                     "required if `settings_version` is 2; name the tenants whose tokens it may introspect, `*` is all "
                     f"- at `$.gateway.clients[{index}].tenants`"
                 )
-        callers = tuple(_bound_to_itself(caller, index) for index, caller in enumerate(self.callers))
-        msgspec.structs.force_setattr(self, "callers", callers)
+        callers = list(self.callers)
+        for index, caller in enumerate(callers):
+            if caller.agents is None:  # an agent that reports itself
+                try:
+                    callers[index] = msgspec.structs.replace(caller, agents=(SELF,))
+                except ValueError as error:
+                    raise ValueError(f"{error} - at `$.callers[{index}].agents`") from None
+        msgspec.structs.force_setattr(self, "callers", tuple(callers))
 
     def upgrade_warnings(self) -> list[str]:
-        """Members that a file of version 1 should name before the next release, which has the defaults of version 2."""
+        """List what a file of version 1 should name before the next release, which has the defaults of version 2."""
         callers = [caller.name for caller in self.callers if caller.agents is None and caller.issuers]
         clients = [client.client_id for client in self.gateway.clients if client.tenants is None]
         warnings = []
@@ -210,22 +219,12 @@ class Settings(SettingsPart, frozen=True):
         return warnings
 
     def tenant(self, name: str) -> TenantSettings:
-        """Settings of a tenant: its own, else those of `*`, else the defaults."""
+        """Return the settings of a tenant: its own, else those of `*`, else the defaults."""
         return self.tenants.get(name) or self.tenants.get(ANY_TENANT) or TenantSettings()
 
     def domains(self) -> dict[str, tuple[str, ...]]:
-        """Domains by tenant, as `trustwatch.ingest.columns.TenantDomains` takes them."""
+        """Return domains by tenant, as `trustwatch.ingest.columns.TenantDomains` takes them."""
         return {name: tenant.domains for name, tenant in self.tenants.items() if tenant.domains}
-
-
-def _bound_to_itself(caller: CallerSettings, index: int) -> CallerSettings:
-    """Return the caller unchanged if it names its agents, else as an agent that reports itself."""
-    if caller.agents is not None:
-        return caller
-    try:
-        return msgspec.structs.replace(caller, agents=(SELF,))
-    except ValueError as error:
-        raise ValueError(f"{error} - at `$.callers[{index}].agents`") from None
 
 
 def _check_unique(member: str, **parts: Iterable[SettingsPart]) -> None:
@@ -237,15 +236,6 @@ def _check_unique(member: str, **parts: Iterable[SettingsPart]) -> None:
             if name in seen:
                 raise ValueError(f"the same as that of `{seen[name]}`, must be unique - at `{place}.{member}`")
             seen[name] = place
-
-
-def _check_archive(archive: ArchiveSettings) -> None:
-    """Tools read all files below a folder as one table: two tables need two folders."""
-    if archive.directory is None or archive.vectors is None:
-        return
-    events, vectors = archive.directory, archive.vectors
-    if events == vectors or events in vectors.parents or vectors in events.parents:
-        raise ValueError("must be neither inside nor around `archive.directory` - at `$.archive.vectors`")
 
 
 def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> None:

@@ -18,7 +18,7 @@ from trustwatch.scoring.delivery.shared_signals.subject_identifiers import Inval
 
 from .. import clock
 from ..cli.terminal import JsonOption, SettingsFileOption, print_message, write_json
-from ..composition import new_id, service_url
+from ..composition import new_id
 from ..http.auth.signing import assertion_signer
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
@@ -127,7 +127,7 @@ def _ask(settings: Settings, name: str, ask: Callable[[RemoteStream], Coroutine[
             )
             states = VerificationStates(key_folder(settings), clock.now_s)
             authenticator = factory.request_authenticator(entry.auth)
-            stream = RemoteStream(entry, service_url(settings), http, authenticator, states)
+            stream = RemoteStream(entry, settings.listen.url(), http, authenticator, states)
             return await ask(stream)
 
     return asyncio.run(go())

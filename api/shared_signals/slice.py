@@ -17,7 +17,6 @@ from trustwatch.scoring.delivery.actuators.authenticators import AssertionSigner
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import SET_MEDIA_TYPE, make_webhook_client
 
 from .. import clock
-from ..composition import service_url
 from ..events.intake import EventIntake
 from ..events.intake_limits import Overloaded
 from ..http.auth.set_verification import MAX_SET_BYTES, SetErrorCode, SetRefused
@@ -184,7 +183,7 @@ def _make_poller(runtime: Runtime, receiver: SignalReceiver, states: Verificatio
         if settings.poll_url is not None or settings.polls_own_stream:
             polls.append(TransmitterPoll(transmitter, receiver, http, authenticator, runtime.monotonic))
         if settings.stream is not None:
-            streams[name] = RemoteStream(settings, service_url(runtime.settings), http, authenticator, states)
+            streams[name] = RemoteStream(settings, runtime.settings.listen.url(), http, authenticator, states)
     return SignalPoller(polls, streams, http, runtime.store.database, receiver)
 
 

@@ -14,7 +14,7 @@ from trustwatch.ingest.formats.received_signals import VERIFICATION
 from trustwatch.scoring.delivery.shared_signals.event_types import EventDeriver
 from trustwatch.scoring.store.security_event_store import signal_digest
 
-from ..composition import new_id, service_url
+from ..composition import new_id
 from ..http.auth.set_verification import SetRefused
 from ..http.auth.signing import BrokenSeal, SecretSealer, SecurityEventKeys
 from ..http.responses import AnswerSigner
@@ -39,7 +39,7 @@ class TransmitterContext:
         part = settings.shared_signals
         self.settings = part
         self.ca_file = settings.outgoing.ca_file
-        self.base_url = service_url(settings)
+        self.base_url = settings.listen.url()
         self.issuer = part.issuer or self.base_url
         self.keys = SecurityEventKeys(key_folder(settings), KEY_DAYS * SECONDS_PER_DAY, now_s, monotonic)
         self.answers = AnswerSigner(self.keys, self.issuer, ANSWER_S, now_s, new_id)

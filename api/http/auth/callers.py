@@ -139,20 +139,17 @@ class SourceBinding:
             raise SourceNotAllowed(_refusal_reason("issuer", issuer), "$.agent.issuer")
         if source and self._source_pattern.match(source) is None:
             raise SourceNotAllowed(_refusal_reason("source", source), "$.source")
-        if source and not self.ours:
-            self._check_reserved(source)
+        if source and not self.ours:  # sources of this service and of other callers, whatever the settings allow
+            spelled = source.strip().casefold()
+            if spelled.startswith(OWN_SOURCE_PREFIX):
+                reason = f"sources that begin with `{OWN_SOURCE_PREFIX}` are this service's own"
+                raise SourceNotAllowed(reason, "$.source")
+            if spelled.startswith(CALLER_SOURCE_PREFIX) and source != self.source_without_name:
+                reason = f"sources that begin with `{CALLER_SOURCE_PREFIX}` belong to callers of the settings"
+                raise SourceNotAllowed(reason, "$.source")
         if len(self._allowed_claims) >= MAX_ALLOWED_CLAIMS:
             self._allowed_claims.clear()
         self._allowed_claims.add(claim)
-
-    def _check_reserved(self, source: str) -> None:
-        """Raise for the sources of this service and of other callers, regardless of the patterns in the settings."""
-        spelled = source.strip().casefold()
-        if spelled.startswith(OWN_SOURCE_PREFIX):
-            raise SourceNotAllowed(f"sources that begin with `{OWN_SOURCE_PREFIX}` are this service's own", "$.source")
-        if spelled.startswith(CALLER_SOURCE_PREFIX) and source != self.source_without_name:
-            reason = f"sources that begin with `{CALLER_SOURCE_PREFIX}` belong to callers of the settings"
-            raise SourceNotAllowed(reason, "$.source")
 
     def check_agent(self, issuer: str | None, agent_id: str) -> None:
         """Raise SourceNotAllowed, with the path `$.agent.id`, unless an event may be about that agent."""
@@ -287,10 +284,8 @@ class CallerDirectory:
         """Return the caller of a verified token. A caller without an entry is not authorized for anything. Raises
         InvalidToken."""
         client, subject = claims.client_id or None, claims.subject
-        bindings = (
-            self._bindings.get((claims.issuer, *key)) for key in ((client, subject), (client, None), (None, subject))
-        )
-        binding = next((binding for binding in bindings if binding is not None), NO_BINDING)
+        keys = ((claims.issuer, *key) for key in ((client, subject), (client, None), (None, subject)))
+        binding = next((self._bindings[key] for key in keys if key in self._bindings), NO_BINDING)
         bound_to = read_binding(claims.members)
         return AuthenticatedCaller(
             claims.issuer, subject, claims.client_id, claims.scopes, claims.exp, binding, bound_to

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ...settings.access_settings import CallerCertificateSettings, CallerSettings, ProofSettings, VerificationSettings
-from .callers import AuthenticatedCaller, SourceBinding, binding_of_caller, token_issuer
+from ...settings.access_settings import CallerSettings, ProofSettings, VerificationSettings
+from .callers import AuthenticatedCaller, binding_of_caller, token_issuer
 from .token_verification import LEEWAY_S, InvalidToken, MissingToken, base64url
 
 MAX_CERTIFICATE_BYTES: Final = 32 * 1024
@@ -70,7 +71,7 @@ def read_certificate(value: bytes) -> ShownCertificate:
     """Return the certificate in a proxy's header, if it is present and readable.
 
     Read are RFC 9440 (`:BASE64:`), PEM as NGINX escapes it (`$ssl_client_escaped_cert`), and Envoy's
-    `x-forwarded-client-cert` with one element (`Hash=…`, `Cert="…"`).
+    `x-forwarded-client-cert` with one element (`Hash=…`, `Cert="…"`). If that has both members, they must match.
     """
     if len(value) > MAX_CERTIFICATE_BYTES:
         return NO_CERTIFICATE
@@ -79,7 +80,16 @@ def read_certificate(value: bytes) -> ShownCertificate:
             return _shown(x509.load_der_x509_certificate(base64.b64decode(value[1:-1], validate=True)))
         if value.startswith(b"-----BEGIN"):
             return _shown_pem(value)
-        return _forwarded_certificate(value)
+        pairs = _forwarded_pairs(value)
+        digest, certificate = pairs.get(b"hash"), pairs.get(b"cert")
+        shown = NO_CERTIFICATE if certificate is None else _shown_pem(certificate)
+        if digest is None:
+            return shown
+        raw = bytes.fromhex(digest.decode("ascii"))
+        thumbprint = base64url(raw) if len(raw) == hashlib.sha256().digest_size else ""
+        if certificate is None:
+            return ShownCertificate(thumbprint)
+        return shown if thumbprint == shown.thumbprint else NO_CERTIFICATE
     except (ValueError, binascii.Error, x509.InvalidVersion):
         return NO_CERTIFICATE
 
@@ -95,22 +105,8 @@ def certificate_names(certificate: x509.Certificate) -> frozenset[str]:
     return frozenset((*(uri for uri in uris if ":" in uri), *(host.lower() for host in hosts if ":" not in host)))
 
 
-def _forwarded_certificate(value: bytes) -> ShownCertificate:
-    """Return the certificate of Envoy's header. If the header also has a digest, both must match."""
-    pairs = _forwarded_pairs(value)
-    digest, certificate = pairs.get(b"hash"), pairs.get(b"cert")
-    by_itself = NO_CERTIFICATE if certificate is None else _shown_pem(certificate)
-    if digest is None:
-        return by_itself
-    raw = bytes.fromhex(digest.decode("ascii"))
-    by_digest = ShownCertificate(base64url(raw) if len(raw) == hashlib.sha256().digest_size else "")
-    if certificate is None:
-        return by_digest
-    return by_itself if by_digest.thumbprint == by_itself.thumbprint else NO_CERTIFICATE
-
-
 def _forwarded_pairs(value: bytes) -> dict[bytes, bytes]:
-    """Values of the one element of Envoy's header, by key in small letters.
+    """Return the values of the one element of Envoy's header, by key in lower case.
 
     Envoy quotes some values but not the alternative names. A comma outside of quotes, or a repeated key, is another
     proxy's element or a name that looks like one: they cannot be distinguished. Raises ValueError.
@@ -123,7 +119,7 @@ def _forwarded_pairs(value: bytes) -> dict[bytes, bytes]:
             raise ValueError("no key and value, or several elements")
         key, quoted, plain, ended = pair[1].lower(), pair[2], pair[3], pair[4]
         if key in pairs and key not in _REPEATED_KEYS:
-            raise ValueError("a key is there twice")
+            raise ValueError("a key occurs twice")
         pairs[key] = plain if quoted is None else re.sub(rb"\\(.)", rb"\1", quoted, flags=re.DOTALL)
         at = pair.end()
     return pairs
@@ -149,13 +145,6 @@ class InvalidCertificate(InvalidToken):
         super().__init__(reason, lasting=False)
 
 
-class _Entry(NamedTuple):
-    caller: CallerSettings
-    certificate: CallerCertificateSettings
-    issuer: str
-    binding: SourceBinding
-
-
 class CertificateCallers:
     """Finds the caller of a request without a token."""
 
@@ -168,17 +157,22 @@ class CertificateCallers:
     ) -> None:
         self._forwarded = ForwardedCertificates(verification.proofs)
         self._clock = clock
-        self._by_thumbprint: dict[str, _Entry] = {}
-        self._by_name: dict[str, _Entry] = {}
-        for caller in callers:
-            if caller.certificate is not None:
-                self._add(caller, caller.certificate, token_issuer(caller, issuers) or "")
-
-    def _add(self, caller: CallerSettings, certificate: CallerCertificateSettings, issuer: str) -> None:
-        entry = _Entry(caller, certificate, issuer, binding_of_caller(caller, issuer or None))
-        for digest in certificate.digests():
-            self._by_thumbprint[base64url(digest)] = entry
-        self._by_name |= dict.fromkeys(certificate.names, entry)
+        self._by_thumbprint: dict[str, AuthenticatedCaller] = {}
+        self._by_name: dict[str, AuthenticatedCaller] = {}
+        for settings in callers:
+            if settings.certificate is None:
+                continue
+            issuer, client = token_issuer(settings, issuers), settings.client_id or ""
+            caller = AuthenticatedCaller(  # the same as for a token of the client, if the settings name one
+                issuer or "",
+                settings.subject or client or settings.name,
+                client,
+                frozenset(settings.certificate.scopes),
+                math.inf,
+                binding_of_caller(settings, issuer),
+            )
+            self._by_thumbprint |= {base64url(digest): caller for digest in settings.certificate.digests()}
+            self._by_name |= dict.fromkeys(settings.certificate.names, caller)
 
     def __len__(self) -> int:
         return len(self._by_thumbprint) + len(self._by_name)
@@ -194,7 +188,16 @@ class CertificateCallers:
         until, names = math.inf, frozenset[str]()
         if shown.certificate is not None:
             until, names = self._end(shown.certificate), certificate_names(shown.certificate)
-        return _caller(self._entry(shown, names), until, names)
+        caller = self._by_thumbprint.get(shown.thumbprint)
+        if caller is None:
+            named = {id(caller): caller for name in names if (caller := self._by_name.get(name)) is not None}
+            if len(named) > 1:
+                raise InvalidCertificate("the client certificate has the names of several callers of the settings")
+            if not named:
+                raise InvalidCertificate("no caller of the settings has this client certificate")
+            caller = named.popitem()[1]
+        # The names may be those of agents: their holder cannot decide about them.
+        return msgspec.structs.replace(caller, exp=until, other_names=names)
 
     def _end(self, certificate: x509.Certificate) -> float:
         """Return when the certificate ends, in seconds since 1970. Raises InvalidCertificate unless it is valid now."""
@@ -206,29 +209,3 @@ class CertificateCallers:
         if not start <= self._clock() < end:
             raise InvalidCertificate("the client certificate is out of the time for which it is valid")
         return end
-
-    def _entry(self, shown: ShownCertificate, names: frozenset[str]) -> _Entry:
-        by_itself = self._by_thumbprint.get(shown.thumbprint)
-        if by_itself is not None:
-            return by_itself
-        named = {id(entry): entry for name in names if (entry := self._by_name.get(name)) is not None}
-        if len(named) > 1:
-            raise InvalidCertificate("the client certificate has the names of several callers of the settings")
-        if not named:
-            raise InvalidCertificate("the client certificate is of no caller of the settings")
-        return named.popitem()[1]
-
-
-def _caller(entry: _Entry, until: float, names: frozenset[str]) -> AuthenticatedCaller:
-    """Return the same caller as for a token of the client, if the settings name one. Its names may be those of
-    agents."""
-    client = entry.caller.client_id or ""
-    return AuthenticatedCaller(
-        issuer=entry.issuer,
-        subject=entry.caller.subject or client or entry.caller.name,
-        client_id=client,
-        scopes=frozenset(entry.certificate.scopes),
-        exp=until,
-        binding=entry.binding,
-        other_names=names,
-    )

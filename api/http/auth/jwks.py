@@ -191,9 +191,9 @@ class PublishedKeyCache(Generic[Keys]):
         issuer_keys.keys, issuer_keys.last_error = keys, ""
         issuer_keys.fetched, issuer_keys.asked = self._monotonic(), begun
         issuer_keys.skipped_keys += len(keys.skipped)
-        if changed and keys.skipped:
-            _log.warning("jwks_keys_skipped", issuer=issuer_keys.settings.issuer, keys=list(keys.skipped))
         if changed:
+            if keys.skipped:
+                _log.warning("jwks_keys_skipped", issuer=issuer_keys.settings.issuer, keys=list(keys.skipped))
             _log.info("jwks_changed", issuer=issuer_keys.settings.issuer, keys=len(keys))
             for call in self._on_change:
                 call(issuer_keys.settings.issuer)
@@ -208,22 +208,18 @@ class PublishedKeyCache(Generic[Keys]):
         async with self._client.stream("GET", str(issuer.jwks_uri), timeout=timeout, headers=headers) as response:
             if response.status_code != httpx2.codes.OK:
                 raise ValueError(f"the issuer answered {response.status_code}")
-            return await _read_bounded(response)
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_DOCUMENT:
+                    raise ValueError(f"the issuer sent more than {MAX_DOCUMENT} bytes")
+            return bytes(body)
 
 
 class JwksCache(PublishedKeyCache[KeySet]):
     """Holds the keys that verify issuers' signatures."""
 
     _parse = staticmethod(parse_keys)
-
-
-async def _read_bounded(response: httpx2.Response) -> bytes:
-    body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > MAX_DOCUMENT:
-            raise ValueError(f"the issuer sent more than {MAX_DOCUMENT} bytes")
-    return bytes(body)
 
 
 def _read_file(path: Path) -> bytes:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import math
 import re
+import string
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -143,7 +144,12 @@ class ProofWindow:
 
     def add(self, holder: bytes, digest: bytes, iat: float, now: float) -> bool:
         """Remember a proof. Returns False if it was shown before, or is as old as some that were forgotten."""
-        self._forget_before(int(now - self._max_age_s) - 1)
+        oldest = int(now - self._max_age_s) - 1
+        if oldest > self._forgotten:
+            self._forgotten = oldest
+            for second in [known for known in self._by_second if known < oldest]:
+                self._drop_all(second)
+            self._floors = {known: floor for known, floor in self._floors.items() if floor >= oldest}
         if not self.remembers(holder, iat):
             return False
         shown = self._by_second.setdefault(int(iat), {}).setdefault(holder, set())
@@ -159,14 +165,6 @@ class ProofWindow:
             self._floor = min(self._by_second)
             self._drop_all(self._floor)
         return True
-
-    def _forget_before(self, second: int) -> None:
-        if second <= self._forgotten:
-            return
-        self._forgotten = second
-        for old in [known for known in self._by_second if known < second]:
-            self._drop_all(old)
-        self._floors = {holder: floor for holder, floor in self._floors.items() if floor >= second}
 
     def _drop_all(self, second: int) -> None:
         for holder in list(self._by_second[second]):
@@ -197,8 +195,12 @@ class ProofVerifier:
         if binding.is_unchecked:
             sentence = "the token is bound in a way that is not checked here: its cnf may have jkt and x5t#S256 alone"
             raise InvalidToken(sentence, lasting=False)
-        if binding.x5t:
-            self._check_certificate(binding.x5t, shown.certificate)
+        if binding.x5t and not shown.certificate:
+            sentence = "the token is bound to a certificate, and none was shown with it"
+            raise ProofRefused("certificate-missing", "evidence", sentence, scheme="Bearer")
+        if binding.x5t and not hmac.compare_digest(shown.certificate.encode(), binding.x5t.encode()):
+            sentence = "the token is bound to another certificate"
+            raise ProofRefused("certificate-of-another", "proof", sentence, shown.certificate, scheme="Bearer")
         if binding.jkt or shown.is_dpop:
             try:
                 self._check_proof(binding.jkt, token, shown, _digest(*holder))
@@ -206,14 +208,6 @@ class ProofVerifier:
                 if self._nonces is not None:
                     refused.nonce = self._nonces.current(self._clock())
                 raise
-
-    def _check_certificate(self, x5t: str, shown: str) -> None:
-        if not shown:
-            sentence = "the token is bound to a certificate, and none was shown with it"
-            raise ProofRefused("certificate-missing", "evidence", sentence, scheme="Bearer")
-        if not hmac.compare_digest(shown.encode(), x5t.encode()):
-            sentence = "the token is bound to another certificate"
-            raise ProofRefused("certificate-of-another", "proof", sentence, shown, scheme="Bearer")
 
     def _check_proof(self, jkt: str, token: bytes, shown: ShownProof, holder: bytes) -> None:
         if not jkt:
@@ -288,22 +282,17 @@ def _read_proof(proof: bytes) -> _Proof:
 
 
 def _check_signature(proof: _Proof) -> None:
-    if proof.jwk["kty"] == "RSA" and not _is_short(proof.jwk):
-        raise _malformed(f"an RSA key of a proof has at most {MAX_RSA_BITS} bits, and an exponent of 32")
+    if proof.jwk["kty"] == "RSA":  # a long key would take long to verify: its text is checked before it is built
+        bounds = (("n", _MODULUS_LENGTH), ("e", _EXPONENT_LENGTH))
+        if any(not isinstance(proof.jwk[name], str) or len(proof.jwk[name]) > most for name, most in bounds):
+            raise _malformed(f"an RSA key of a proof has at most {MAX_RSA_BITS} bits, and an exponent of 32")
     try:
         key = dict(usable_keys(proof.jwk, (proof.alg,)))[proof.alg]
-        is_right = key.Algorithm.verify(proof.signed, key.key, proof.signature)
+        is_valid = key.Algorithm.verify(proof.signed, key.key, proof.signature)
     except Exception:  # as above, and cryptography
         raise _malformed() from None
-    if not is_right:
+    if not is_valid:
         raise _malformed()
-
-
-def _is_short(jwk: Mapping[str, Any]) -> bool:
-    """Return whether an RSA key is short enough to verify quickly, by its text before the key is built."""
-    modulus, exponent = jwk["n"], jwk["e"]
-    texts = isinstance(modulus, str) and isinstance(exponent, str)
-    return texts and len(modulus) <= _MODULUS_LENGTH and len(exponent) <= _EXPONENT_LENGTH
 
 
 def _malformed(sentence: str = "the proof is malformed") -> ProofRefused:
@@ -330,7 +319,8 @@ _PROOF_OPTIONS: Final[Any] = {
 }
 """PyJWT checks that the claims are there, and nothing of their values."""
 _PERCENT: Final = re.compile(r"%([0-9A-Fa-f]{2})")
-_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_UNRESERVED: Final = {f"{ord(sign):02X}": sign for sign in string.ascii_letters + string.digits + "-._~"}
+"""Characters that a normal URL has unescaped, by their codes."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -349,9 +339,5 @@ def normal_url(url: str) -> str:
         return ""
     shown = f"[{host}]" if ":" in host else host
     authority = shown if port in (None, _DEFAULT_PORTS[scheme]) else f"{shown}:{port}"
-    return f"{scheme}://{authority}{_PERCENT.sub(_normal_percent, parts.path) or '/'}"
-
-
-def _normal_percent(match: re.Match[str]) -> str:
-    sign = chr(int(match[1], 16))
-    return sign if sign in _UNRESERVED else match[0].upper()
+    path = _PERCENT.sub(lambda found: _UNRESERVED.get(found[1].upper(), found[0].upper()), parts.path)
+    return f"{scheme}://{authority}{path or '/'}"

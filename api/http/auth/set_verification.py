@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeGuard
 
@@ -67,12 +68,17 @@ class SetEarly(SetRefused):
 def verify_security_event(token: str, transmitter: IssuerSettings, keys: KeySet, now: float) -> dict[str, Any]:
     """Return the claims of a SET with exactly one event. Raises SetKeyUnknown, SetEarly, SetRefused."""
     kid, alg = _check_header(token)
-    _check_issuer(token, transmitter)
+    try:
+        issuer = unverified_issuer(token)  # before a key is looked up: no key of another issuer is held
+    except (InvalidToken, RecursionError):
+        raise SetRefused("invalid_request", "the body is not a SET in compact form") from None
+    if issuer != transmitter.issuer:
+        raise SetRefused("invalid_issuer", "the issuer of the SET is not the one expected here")
     key = keys.find(kid, alg)
     if key is None:
         raise SetKeyUnknown
-    options: Any = {"require": _REQUIRED, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
-    options["verify_sub"] = False
+    unverified = dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_sub"), False)
+    options: Any = {"require": _REQUIRED, **unverified}
     try:
         claims: dict[str, Any] = jwt.decode(
             token,
@@ -102,7 +108,7 @@ def _check_header(token: str) -> tuple[str | None, str]:
     try:
         header = jwt.get_unverified_header(token)
     except (jwt.PyJWTError, RecursionError):
-        raise SetRefused("invalid_request", "the body is no SET in compact form") from None
+        raise SetRefused("invalid_request", "the body is not a SET in compact form") from None
     kid, alg, typ = header.get("kid"), header.get("alg"), header.get("typ")
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") != SET_TYPE:
         raise SetRefused("invalid_request", f"the header `typ` of a SET is {SET_TYPE}")
@@ -111,26 +117,17 @@ def _check_header(token: str) -> tuple[str | None, str]:
     if alg not in SIGNATURE_ALGORITHMS:
         raise SetRefused("invalid_key", "the signature algorithm of the SET is not accepted")
     if kid is not None and (not isinstance(kid, str) or not 0 < len(kid) <= MAX_KEY_ID_LENGTH):
-        raise SetRefused("invalid_request", "the header `kid` of the SET is no key id")
+        raise SetRefused("invalid_request", "the header `kid` of the SET is not a key id")
     return kid, alg
-
-
-def _check_issuer(token: str, transmitter: IssuerSettings) -> None:
-    """Check the issuer before any key is looked up: the SET of another issuer is signed with a key that is not held."""
-    try:
-        issuer = unverified_issuer(token)
-    except (InvalidToken, RecursionError):
-        raise SetRefused("invalid_request", "the body is no SET in compact form") from None
-    if issuer != transmitter.issuer:
-        raise SetRefused("invalid_issuer", "the issuer of the SET is not the one expected here")
 
 
 def _check_claims(claims: Mapping[str, Any], latest: float) -> None:
     jti, iat, events, sub_id = claims["jti"], claims["iat"], claims["events"], claims["sub_id"]
-    if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH or not _is_writable(jti):
-        raise SetRefused("invalid_request", f"the claim jti is no text of 1 to {MAX_JTI_LENGTH} characters")
+    # JSON can express half a surrogate pair, which no event or log can hold.
+    if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH or re.search("[\ud800-\udfff]", jti):
+        raise SetRefused("invalid_request", f"the claim jti is not a text of 1 to {MAX_JTI_LENGTH} characters")
     if isinstance(iat, bool) or not isinstance(iat, int | float) or not 0 <= iat <= _MAX_TIME_S:
-        raise SetRefused("invalid_request", "the claim iat is no time")
+        raise SetRefused("invalid_request", "the claim iat is not a time")
     if latest < iat <= latest + MAX_AHEAD_S:
         raise SetEarly
     if iat > latest:
@@ -138,13 +135,8 @@ def _check_claims(claims: Mapping[str, Any], latest: float) -> None:
     if not _is_object(events) or len(events) != 1 or not all(map(_is_object, events.values())):
         raise SetRefused("invalid_request", "the claim events holds one event, which is an object")
     if not _is_object(sub_id) or not isinstance(sub_id.get("format"), str):
-        raise SetRefused("invalid_request", "the claim sub_id is no subject identifier (RFC 9493)")
+        raise SetRefused("invalid_request", "the claim sub_id is not a subject identifier (RFC 9493)")
 
 
 def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict)
-
-
-def _is_writable(text: str) -> bool:
-    """Return False for half a surrogate pair, which JSON can express but no event or log can hold."""
-    return not any("\ud800" <= sign <= "\udfff" for sign in text)

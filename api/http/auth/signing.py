@@ -67,7 +67,10 @@ class LocalSigningKey:
             data_dir.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 create_key_file(path, _pem(ec.generate_private_key(ec.SECP256R1())))
-            local = cls(_load_local_key(path))
+            key = _load_key(path)
+            if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+                raise ConfigError(f"{path}: the local key must be a P-256 key")
+            local = cls(key)
             published = data_dir / LOCAL_JWKS_FILE
             if not published.exists() or published.read_bytes() != local.jwks():
                 write_file_atomically(published, local.jwks(), mode=0o644)
@@ -148,24 +151,10 @@ def assertion_signer(
 _ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 
-def _load_local_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    key = _load_key(path)
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise ConfigError(f"{path}: the local key must be a P-256 key")
-    return key
-
-
 def issue_local_token(data_dir: Path, client_id: str, scopes: list[str], audience: str, lifetime_s: int) -> str:
     """Issue a token signed with the key of *data_dir*. It is accepted only if the settings trust that issuer."""
-    return LocalSigningKey.open(data_dir).issue_token(
-        subject=client_id,
-        client_id=client_id,
-        scopes=scopes,
-        audience=audience,
-        lifetime_s=lifetime_s,
-        now=clock.now_s(),
-        token_id=secrets.token_urlsafe(12),
-    )
+    key, token_id = LocalSigningKey.open(data_dir), secrets.token_urlsafe(12)
+    return key.issue_token(client_id, client_id, scopes, audience, lifetime_s, clock.now_s(), token_id)
 
 
 def create_key_file(path: Path, content: bytes) -> None:
@@ -190,7 +179,7 @@ def _load_key(path: Path) -> Any:
     try:
         return load_pem_private_key(read_key_file(path), password=None)
     except ValueError:
-        raise ConfigError(f"{path}: is no private key in PEM") from None
+        raise ConfigError(f"{path}: is not a private key in PEM") from None
 
 
 def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
@@ -391,36 +380,36 @@ class SetDecryption(RotatedKeys):
     def decrypt(self, token: str) -> str:
         """Return the signed SET in an encrypted one. Raises SetRefused, ConfigError."""
         kid = _checked_kid(token)
-        for key in self._fitting(kid):
+        keys: list[RotatedKey] = []
+        for max_age_s in (float("inf"), ASK_AGAIN_S):
+            keys = keys or [key for key in reversed(self.current(max_age_s)) if kid in (None, key.kid)]
+        if not keys:
+            raise SetRefused(
+                "invalid_key", "the SET is encrypted to a key that we do not publish: fetch our keys again"
+            )
+        for key in keys:
+            if key.kid not in self._imported:
+                imported = self._library.DecryptionKey(key.key, KEY_ALGORITHM, CONTENT_ALGORITHMS)
+                self._imported[key.kid] = imported
             try:
-                return self._import(key).decrypt(token).decode("ascii")
+                return self._imported[key.kid].decrypt(token).decode("ascii")
             except self._library.NotDecrypted:
                 continue
             except UnicodeDecodeError:
-                raise SetRefused("invalid_request", "what is encrypted is no SET in compact form") from None
+                raise SetRefused("invalid_request", "the content is not a SET in compact form") from None
         if kid is None:
-            raise SetRefused("invalid_key", "the SET is encrypted to no key of ours")
+            raise SetRefused("invalid_key", "the SET is not encrypted to a key of ours")
         raise SetRefused("invalid_key", "the SET cannot be decrypted with the key that it names")
-
-    def _import(self, key: RotatedKey) -> DecryptionKey:
-        imported = self._imported.get(key.kid)
-        if imported is None:
-            imported = self._library.DecryptionKey(key.key, KEY_ALGORITHM, CONTENT_ALGORITHMS)
-            self._imported[key.kid] = imported
-        return imported
-
-    def _fitting(self, kid: str | None) -> list[RotatedKey]:
-        """Return the keys that may fit, the newest first. Raises SetRefused if there are none."""
-        for max_age_s in (float("inf"), ASK_AGAIN_S):
-            keys = [key for key in reversed(self.current(max_age_s)) if kid in (None, key.kid)]
-            if keys:
-                return keys
-        raise SetRefused("invalid_key", "the SET is encrypted to a key that we do not publish: fetch our keys again")
 
 
 def _checked_kid(token: str) -> str | None:
     """Return the key that a JWE names, or None if it names none. Raises SetRefused if its header is not accepted."""
-    header = _read_header(token)
+    encoded = token.partition(".")[0]
+    try:
+        raw = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+        header = msgspec.json.decode(raw, type=dict[str, Any])
+    except (binascii.Error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise SetRefused("invalid_request", "the body is not a SET in compact form") from None
     kid, cty = header.get("kid"), header.get("cty", "JWT")
     if "crit" in header or "zip" in header:
         raise SetRefused("invalid_request", "the encrypted SET uses compression or an extension (zip, crit)")
@@ -430,14 +419,5 @@ def _checked_kid(token: str) -> str | None:
     if not isinstance(cty, str) or cty.lower().removeprefix("application/") not in ("jwt", "secevent+jwt"):
         raise SetRefused("invalid_request", "the header `cty` of an encrypted SET is JWT")
     if kid is not None and (not isinstance(kid, str) or not 0 < len(kid) <= MAX_KEY_ID_LENGTH):
-        raise SetRefused("invalid_request", "the header `kid` of the SET is no key id")
+        raise SetRefused("invalid_request", "the header `kid` of the SET is not a key id")
     return kid
-
-
-def _read_header(token: str) -> dict[str, Any]:
-    encoded = token.partition(".")[0]
-    try:
-        raw = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
-        return msgspec.json.decode(raw, type=dict[str, Any])
-    except (binascii.Error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise SetRefused("invalid_request", "the body is no SET in compact form") from None

@@ -138,9 +138,9 @@ class PublishedKeys(Generic[Key]):
         try:
             members = msgspec.json.decode(document)["keys"]
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
-            raise ValueError("is no JWK set") from None
+            raise ValueError("is not a JWK set") from None
         if not isinstance(members, list) or len(members) > MAX_KEYS:
-            raise ValueError(f"is no JWK set of at most {MAX_KEYS} keys")
+            raise ValueError(f"is not a JWK set of at most {MAX_KEYS} keys")
         keys: list[Key] = []
         skipped: list[str] = []
         for index, member in enumerate(members):
@@ -241,7 +241,16 @@ def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float) -
     """Verify an access token. Raises UnknownKey, InvalidToken."""
     claims = signed_claims(token, issuer, keys)
     exp = check_times(claims, now)
-    return _token_claims(claims, exp, issuer)
+    if claims.get("typ") in _OTHER_TOKEN_TYPES:
+        raise InvalidToken("the token is not an access token (claim typ)")
+    named = next((claims[name] for name in ("client_id", "azp", "cid") if claims.get(name) is not None), "")
+    for name in (claims["sub"], named):
+        if not isinstance(name, str) or len(name) > MAX_CLAIM_NAME_LENGTH:
+            raise InvalidToken("the subject or client of the token is not a name")
+    if not claims["sub"]:
+        raise InvalidToken("the token has an empty subject")
+    scopes = frozenset(_scope_names(claims.get("scope"), issuer) + _scope_names(claims.get("scp"), issuer))
+    return TokenClaims(claims["iss"], claims["sub"], named, scopes, exp, claims)
 
 
 def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bool = True) -> dict[str, Any]:
@@ -282,7 +291,7 @@ def _checked_header(token: str, *, typed: bool) -> tuple[str | None, str]:
         typ = "JWT"
     accepted = ("at+jwt", "jwt") if typed else ("jwt",)  # RFC 9068 uses the first, Keycloak and Hydra the second
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in accepted:
-        raise InvalidToken(f"the token is no {'access' if typed else 'ID'} token (header typ)")
+        raise InvalidToken(f"the token is not an {'access' if typed else 'ID'} token (header typ)")
     if kid is not None and not 0 < len(kid) <= MAX_KEY_ID_LENGTH:
         raise InvalidToken("the header of the token is not accepted")
     return kid, alg
@@ -301,21 +310,8 @@ def check_times(claims: Mapping[str, Any], now: float) -> float:
 
 def _numeric_date(value: Any, claim: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12 or math.isnan(value):
-        raise InvalidToken(f"the claim {claim} of the token is no time")
+        raise InvalidToken(f"the claim {claim} of the token is not a time")
     return float(value)
-
-
-def _token_claims(claims: Mapping[str, Any], exp: float, issuer: IssuerSettings) -> TokenClaims:
-    if claims.get("typ") in _OTHER_TOKEN_TYPES:
-        raise InvalidToken("the token is no access token (claim typ)")
-    named = next((claims[name] for name in ("client_id", "azp", "cid") if claims.get(name) is not None), "")
-    for name in (claims["sub"], named):
-        if not isinstance(name, str) or len(name) > MAX_CLAIM_NAME_LENGTH:
-            raise InvalidToken("the subject or client of the token is no name")
-    if not claims["sub"]:
-        raise InvalidToken("the token has an empty subject")
-    scopes = frozenset(_scope_names(claims.get("scope"), issuer) + _scope_names(claims.get("scp"), issuer))
-    return TokenClaims(claims["iss"], claims["sub"], named, scopes, exp, claims)
 
 
 def split_scopes(text: str, issuer: IssuerSettings) -> list[str]:
@@ -354,7 +350,7 @@ def verify_id_token(token: str, issuer: IssuerSettings, keys: KeySet, nonce: str
         raise InvalidToken("the token answers another request (nonce)")
     subject = claims["sub"]
     if not isinstance(subject, str) or not 0 < len(subject) <= MAX_CLAIM_NAME_LENGTH:
-        raise InvalidToken("the subject of the token is no name")
+        raise InvalidToken("the subject of the token is not a name")
     return claims
 
 

@@ -15,8 +15,10 @@ from trustwatch.api.http.refused_callers import (
     LINES_UNLISTED_S,
     MAX_ASKED_LENGTH,
     MAX_LIMITS,
+    OrderLines,
     RefusedCallers,
 )
+from trustwatch.scoring.records.agents import AgentName
 
 AS = "https://as.example"
 EVENT = "a caller reaches beyond its entry"
@@ -149,7 +151,7 @@ def test_persons_are_bounded() -> None:
         refused.tell_of(scope(caller("console:late")), "own_decision", "nobody does")
     assert [line["caller"] for line in lines[-2:]] == ["(no entry)", "console:late"]
     assert lines[-1]["left_out"] == 3 * MAX_LIMITS - LINES_UNLISTED_S
-    assert len(refused._person_limits) <= MAX_LIMITS and list(refused._limits) == ["noisy"]
+    assert len(refused._person_limits) <= MAX_LIMITS and list(refused._limits) == [("noisy",)]
 
 
 def test_other_problems_and_unknown_callers_are_no_reach() -> None:
@@ -158,3 +160,14 @@ def test_other_problems_and_unknown_callers_are_no_reach() -> None:
     refused.tell_of(scope(caller("soc")), "not_found", "gone")
     refused.tell_of(scope(None), "insufficient_scope", "lacks")
     assert refused.counts == {}
+
+
+def test_what_agents_ask_for_hides_no_order_of_a_person() -> None:
+    """Approvals that are asked for, or expire, have a bound of their own."""
+    orders, agent = OrderLines(lambda: 0.0), AgentName(1, "acme", "https://as.example", "bot")
+    with capture_logs() as lines:
+        for number in range(100):
+            orders.write(agent, "approval.request" if number % 2 else "approval.expire", "bot", "a")
+        orders.write(agent, "pin", "soc", "p")
+    assert len(lines) == LINES_PER_S + 1
+    assert (lines[-1]["action"], lines[-1]["by"], lines[-1]["agent_id"]) == ("pin", "soc", "bot")

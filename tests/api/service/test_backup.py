@@ -37,7 +37,6 @@ from trustwatch.api.file_access import restrict_new_files
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.api.service.backup import (
     DIGESTS_FILE,
-    MANIFEST_FILE,
     BackupContents,
     BadBackup,
     file_digest,
@@ -53,7 +52,7 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_database import LogInUse
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.models.model_directory import copy_model, manifest_digest
+from trustwatch.models.model_directory import copy_model
 from trustwatch.models.model_directory import read_manifest as read_model
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
@@ -61,7 +60,7 @@ from trustwatch.scoring.store.database import DamagedStore
 from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
 
 OLD_BACKUP = Path(__file__).with_name("backup_before_tar.tar.gz")
-"""The folder that `trustwatch backup` wrote before it wrote a tar, with a checkpoint of partition 0."""
+"""Files of a service that kept states of agents in checkpoints, with one of partition 0."""
 
 
 @pytest.fixture(scope="module")
@@ -467,7 +466,7 @@ def test_foreign_files_are_no_backups(elsewhere: Settings, backup: Path, tmp_pat
     repack(backup, lambda folder: (folder / DIGESTS_FILE).unlink(), digests=False)
     for source, named in (
         (tmp_path / "nothing", "nothing: is missing"),
-        (tmp_path / "folder", "manifest.json: is missing"),
+        (tmp_path / "folder", "folder.*not a backup of ours"),
         (tmp_path / "letter", "letter: .*not a backup of ours"),
         (backup, "SHA256SUMS: is missing"),
     ):
@@ -478,55 +477,10 @@ def test_foreign_files_are_no_backups(elsewhere: Settings, backup: Path, tmp_pat
 
 @pytest.fixture
 def old_backup(tmp_path: Path) -> Path:
-    """A backup of before the tar: a folder."""
+    """The files of a service of before the states of agents were in rows."""
     with tarfile.open(OLD_BACKUP) as tar:
         tar.extractall(tmp_path / "old", filter="data")
     return tmp_path / "old" / "backup"
-
-
-def test_a_folder_of_before_the_tar_is_restored(elsewhere: Settings, old_backup: Path) -> None:
-    """With its keys and model; states that were in a checkpoint are in rows."""
-    done = restore_backup(elsewhere, old_backup)
-
-    assert (done.contents.offset, done.contents.log_end_offset, done.contents.model) == (2, 3, "first")
-    assert done.missing_key is None
-    assert modes_below(elsewhere.data_dir)["identity-key"] == 0o600
-    with closing(open_service_store(elsewhere)) as store:
-        row = store.agents.get("acme", "https://as", "bot")
-        assert row is not None and row.level == 2
-    assert not (elsewhere.data_dir / "checkpoints").exists()
-    assert read_model(elsewhere.model_dir)[0].model_version == "first"
-
-
-def test_a_damaged_folder_of_before_the_tar_is_refused(elsewhere: Settings, old_backup: Path) -> None:
-    """A byte that changed, a file that is longer, gone, or no file; a manifest that was edited or leads elsewhere."""
-    path, manifest = old_backup / "data" / "trustwatch.db", old_backup / MANIFEST_FILE
-    whole, said = path.read_bytes(), manifest.read_text()
-    for content in (bytes([whole[0] ^ 1]) + whole[1:], whole + b"1"):
-        path.write_bytes(content)
-        with pytest.raises(BadBackup, match=r"trustwatch\.db: "):
-            restore_backup(elsewhere, old_backup)
-    path.unlink()
-    with pytest.raises(BadBackup, match=r"trustwatch\.db: expected a file"):
-        restore_backup(elsewhere, old_backup)
-    path.symlink_to("/dev/zero")
-    with pytest.raises(BadBackup, match=r"trustwatch\.db: expected a file"):
-        restore_backup(elsewhere, old_backup)
-    for text, message in (
-        ("{", "not a backup of ours"),
-        (said.replace('"offset": 2', '"offset": 1'), "digest differs"),
-    ):
-        manifest.write_text(text)
-        with pytest.raises(BadBackup, match=message):
-            restore_backup(elsewhere, old_backup)
-    path.unlink()
-    path.write_bytes(whole)
-    content = json.loads(said)
-    content["files"]["data/../../out"] = content["files"]["data/identity-key"]
-    manifest.write_text(json.dumps(content | {"digest": manifest_digest(content)}))
-    with pytest.raises(BadBackup, match=r"data/\.\./\.\./out"):
-        restore_backup(elsewhere, old_backup)
-    assert not list(elsewhere.data_dir.iterdir())
 
 
 def test_database_and_log_have_to_fit_together(

@@ -101,14 +101,12 @@ def test_a_reload_is_told_by_the_more_talkative_level(
 
 def test_signals_that_come_together_are_one_reload(reloading: Reloading) -> None:
     async def go() -> None:
-        stop = asyncio.Event()
-        running = asyncio.create_task(reloading.reload.run(stop))
+        running = asyncio.create_task(reloading.reload.run())
         reloading.reload.request()
         reloading.reload.request()
         while not reloading.status.reloads:
             await asyncio.sleep(0.01)
-        stop.set()
-        await running
+        running.cancel()
 
     asyncio.run(asyncio.wait_for(go(), 10))
     assert reloading.status.reloads == 1

@@ -13,7 +13,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from trustwatch.api.composition import service_url
 from trustwatch.api.settings.shared_signals_settings import (
     EncryptionSettings,
     ManagedStreamSettings,
@@ -205,7 +204,7 @@ def managed(transmitter: Any, site: Any, ask: Callable[[RemoteStream], Any]) -> 
             (entry,) = settings.shared_signals.transmitters
             bearer = RequestAuthenticator(transmitter.site.token("gateway", "ssf.manage"))
             states = VerificationStates(key_folder(settings), site.clock)
-            return await ask(RemoteStream(entry, service_url(settings), http, bearer, states))
+            return await ask(RemoteStream(entry, settings.listen.url(), http, bearer, states))
 
     return asyncio.run(go())
 

@@ -193,7 +193,7 @@ def test_a_hanging_issuer_delays_nobody_whose_key_is_known(new_world: Any, es: A
     [
         ({"status": 500}, "answered 500"),
         ({"status": 302, "headers": {"Location": "/elsewhere"}}, "answered 302"),
-        ({"body": b"<html>busy</html>"}, "no JWK set"),
+        ({"body": b"<html>busy</html>"}, "not a JWK set"),
         ({"body": b'{"keys": [' + b" " * 600_000 + b"]}"}, "more than"),
     ],
 )

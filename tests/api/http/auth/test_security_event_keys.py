@@ -95,7 +95,7 @@ def no_time(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"), [(open_to_others, "0600"), (no_key, "no private key"), (no_time, "set-SECONDS.pem")]
+    ("spoil", "says"), [(open_to_others, "0600"), (no_key, "not a private key"), (no_time, "set-SECONDS.pem")]
 )
 def test_keys_that_can_not_be_used(tmp_path: Path, spoil: Any, says: str) -> None:
     Site(tmp_path).kid()

@@ -109,8 +109,8 @@ def test_what_is_no_jwe(process: Process) -> None:
         (f"{head}.!!!.{iv}.{content}.{tag}", "invalid_key"),
         (f"{head}.{'A' * 20_000}.{iv}.{content}.{tag}", "invalid_key"),
         (encrypt(stranger), "invalid_key"),
-        (encrypt(stranger, kid=None), "invalid_key: the SET is encrypted to no key of ours"),
-        (encrypt(ours, token="a.b.\xe4"), "invalid_request: what is encrypted is no SET"),
+        (encrypt(stranger, kid=None), "invalid_key: the SET is not encrypted to a key of ours"),
+        (encrypt(ours, token="a.b.\xe4"), "invalid_request: the content is not a SET"),
     ):
         assert process.refusal(wrong).startswith(why), wrong[:80]
 

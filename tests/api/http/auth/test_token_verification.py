@@ -137,8 +137,8 @@ def test_refuses_a_key_brought_along(new_key: Any, issuer: IssuerSettings, keys:
         ({"client_id": ["gateway-1"]}, "client"),
         ({"scope": {"trust.admin": True}}, "scopes"),
         ({"scp": ["trust.ingest", 1]}, "scopes"),
-        ({"typ": "ID"}, "no access token"),
-        ({"typ": "Refresh"}, "no access token"),
+        ({"typ": "ID"}, "not an access token"),
+        ({"typ": "Refresh"}, "not an access token"),
     ],
 )
 def test_refuses_wrong_claims(
@@ -152,10 +152,10 @@ def test_refuses_wrong_claims(
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
-        ({"typ": "secevent+jwt"}, "no access token"),
-        ({"typ": "dpop+jwt"}, "no access token"),
-        ({"typ": "txntoken+jwt"}, "no access token"),
-        ({"typ": None}, "no access token"),
+        ({"typ": "secevent+jwt"}, "not an access token"),
+        ({"typ": "dpop+jwt"}, "not an access token"),
+        ({"typ": "txntoken+jwt"}, "not an access token"),
+        ({"typ": None}, "not an access token"),
         ({"crit": ["exp"], "exp": 1}, "header|crit"),
         ({"crit": ["b64"], "b64": True}, "header|crit"),
         ({"kid": ""}, "header"),
