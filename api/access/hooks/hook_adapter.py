@@ -71,10 +71,6 @@ class HookResponse(NamedTuple):
     body: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
-    def with_header(self, name: bytes, value: bytes) -> HookResponse:
-        """Return the same answer with one more header."""
-        return self._replace(headers=(*self.headers, (name, value)))
-
 
 HookResponder = Callable[[HookRequest], Awaitable[HookResponse]]
 """Answers a request once its body is read."""
@@ -143,11 +139,14 @@ class HookAdapter(ABC):
         agent = text_or_empty(usual if self._agent_expression is None else self._agent_expression(data))
         if not agent:
             raise UnreadableHookRequest("the request names no agent; see `agent` of the hook in the settings")
+        names = tuple(dict.fromkeys(check_name_length(scope) for scope in scopes if type(scope) is str and scope))
+        if len(names) > MAX_SCOPES:
+            raise RequestLimitExceeded(f"more than {MAX_SCOPES} scopes")
         return AccessRequest(
             self.settings.tenant or "",
             self.settings.issuer or "",
             check_name_length(agent),
-            unique_texts(scopes),
+            names,
             grant == REFRESH_GRANT,
             earlier_actors(act, agent),
             caller=f"hook:{self.settings.name}",
@@ -165,15 +164,14 @@ def is_json(request: HookRequest) -> bool:
 
 
 def decode_json_object(body: bytes) -> dict[str, Any]:
-    """Return a JSON object; unknown members are allowed. Raises ClientInducedFailure, Unreadable."""
+    """Return a JSON object; unknown members are allowed. Raises ClientInducedFailure, UnreadableHookRequest."""
     try:
         decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ClientInducedFailure(
-            "the body is no JSON"
-        ) from None  # half a surrogate in a parameter of the client is enough
+        # Half a surrogate pair in a parameter of the client is enough.
+        raise ClientInducedFailure("the body is not valid JSON") from None
     if type(decoded) is not dict:
-        raise UnreadableHookRequest("the body is no JSON object")
+        raise UnreadableHookRequest("the body is not a JSON object")
     return decoded
 
 
@@ -184,14 +182,6 @@ def member_at(data: Any, *path: str) -> Any:
             return None
         data = data.get(name)
     return data
-
-
-def unique_texts(values: Iterable[Any]) -> tuple[str, ...]:
-    """Return the distinct strings among *values*, in order. Raises RequestLimitExceeded."""
-    texts = tuple(dict.fromkeys(check_name_length(value) for value in values if type(value) is str and value))
-    if len(texts) > MAX_SCOPES:
-        raise RequestLimitExceeded(f"more than {MAX_SCOPES} scopes")
-    return texts
 
 
 def list_or_empty(value: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -263,11 +263,20 @@ class Wso2Hook(HookAdapter):
             return self.denial_response(verdict.reason)
         allowed = _AllowedOperations(parsed.data)
         token = member_at(parsed.data, "event", "accessToken")
-        operations = [
-            *_shorten_lifetimes(parsed, verdict, allowed),
-            *_remove_scopes(list_or_empty(member_at(token, "scopes")), verdict.scopes),
-            *_write_claims(self.risk_claims(decided), _claims_by_name(token), allowed),
-        ]
+        operations = list(_shorten_lifetimes(parsed, verdict, allowed))
+        if verdict.scopes is not None:
+            given = list_or_empty(member_at(token, "scopes"))
+            removed = [index for index, scope in enumerate(given) if scope not in verdict.scopes]
+            # By index, the last first, so that no removal moves the index of another.
+            operations += [{"op": "remove", "path": f"{SCOPES_POINTER}{index}"} for index in reversed(removed)]
+        existing = _claims_by_name(token)
+        for name, value in self.risk_claims(decided).items():
+            # A claim that already exists, as after a refresh, can only be replaced.
+            if name in existing and allowed("replace", CLAIMS_POINTER + name):
+                operations.append({"op": "replace", "path": CLAIMS_POINTER + name, "value": value})
+            elif name not in existing and allowed("add", CLAIMS_POINTER):
+                claim = {"name": name, "value": value}
+                operations.append({"op": "add", "path": f"{CLAIMS_POINTER}-", "value": claim})
         return json_hook_response(200, {"actionStatus": "SUCCESS", "operations": operations})
 
     def denial_response(self, reason: str) -> HookResponse:
@@ -326,26 +335,6 @@ def _shorten_lifetimes(
         return
     if _exceeds_ceiling(whole_seconds(_claims_by_name(refresh).get("expires_in")), ceiling):
         yield {"op": "replace", "path": REFRESH_EXPIRES_POINTER, "value": ceiling}
-
-
-def _remove_scopes(given: list[Any], kept: Iterable[str] | None) -> list[TokenOperation]:
-    """Remove scopes by index, the last first, so that no removal moves the index of another."""
-    if kept is None:
-        return []
-    left = set(kept)
-    places = [index for index, scope in enumerate(given) if scope not in left]
-    return [{"op": "remove", "path": f"{SCOPES_POINTER}{index}"} for index in reversed(places)]
-
-
-def _write_claims(
-    claims: dict[str, Any], existing: dict[str, Any], allowed: _AllowedOperations
-) -> Iterator[TokenOperation]:
-    """Write claims. A claim that already exists, as after a refresh, can only be replaced."""
-    for name, value in claims.items():
-        if name in existing and allowed("replace", CLAIMS_POINTER + name):
-            yield {"op": "replace", "path": CLAIMS_POINTER + name, "value": value}
-        elif name not in existing and allowed("add", CLAIMS_POINTER):
-            yield {"op": "add", "path": f"{CLAIMS_POINTER}-", "value": {"name": name, "value": value}}
 
 
 DENIED_STATUS = 403

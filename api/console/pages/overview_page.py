@@ -57,7 +57,7 @@ async def search(visit: PageReaderDep, q: Annotated[str, Query(max_length=2048)]
         return RedirectResponse(f"/console/cases/{text}", 303)
     if await _find(decisions.get, caller, text):
         return RedirectResponse(f"/console/decisions/{text}", 303)
-    if await visit.get(ContainmentService).find(caller, text):
+    if await _find(visit.get(ContainmentService).get, caller, text, None):
         return RedirectResponse(url_with_query("/console/approvals", done=text), 303)
     if agent := await _find(agents.get, caller, AgentSelector(text)):
         return RedirectResponse(agent_url(*agent.name.identity), 303)
@@ -296,11 +296,20 @@ async def show_health(visit: PageAdministratorDep) -> Response:
     tenants.
     """
     runtime, sees_all, services = visit.runtime, ANY_NAME in visit.caller.tenants, visit.console.services
-    schema, answers_in_s, store_trouble = await _look_at_store(visit)
+    schema, store_trouble, began = None, "", runtime.monotonic()
+    try:
+        schema = await visit.get(StoreExecutor)(runtime.store.schema_revision)
+    except Unavailable as error:
+        store_trouble = str(error)
+    answers_in_s = runtime.monotonic() - began
     ingest, sources = visit.find(IngestStatus), _silence_reports(services, visit.caller)
+    components = [
+        {"name": name, "fine": fine, "words": _COMPONENTS.get(name, _OTHER)[not fine], "since_ms": since_ms}
+        for name, (fine, since_ms) in visit.console.activity.note_components().items()
+    ]
     return visit.render(
         "health.html",
-        components=_describe_components(visit.console.activity.note_components()),
+        components=sorted(components, key=lambda one: bool(one["fine"])),
         work=_work_values(runtime),
         answers_in_s=answers_in_s,
         store_trouble=store_trouble,
@@ -324,25 +333,6 @@ async def show_health(visit: PageAdministratorDep) -> Response:
         settings=settings_yaml(runtime.settings) if sees_all else None,
         sees_all=sees_all,
     )
-
-
-async def _look_at_store(visit: PageRequest) -> tuple[str | None, float, str]:
-    """Return the table revision, the response time, and the error if the store did not answer ("" = it did)."""
-    schema, trouble, began = None, "", visit.runtime.monotonic()
-    try:
-        schema = await visit.get(StoreExecutor)(visit.runtime.store.schema_revision)
-    except Unavailable as error:
-        trouble = str(error)
-    return schema, visit.runtime.monotonic() - began, trouble
-
-
-def _describe_components(states: Mapping[str, tuple[bool, int]]) -> list[dict[str, Any]]:
-    """Return the components, failing ones first; `since_ms` is when this process first saw the state."""
-    shown = [
-        {"name": name, "fine": fine, "words": _COMPONENTS.get(name, _OTHER)[not fine], "since_ms": since_ms}
-        for name, (fine, since_ms) in states.items()
-    ]
-    return sorted(shown, key=lambda one: bool(one["fine"]))
 
 
 def _count_troubles(metrics: ServiceMetrics) -> list[tuple[str, str, float, str]]:

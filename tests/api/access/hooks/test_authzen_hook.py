@@ -196,8 +196,8 @@ def test_a_question_is_an_audit_event(make_desk: Any) -> None:
 @pytest.mark.parametrize(
     ("request_body", "sentence"),
     [
-        (b"", "the body is no JSON"),
-        (b"[]", "the body is no JSON object"),
+        (b"", "the body is not valid JSON"),
+        (b"[]", "the body is not a JSON object"),
         ({}, "subject.type is required and must be a text"),
         ({**SINGLE, "subject": {"type": "user"}}, "subject.id is required and must be a text"),
         ({**SINGLE, "subject": "alice"}, "subject.type is required and must be a text"),
