@@ -110,15 +110,18 @@ class ContainmentService:
                 return Page([], None)
         return await self._executor(self._runtime.store.interventions.page, tenants, kind, status, name, limit, cursor)
 
-    async def get(
-        self, caller: AuthenticatedCaller, intervention_id: str, kind: InterventionKind | None = "approval"
-    ) -> Intervention:
-        """Return an approval or pin, of either kind if *kind* is None. Raises ProblemError (404), Unavailable."""
-        tenants = visible_tenants(caller, None)
-        intervention = await self._executor(self._runtime.store.interventions.get, intervention_id, tenants)
-        if intervention is None or kind not in (None, intervention.kind):
-            raise not_found_error(kind or "intervention")
-        return intervention
+    async def get(self, caller: AuthenticatedCaller, approval_id: str) -> Intervention:
+        """Return an approval. Raises ProblemError (404), Unavailable."""
+        approval = await self.find(caller, approval_id)
+        if approval is None or approval.kind != "approval":
+            raise not_found_error("approval")
+        return approval
+
+    async def find(self, caller: AuthenticatedCaller, intervention_id: str) -> Intervention | None:
+        """Return an approval or pin, or None if the caller may see none of that id. Raises Unavailable."""
+        return await self._executor(
+            self._runtime.store.interventions.get, intervention_id, visible_tenants(caller, None)
+        )
 
     async def approve(
         self,

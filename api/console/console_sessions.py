@@ -151,7 +151,7 @@ class ConsoleSessions:
         return msgspec.structs.replace(session, used_s=now) if now - session.used_s >= RENEW_AFTER_S else None
 
     def seal_sign_in(self, under_way: PendingSignIn) -> str:
-        """Return the cookie value of a sign-in."""
+        """Return the cookie value of a sign-in in progress."""
         return self._seal(self._sign_ins, under_way)
 
     def open_sign_in(self, cookie: str) -> PendingSignIn | None:
@@ -207,32 +207,23 @@ MAX_NAME_LENGTH = 200
 
 
 def matching_grant(claims: Mapping[str, Any], grants: tuple[ConsoleGrantSettings, ...]) -> ConsoleGrantSettings | None:
-    """Return the first grant that matches the claims of a person, or None if the person has no access."""
-    return next((grant for grant in grants if _claim_matches(_claim_at(claims, grant.claim), grant.value)), None)
+    """Return the first grant that matches the claims of a person, or None if the person has no access.
 
-
-def _claim_at(claims: Mapping[str, Any], path: str) -> Any:
-    """Resolve `realm_access.roles` to `claims["realm_access"]["roles"]`; a claim whose name contains the dots takes
-    precedence.
+    `realm_access.roles` means `claims["realm_access"]["roles"]`; a claim whose name contains the dots takes precedence.
     """
-    if path in claims:
-        return claims[path]
-    value: Any = claims
-    for step in path.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(step)
-    return value
-
-
-def _claim_matches(claim: Any, value: str) -> bool:
-    if isinstance(claim, str):
-        values = {claim, *claim.split()}
-    elif isinstance(claim, list):
-        values = {item for item in claim if isinstance(item, str)}
-    else:
-        return False
-    return value in values or (value == "*" and bool(values - {""}))
+    for grant in grants:
+        claim: Any = claims.get(grant.claim)
+        if grant.claim not in claims:
+            claim = claims
+            for step in grant.claim.split("."):
+                claim = claim.get(step) if isinstance(claim, Mapping) else None
+        if isinstance(claim, str):
+            values = {claim, *claim.split()}
+        else:
+            values = {item for item in claim if isinstance(item, str)} if isinstance(claim, list) else set()
+        if grant.value in values or (grant.value == "*" and values - {""}):
+            return grant
+    return None
 
 
 def new_session(claims: Mapping[str, Any], grant: str, name_claim: str, now_s: float) -> ConsoleSession:

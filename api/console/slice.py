@@ -39,7 +39,7 @@ from .activity import ActivitySampler
 from .console_sessions import COOKIES_STATE_KEY, ConsoleSessions, EndedSessions, SessionCookies, session_key
 from .openid_provider import OpenIdProvider, ProviderUnavailable, SignInRefused
 from .page_dependencies import ConsoleContext, PageRequest, SignInNeeded, page_request_of
-from .pages import MENU, page_routers
+from .pages import MENU, PAGE_MODULES
 from .rendering import IMMUTABLE_CACHE_CONTROL, PageRenderer, StaticAssets, template_environment
 from .sign_in import SIGN_IN_PATH
 
@@ -61,14 +61,14 @@ async def _sign_in_needed(console: ConsoleContext, request: Request, _: SignInNe
 
 
 async def _sign_in_refused(console: ConsoleContext, request: Request, error: SignInRefused) -> Response:
-    problem = ProblemDetails(403, error.code, "Sign-in failed", _as_sentence(str(error)))
+    problem = ProblemDetails(403, error.code, "Sign-in failed", _as_sentence(error))
     return await _problem_page(console, request, problem)
 
 
 async def _provider_unavailable(console: ConsoleContext, request: Request, error: ProviderUnavailable) -> Response:
     members = {"code": error.code, "error": str(error)}
     console.failed_sign_ins.write(_log.warning, "console sign-in is not possible", **members)
-    detail = f"{_as_sentence(str(error))} People cannot sign in until then; those who are signed in stay signed in."
+    detail = f"{_as_sentence(error)} People cannot sign in until then; those who are signed in stay signed in."
     return await _problem_page(console, request, ProblemDetails(503, error.code, "Sign-in is not possible now", detail))
 
 
@@ -123,7 +123,8 @@ async def _problem_page(console: ConsoleContext, request: Request, problem: Prob
     return answer
 
 
-def _as_sentence(text: str) -> str:
+def _as_sentence(error: TrustwatchError) -> str:
+    text = str(error)
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
@@ -180,9 +181,24 @@ class ConsoleApplication:
     path = CONSOLE_ROOT
 
     def __post_init__(self) -> None:
-        self._console = _build_console(self.services)
+        self._console = console = _build_console(self.services)
         self._tasks: list[asyncio.Task[None]] = []
-        self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console))
+        app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=FASTAPI_TELEMETRY_OFF)
+        app.state.console, app.state.services = console, console.services
+
+        @app.get("/static/{path:path}")
+        async def static(path: str, v: str = "") -> Response:
+            asset = console.renderer.assets.get(path)
+            if asset is None:
+                raise HTTPException(404)
+            keep = IMMUTABLE_CACHE_CONTROL if v == asset.digest else "no-cache"
+            return Response(asset.body, media_type=asset.media_type, headers={"Cache-Control": keep})
+
+        for router in (sign_in.router, live_updates.router, *(page.router for page in PAGE_MODULES)):
+            app.include_router(router)
+        for kind, handler in _HANDLERS.items():
+            app.add_exception_handler(kind, partial(handler, console))
+        self.app: ASGIApp = SecurityHeadersMiddleware(app)
 
     async def start(self) -> None:
         """Start sampling, and retrying failed writes."""
@@ -218,27 +234,6 @@ def _build_console(services: ServiceRegistry) -> ConsoleContext:
         ActivitySampler(runtime),
         LineLimit(runtime.monotonic),
     )
-
-
-def _build_application(console: ConsoleContext) -> FastAPI:
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=FASTAPI_TELEMETRY_OFF)
-    app.state.console = console
-    app.state.services = console.services
-    assets = console.renderer.assets
-
-    @app.get("/static/{path:path}")
-    async def static(path: str, v: str = "") -> Response:
-        asset = assets.get(path)
-        if asset is None:
-            raise HTTPException(404)
-        keep = IMMUTABLE_CACHE_CONTROL if v == asset.digest else "no-cache"
-        return Response(asset.body, media_type=asset.media_type, headers={"Cache-Control": keep})
-
-    for router in (sign_in.router, live_updates.router, *page_routers()):
-        app.include_router(router)
-    for kind, handler in _HANDLERS.items():
-        app.add_exception_handler(kind, partial(handler, console))
-    return app
 
 
 router = APIRouter(include_in_schema=False)

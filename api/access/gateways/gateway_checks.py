@@ -164,8 +164,6 @@ class GatewayResponse(NamedTuple):
 
 
 class GatewayResponses:
-    """All answers to checks."""
-
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._allowed_undecided = GatewayResponse(200, [NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed_unjudged")
@@ -228,8 +226,6 @@ GatewayConstraint = Callable[[Verdict], Verdict]
 
 @dataclass(eq=False, repr=False)
 class GatewayDecider:
-    """Decides access for gateways."""
-
     _settings: GatewaySettings
     _decision_point: PolicyDecisionPoint
     _revoker: TokenRevoker

@@ -93,8 +93,6 @@ class UnreadableIntrospectionRequest(TrustwatchError):
 
 @dataclass(eq=False, repr=False)
 class IntrospectionEndpoint:
-    """Answers introspection requests."""
-
     _settings: GatewaySettings
     _issuers: GatewayIssuers
     _decider: GatewayDecider
@@ -309,7 +307,6 @@ class GatewayServer:
         return partial(self, way) if way else None
 
     def template(self, path: bytes) -> str:
-        """See `FastRoute`."""
         return GATEWAY_ROUTES[self.route_of(path)]
 
     async def __call__(self, way: str, scope: Scope, receive: Receive, send: Send) -> None:

@@ -90,8 +90,6 @@ class RequesterDecision(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class AuthZenEndpoint:
-    """Answers AuthZEN evaluation requests."""
-
     _decider: HookDecider
     _identify: Callable[[Scope], Awaitable[AuthenticatedCaller]]
     _calls: CallEvaluator
@@ -170,7 +168,11 @@ class AuthZenEndpoint:
         except (UnreadableHookRequest, ClientInducedFailure) as error:
             yield _text_response(400, str(error))
             return
-        batch = batch._replace(items=[self._authorize(item, asker) for item in batch.items])
+        for at, item in enumerate(batch.items):
+            if not item.error and asker.is_refused(item.requester):
+                named = {"tenant": asker.tenant, "agent_id": item.requester.acting.agent_id}
+                self._refused_callers.tell(asker.caller, AGENT_NOT_ALLOWED, **named)
+                batch.items[at] = INVALID_ITEM._replace(error=NOT_AUTHORIZED, status=403)
         if not batch.is_batch and batch.items[0].error:
             yield _text_response(batch.items[0].status, batch.items[0].error)
             return
@@ -187,14 +189,6 @@ class AuthZenEndpoint:
             if requester.agents:
                 self._record(asker, asked, decided[requester].decided)
         yield json_hook_response(200, content)
-
-    def _authorize(self, item: EvaluationItem, asker: EvaluationAsker) -> EvaluationItem:
-        """Return the item, or an error if it names agents that the caller is not authorized for."""
-        if item.error or not asker.is_refused(item.requester):
-            return item
-        named = {"tenant": asker.tenant, "agent_id": item.requester.acting.agent_id}
-        self._refused_callers.tell(asker.caller, AGENT_NOT_ALLOWED, **named)
-        return INVALID_ITEM._replace(error=NOT_AUTHORIZED, status=403)
 
     def _is_known(self, asker: EvaluationAsker, agent_id: str) -> bool:
         return self._decider.knows(asker.tenant, asker.issuer, agent_id)

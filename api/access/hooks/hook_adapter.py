@@ -65,8 +65,6 @@ class HookRequest(NamedTuple):
 
 
 class HookResponse(NamedTuple):
-    """The HTTP answer of a hook."""
-
     status: int
     body: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -221,8 +219,6 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(eq=False, repr=False)
 class HookDecider:
-    """Decides access for one hook."""
-
     settings: HookSettings
     point: PolicyDecisionPoint
 

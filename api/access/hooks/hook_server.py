@@ -183,8 +183,6 @@ class HookRoute(NamedTuple):
 
 
 class HookServer:
-    """Answers all configured hooks."""
-
     def __init__(self, services: ServiceRegistry, calls: CallEvaluator) -> None:
         runtime = services.get(Runtime)
         self._monotonic, self._new_id = runtime.monotonic, runtime.new_id
@@ -197,7 +195,6 @@ class HookServer:
         return self if path in self._routes else None
 
     def template(self, path: bytes) -> str:
-        """See `FastRoute`: paths of hooks are those of the settings."""
         return self._routes[path].route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -208,13 +205,13 @@ class HookServer:
         except Exception as error:  # before the decision: answered without internal detail
             error_id = self._new_id()
             _log.error("hook_failed", hook=route.hook, error_id=error_id, error=type(error).__name__, why=str(error))
-            headers = ((b"content-type", CONTENT_TYPE.encode()),)
-            answer = HookResponse(500, internal_problem(error_id).body(), headers)
+            problem_type = (b"content-type", CONTENT_TYPE.encode())
+            answer = HookResponse(500, internal_problem(error_id).body(), (problem_type,))
         if answer is None:
             return
-        headers = (*answer.headers, (b"cache-control", b"no-store"))
+        headers = [*answer.headers, (b"cache-control", b"no-store")]
         if answer.status != 204:  # 204 has no body, and so no length (RFC 9110)
-            headers = (*headers, (b"content-length", b"%d" % len(answer.body)))
+            headers.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
         self._count_answer(route.hook, route.route, answer.status, self._monotonic() - start)

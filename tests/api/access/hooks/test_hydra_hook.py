@@ -87,7 +87,6 @@ def test_client_credentials_are_about_the_client(make_desk: Any, body: Any) -> N
 
 
 def test_a_call_is_an_audit_event(make_desk: Any, body: Any) -> None:
-    """Type by grant, action, scopes, principal; what we denied is told as ours."""
     desk = make_desk("hydra")
     desk.level("low", "app-client")
     desk.ask("hydra", body("hydra_token"))

@@ -39,7 +39,6 @@ def error(reason: str) -> dict[str, Any]:
     ],
 )
 def test_every_level(make_desk: Any, body: Any, level: str, enforced: dict[str, Any]) -> None:
-    """A token of an hour, asked for with client credentials; shadow writes claims and changes nothing else."""
     for mode, expected in (("enforce", enforced), ("shadow", patch(level))):
         desk = make_desk("okta", mode=mode)
         if level != "unknown":
@@ -96,7 +95,6 @@ def test_an_id_token_alone_is_left_alone(make_desk: Any, body: Any) -> None:
 
 
 def test_a_call_is_an_audit_event(make_desk: Any, body: Any) -> None:
-    """With the caller's address, the audience, and the lifetime that the token gets."""
     desk = make_desk("okta")
     desk.level("low")
     desk.ask("okta", body("okta"))

@@ -42,7 +42,6 @@ def shorter(seconds: int) -> tuple[str, str, Any]:
     ],
 )
 def test_every_level(make_desk: Any, body: Any, level: str, enforced: dict[str, Any]) -> None:
-    """A token of an hour for `read write list`; at medium `write` waits for a person and is left out."""
     for mode, expected in (("enforce", enforced), ("shadow", success(*claims(level)))):
         desk = make_desk("wso2", mode=mode)
         if level != "unknown":
@@ -53,7 +52,6 @@ def test_every_level(make_desk: Any, body: Any, level: str, enforced: dict[str, 
 
 
 def test_an_approval_lets_the_scope_through(make_desk: Any, body: Any) -> None:
-    """A person approves what was asked for; the next token has the scope."""
     desk = make_desk("wso2")
     desk.level("medium")
     desk.ask("wso2", body("wso2"))
@@ -129,7 +127,6 @@ def test_refresh_tokens_shrink_where_no_refresh_is_allowed(make_desk: Any, body:
 
 
 def test_a_call_is_an_audit_event(make_desk: Any, body: Any) -> None:
-    """With what was left out, for whom, and the lifetime that the token gets."""
     desk = make_desk("wso2")
     desk.level("medium")
     desk.ask("wso2", body("wso2"))

@@ -27,7 +27,6 @@ def denied(reason: str) -> dict[str, Any]:
     ],
 )
 def test_every_level(make_desk: Any, body: Any, level: str, enforced: dict[str, Any]) -> None:
-    """The agent is the machine user. A denial is an answer of status 200 as well."""
     for mode, expected in (("enforce", enforced), ("shadow", claims(level))):
         desk = make_desk("zitadel", mode=mode)
         if level != "unknown":
