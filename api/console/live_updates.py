@@ -55,7 +55,7 @@ async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResp
     try:
         visit = await _authorise_stream(request)
     except SignInNeeded:
-        if console.cookies.session_name not in request.cookies:
+        if console.sessions.session_name not in request.cookies:
             raise
 
         async def session_over() -> AsyncIterator[bytes]:  # otherwise the page would retry forever

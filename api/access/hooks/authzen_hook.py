@@ -205,7 +205,7 @@ class AuthZenEndpoint:
                 members = refusal_members(parsed.access_request, decided)
                 self._refused_callers.tell(asker.caller, AGENT_NOT_ALLOWED, **members)
             return
-        if not asker.binding.vouches:
+        if not asker.caller.binding.vouches:
             asserted = {"id": agent.agent_id, "issuer": parsed.access_request.issuer or None, "self_asserted": True}
             parsed = parsed._replace(event_extras={**parsed.event_extras, "agent": asserted})
         lifetime_s = None if parsed.own_event_type else decided.verdict.max_token_lifetime_s

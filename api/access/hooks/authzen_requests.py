@@ -16,7 +16,7 @@ import msgspec
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.records.containment import Intervention
 
-from ...http.auth.callers import AuthenticatedCaller, SourceBinding
+from ...http.auth.callers import AuthenticatedCaller
 from ..call_evaluation import CallQuestion
 from ..decision_point import (
     MAX_ACTORS,
@@ -105,13 +105,9 @@ class EvaluationAsker(NamedTuple):
     issuer: str
     spent: tuple[Intervention, ...] = ()
 
-    @property
-    def binding(self) -> SourceBinding:
-        return self.caller.binding
-
     def speaks_for(self, agent: JudgedAgent) -> bool:
         """Return whether the caller's events about that agent would be accepted."""
-        return bool(agent.agent_id) and self.binding.may_speak_for(
+        return bool(agent.agent_id) and self.caller.binding.may_speak_for(
             self.tenant, agent.issuer or self.issuer, agent.agent_id
         )
 
@@ -136,7 +132,7 @@ class EvaluationAsker(NamedTuple):
             refresh,
             requester.ancestors if agent == requester.acting else (),
             self.speaks_for(agent),
-            self.binding.name,
+            self.caller.binding.name,
             spent=self.spent,
         )
 

@@ -103,6 +103,8 @@ class HookAdapter(ABC):
 
     unchanged_response: HookResponse
     """The token is issued as it would have been without us: what failing open is."""
+    unauthenticated_response: HookResponse
+    """The answer if the secret is missing or wrong."""
 
     def __init__(self, settings: HookSettings) -> None:
         self.settings = settings
@@ -116,9 +118,9 @@ class HookAdapter(ABC):
     def render_response(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         """Return the answer in the product's format."""
 
-    @abstractmethod
-    def deny_unsupported(self, parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
+    def deny_unsupported(self, _parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
         """Return a denial if the product cannot enforce the verdict, otherwise the same verdict."""
+        return verdict
 
     def granted_lifetime_s(self, parsed: ParsedHookRequest, _: Verdict) -> int | None:
         """Return the lifetime of the token in seconds, or None if the request does not state it."""
@@ -127,10 +129,6 @@ class HookAdapter(ABC):
     @abstractmethod
     def denial_response(self, reason: str) -> HookResponse:
         """Return the answer that refuses the token."""
-
-    @abstractmethod
-    def unauthenticated_response(self) -> HookResponse:
-        """Return the answer if the secret is missing or wrong."""
 
     def access_request(self, data: Any, usual: Any, scopes: Iterable[Any], grant: str, act: Any) -> AccessRequest:
         """Build the query about the agent of a request."""

@@ -157,7 +157,7 @@ class HookEndpoint:
         settings = self.adapter.settings
         members = {"code": "hook_secret", "hook": settings.name}
         self._refusals.write(_log.warning, "the secret of a hook is missing or wrong", **members)
-        answer = self.adapter.unauthenticated_response()
+        answer = self.adapter.unauthenticated_response
         challenge = None if self._signs_body else CHALLENGES.get(settings.proof)
         if challenge is None:
             return answer
