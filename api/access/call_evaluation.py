@@ -145,8 +145,8 @@ class CallQuestion(Call, kw_only=True, omit_defaults=False):
     """A call that an agent is about to make: the members of an event that are known before the call.
 
     Attributes:
-        arguments_hash: keyed hash of all arguments exactly as sent; the hashes in `arguments` are of normalized values
-            and do not include short values.
+        arguments_hash: keyed hash of all arguments to the letter; those of `arguments` are of normal forms, and short
+            values are not among them.
     """
 
     agent_type: Annotated[EventText | None, member("type of an agent that was never seen", "PaymentProcessor")] = None
