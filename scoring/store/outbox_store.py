@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
-COOLDOWN_REASON = (
-    "cool-down: an alert with the same reason and no lower level was sent about this {subject} shortly before"
-)
+COOLDOWN_REASON = "cool-down: an alert about this {subject} with this reason and no lower level was just sent"
 """Reason of most suppressed deliveries; the subject is a case, or an agent if there is no case."""
 SNOOZE_REASON = "snoozed: until {until}, alerts are sent only for a higher level"
 """Reason of deliveries about a snoozed case."""
