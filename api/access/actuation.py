@@ -10,7 +10,6 @@ from functools import partial
 import structlog
 
 from trustwatch.ingest.errors import TrustwatchError
-from trustwatch.scoring.delivery.actuators.actuator import Actuator
 from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
@@ -64,40 +63,36 @@ class ActuationService:
         self.desired_state_resolver = DesiredStateResolver(
             store, verdicts, clock.now_ms, new_id, every_level=every_level
         )
-        self._store = store
         self._on_rows_waiting = changed
         self._http = make_webhook_client(settings.outgoing.ca_file)
         self._full_reconciliation_requested = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         make_signer = partial(assertion_signer, now_s=clock.now_s, new_id=new_id)
         actuators = ActuatorFactory(self._http, make_signer, clock.now_ms, clock.monotonic)
-        self.channels = [self._make_channel(part, actuators.make(part)) for part in settings.actuators]
-
-    def _make_channel(self, settings: ActuatorSettings, actuator: Actuator) -> DeliveryChannel[ActuatorSettings]:
-        notifier = ActuatorNotifier(
-            actuator,
-            self._store.actuations,
-            partial(self.desired_state_resolver.resolve, every_level=settings.every_level),
-            clock.now_ms,
-            self.counts.record,
-        )
-        return DeliveryChannel(ACTION_ROW_KIND, settings, notifier, ACTUATION_DISPATCH_POLICY)
+        self.channels: list[DeliveryChannel[ActuatorSettings]] = []
+        for part in settings.actuators:
+            resolve = partial(self.desired_state_resolver.resolve, every_level=part.every_level)
+            notifier = ActuatorNotifier(
+                actuators.make(part), store.actuations, resolve, clock.now_ms, self.counts.record
+            )
+            self.channels.append(DeliveryChannel(ACTION_ROW_KIND, part, notifier, ACTUATION_DISPATCH_POLICY))
 
     def reconcile(self, agents: Collection[AgentName]) -> None:
         """Apply a change that no decision announces: a person pinned an agent, or a pin ended."""
+
+        async def reconcile() -> None:
+            try:
+                with reads_of(WHOLE_DEPLOYMENT):  # work of the service, even if a person's request caused it
+                    await self.desired_state_resolver.enqueue_reconciliation(agents)
+                self._on_rows_waiting()
+            except TrustwatchError as error:
+                _log.warning("actuators have to wait for the store", error=str(error))
+                self._full_reconciliation_requested.set()
+
         if self.channels and agents:
-            task = asyncio.get_running_loop().create_task(self._reconcile(agents))
+            task = asyncio.get_running_loop().create_task(reconcile())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-
-    async def _reconcile(self, agents: Collection[AgentName]) -> None:
-        try:
-            with reads_of(WHOLE_DEPLOYMENT):  # work of the service, even if a person's request caused it
-                await self.desired_state_resolver.enqueue_reconciliation(agents)
-            self._on_rows_waiting()
-        except TrustwatchError as error:
-            _log.warning("actuators have to wait for the store", error=str(error))
-            self._full_reconciliation_requested.set()
 
     def request_full_reconciliation(self) -> None:
         """Request a full reconciliation, because the active policy has changed."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -40,85 +39,52 @@ MAX_PENDING_PER_CALLER = 1_000
 it may act for, plus `MIN_PENDING_PER_TENANT`."""
 
 MAX_PENDING_PER_TENANT = 200
-"""Those of them about agents of one tenant."""
+"""Approvals of one caller that may be pending for agents of one tenant."""
 
 SHARE_OF_ROOM = 4
-"""A tenant may have a quarter as many waiting as there is room for others. So tenants that share a gateway or hook
+"""A tenant may have a quarter as many pending as there is room for others. So tenants that share a gateway or hook
 always leave room: five of them have 111 each, fifty have 18, and the next tenant may have as many as each."""
 
 MIN_PENDING_PER_TENANT = 5
-"""Approvals that a tenant may have waiting, however many others wait."""
-
+"""Approvals that a tenant may have pending, however many others have."""
 
 LOOK_AT_ALL_EVERY_MS = 1_000
-"""All that a caller asked for is looked through so often at most: it may be thousands, while an answer waits."""
+"""Minimum time between two passes over all requests of a caller: there may be thousands, while an answer waits."""
 
 
-@dataclass(eq=False, repr=False)
-class _AskedByCaller:
-    by_tenant: dict[str, OrderedDict[str, int]] = field(default_factory=dict)
-    count: int = 0
-    looked_at_ms: int = 0
+class RequestedApprovals:
+    """Approvals that one caller requested in this process and that may still be pending, by tenant."""
 
-    def add(self, intervention_id: str, tenant: str, now_ms: int, expires_ms: int) -> None:
-        self.by_tenant.setdefault(tenant, OrderedDict())[intervention_id] = expires_ms
-        self.count += 1
-        self.keep(tenant, now_ms, None)
+    def __init__(self, is_pending: Callable[[str], bool]) -> None:
+        self._is_pending = is_pending
+        self._by_tenant: dict[str, set[str]] = {}
+        self._looked_at_ms = 0
 
-    def is_full(self, tenant: str) -> bool:
-        return len(self.by_tenant.get(tenant, ())) >= self.share()
+    def add(self, tenant: str, intervention_id: str) -> None:
+        """Record a request for an agent of *tenant*."""
+        self._by_tenant.setdefault(tenant, set()).add(intervention_id)
 
-    def share(self) -> int:
-        room = MAX_PENDING_PER_CALLER - self.count
-        return min(MAX_PENDING_PER_TENANT, max(MIN_PENDING_PER_TENANT, room // SHARE_OF_ROOM))
-
-    def keep(self, tenant: str, now_ms: int, waiting: Callable[[Collection[str]], Collection[str]] | None) -> None:
-        """Forget expired approvals of a tenant and, if *waiting* is given, those that no longer wait."""
-        asked = self.by_tenant.get(tenant)
-        if asked is None:
-            return
-        before = len(asked)
-        while asked and next(iter(asked.values())) <= now_ms:
-            asked.popitem(last=False)
-        if waiting is not None:
-            still = waiting(asked)
-            for intervention_id in [one for one in asked if one not in still]:
-                del asked[intervention_id]
-        self.count -= before - len(asked)
-        if not asked:
-            del self.by_tenant[tenant]
-
-
-class AskedApprovals:
-    """Approvals that were requested in this process, by caller. Use it from one event loop."""
-
-    def __init__(self, waiting: Callable[[Collection[str]], Collection[str]]) -> None:
-        self._waiting = waiting
-        self._callers: dict[str, _AskedByCaller] = {}
-
-    def __len__(self) -> int:
-        return sum(asked.count for asked in self._callers.values())
-
-    def add(self, caller: str, intervention_id: str, tenant: str, now_ms: int, expires_ms: int) -> None:
-        """Record that *caller* requested an approval for an agent of *tenant*."""
-        self._callers.setdefault(caller, _AskedByCaller()).add(intervention_id, tenant, now_ms, expires_ms)
-
-    def has_room(self, caller: str, tenant: str, now_ms: int) -> bool:
-        """Return whether *caller* may request one more approval for agents of *tenant*."""
-        asked = self._callers.get(caller)
-        if asked is None or not asked.is_full(tenant):
+    def has_room(self, tenant: str, now_ms: int) -> bool:
+        """Return whether the caller may request one more approval for agents of *tenant*."""
+        if self._is_below_share(tenant):
             return True
-        asked.keep(tenant, now_ms, self._waiting)
-        if asked.is_full(tenant) and asked.share() < MAX_PENDING_PER_TENANT:
-            self._look_at_all(asked, now_ms)
-        return not asked.is_full(tenant)
+        self._forget_decided(tenant)
+        if self._is_below_share(tenant) or now_ms - self._looked_at_ms < LOOK_AT_ALL_EVERY_MS:
+            return self._is_below_share(tenant)
+        self._looked_at_ms = now_ms
+        for name in list(self._by_tenant):
+            self._forget_decided(name)
+        return self._is_below_share(tenant)
 
-    def _look_at_all(self, asked: _AskedByCaller, now_ms: int) -> None:
-        if now_ms - asked.looked_at_ms < LOOK_AT_ALL_EVERY_MS:
-            return
-        asked.looked_at_ms = now_ms
-        for tenant in list(asked.by_tenant):
-            asked.keep(tenant, now_ms, self._waiting)
+    def _is_below_share(self, tenant: str) -> bool:
+        room = MAX_PENDING_PER_CALLER - sum(map(len, self._by_tenant.values()))
+        share = min(MAX_PENDING_PER_TENANT, max(MIN_PENDING_PER_TENANT, room // SHARE_OF_ROOM))
+        return len(self._by_tenant.get(tenant, ())) < share
+
+    def _forget_decided(self, tenant: str) -> None:
+        pending = set(filter(self._is_pending, self._by_tenant.pop(tenant, ())))
+        if pending:
+            self._by_tenant[tenant] = pending
 
 
 PENDING_TIMEOUT_S = 3600.0
@@ -132,8 +98,8 @@ PATH_SCOPE_PREFIX = "path:"
 delegation chain): calls by it are judged as if it were known. What follows is its keyed digest."""
 
 MAX_PENDING_PER_AGENT = 5
-"""Approvals that may wait for persons about one agent, those included that are being written. A further request finds
-the newest of those that wait, or none while some are being written."""
+"""Approvals that may be pending for one agent, including those that are being written. A further request returns the
+newest pending one, or none while some are being written."""
 
 MAX_WAITING_OF_TENANT = 1_000
 """Approvals about agents of one tenant that may be pending in total, in all processes and across restarts."""
@@ -145,7 +111,7 @@ SPEND_TIMEOUT_S = 2.0
 """Longest time that a request waits until its approval for one use is spent; then it is answered without it."""
 
 LINES_OF_REFUSALS_PER_S = 1
-"""Lines of the log each second about persons who are not asked."""
+"""Log lines per second about approvals that are not requested."""
 
 _log = structlog.get_logger(__name__)
 
@@ -191,16 +157,15 @@ class ApprovalWorkflow:
 
     def __post_init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ids_in_flight: dict[int, dict[tuple[str, ...], str]] = {}
-        self._in_flight: set[str] = set()
-        self._in_flight_of_tenant: Counter[str] = Counter()
-        self._asked = AskedApprovals(self._still_waiting)
+        self._in_flight: dict[str, Intervention] = {}
+        """Requests that are being written, by id; at most `MAX_REQUESTS_IN_FLIGHT`."""
+        self._requested_by_caller: dict[str, RequestedApprovals] = {}
         self._refusals = LineLimit(lambda: self.now_ms() / 1000, LINES_OF_REFUSALS_PER_S)
         self._orders = OrderLines(lambda: self.now_ms() / 1000)
         self.failed_requests = 0
-        """Approvals that could not be asked for: the store did not take them, or too many waited."""
+        """Approvals that could not be requested: the store did not accept them, or too many were pending."""
         self.unspent_approvals = 0
-        """Permits that were not given: the store did not answer when their approval for one use was to be spent."""
+        """Permits that were not given because the store did not answer when their single-use approval was spent."""
 
     def request_approval(
         self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str, caller: str = ""
@@ -217,12 +182,11 @@ class ApprovalWorkflow:
         waiting = self.active_interventions.pending_approval(full, requested, now_ms, MAX_PENDING_PER_AGENT)
         if waiting is not None:
             return waiting.intervention_id
-        in_flight = self._ids_in_flight.get(agent.key, {})
-        if in_flight_id := in_flight.get(requested):
-            return in_flight_id
-        if self.active_interventions.pending_count(full, now_ms) + len(in_flight) >= MAX_PENDING_PER_AGENT:
-            return ""
-        if self._is_refused(caller, agent, now_ms):
+        in_flight = {one.scopes: one.intervention_id for one in self._in_flight.values() if one.agent.key == agent.key}
+        if requested in in_flight:
+            return in_flight[requested]
+        pending = self.active_interventions.pending_count(full, now_ms) + len(in_flight)
+        if pending >= MAX_PENDING_PER_AGENT or self._is_refused(caller, agent, now_ms):
             return ""
         approval = Intervention(
             record_id(now_ms, "approval", agent.key, requested),
@@ -240,57 +204,49 @@ class ApprovalWorkflow:
             now_ms + int(PENDING_TIMEOUT_S * 1000),
             now_ms,
         )
-        self._ids_in_flight.setdefault(agent.key, {})[requested] = approval.intervention_id
-        self._in_flight.add(approval.intervention_id)
-        self._in_flight_of_tenant[agent.tenant] += 1
+        self._in_flight[approval.intervention_id] = approval
         if caller:
-            self._asked.add(caller, approval.intervention_id, agent.tenant, now_ms, approval.expires_ms)
-        task = asyncio.get_running_loop().create_task(self._write_request(approval, requested))
+            self._requests_of(caller).add(agent.tenant, approval.intervention_id)
+        task = asyncio.get_running_loop().create_task(self._write_request(approval))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return approval.intervention_id
 
+    def _requests_of(self, caller: str) -> RequestedApprovals:
+        def is_pending(intervention_id: str) -> bool:
+            return intervention_id in self._in_flight or self.active_interventions.is_pending(intervention_id)
+
+        return self._requested_by_caller.setdefault(caller, RequestedApprovals(is_pending))
+
     def _is_refused(self, caller: str, agent: AgentName, now_ms: int) -> bool:
-        waiting = self.active_interventions.pending_count_of_tenant(agent.tenant)
+        """Return whether too many approvals are pending to request one more, and log it."""
+        in_flight = sum(one.agent.tenant == agent.tenant for one in self._in_flight.values())
         if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT:
             why = "too many approvals are being written"
-        elif waiting + self._in_flight_of_tenant[agent.tenant] >= MAX_WAITING_OF_TENANT:
-            why = "too many approvals wait in the tenant"
-        elif caller and not self._asked.has_room(caller, agent.tenant, now_ms):
-            why = "too many approvals wait that this caller, hook or gateway asked for"
+        elif self.active_interventions.pending_count_of_tenant(agent.tenant) + in_flight >= MAX_WAITING_OF_TENANT:
+            why = "too many approvals are pending in the tenant"
+        elif caller and not self._requests_of(caller).has_room(agent.tenant, now_ms):
+            why = "too many approvals are pending that this caller, hook or gateway requested"
         else:
             return False
         self.failed_requests += 1
         members = {"code": "approval_not_asked", "reason": why, "by": caller or None, "tenant": agent.tenant}
-        self._refusals.write(_log.warning, "no person is asked", **members, agent=agent.agent_id)
+        self._refusals.write(_log.warning, "no approval is requested", **members, agent=agent.agent_id)
         return True
 
-    def _still_waiting(self, ids: Collection[str]) -> set[str]:
-        in_flight = self._in_flight
-        return {one for one in ids if one in in_flight or self.active_interventions.is_pending(one)}
-
-    async def _write_request(self, approval: Intervention, requested: tuple[str, ...]) -> None:
+    async def _write_request(self, approval: Intervention) -> None:
         try:
             new = await self._executor.write(
                 self._interventions.add, approval, [build_approval_row(approval, self._service)]
             )
         except Unavailable as error:
             self.failed_requests += 1
-            _log.warning("an approval could not be asked for", error=str(error), agent=approval.agent.agent_id)
+            _log.warning("an approval could not be requested", error=str(error), agent=approval.agent.agent_id)
             return
         finally:
-            self._land(approval.agent, requested)
+            del self._in_flight[approval.intervention_id]
         if new:
             self._apply_and_audit(approval, "approval.request", approval.asked_by, approval.asked_why)
-
-    def _land(self, agent: AgentName, requested: tuple[str, ...]) -> None:
-        self._in_flight_of_tenant[agent.tenant] -= 1
-        if not self._in_flight_of_tenant[agent.tenant]:
-            del self._in_flight_of_tenant[agent.tenant]
-        in_flight = self._ids_in_flight[agent.key]
-        self._in_flight.discard(in_flight.pop(requested))
-        if not in_flight:
-            del self._ids_in_flight[agent.key]
 
     async def decide(
         self,
@@ -307,17 +263,16 @@ class ApprovalWorkflow:
         Only with *trust_path* the access path of a call is approved with it. Raises InterventionNotOpen, Unavailable.
         """
         now_ms = self.now_ms()
-        if approval.status != "pending" or approval.expires_ms <= now_ms:
-            raise InterventionNotOpen(f"approval {approval.intervention_id} is {_status_word(approval, now_ms)}")
-        decided = msgspec.structs.replace(
+        _check_open(approval, ("pending",), now_ms)
+        decided = _changed(
             approval,
+            now_ms,
             status="rejected" if not approve else "approved_once" if one_use else "approved",
             scopes=approval.scopes if trust_path or not approve else without_path_scopes(approval.scopes),
             decided_by=person.name,
             decided_ms=now_ms,
             why=person.why,
             expires_ms=now_ms + int(valid_s * 1000),
-            updated_ms=_next_update_ms(approval, now_ms),
         )
         await self._write_change(decided, "pending", f"approval.{'approve' if approve else 'reject'}", person)
         return decided
@@ -363,24 +318,16 @@ class ApprovalWorkflow:
     async def end_intervention(self, intervention: Intervention, person: Attribution) -> Intervention:
         """End a pin, or withdraw an approval. Raises InterventionNotOpen, Unavailable."""
         now_ms = self.now_ms()
-        if intervention.status not in ("active", "approved", "approved_once") or intervention.expires_ms <= now_ms:
-            raise InterventionNotOpen(
-                f"{intervention.kind} {intervention.intervention_id} is {_status_word(intervention, now_ms)}"
-            )
-        ended = msgspec.structs.replace(
-            intervention,
-            status="ended",
-            decided_by=person.name,
-            decided_ms=now_ms,
-            why=person.why,
-            updated_ms=_next_update_ms(intervention, now_ms),
+        _check_open(intervention, ("active", "approved", "approved_once"), now_ms)
+        ended = _changed(
+            intervention, now_ms, status="ended", decided_by=person.name, decided_ms=now_ms, why=person.why
         )
         await self._write_change(ended, intervention.status, f"{intervention.kind}.end", person)
         return ended
 
     async def spend(self, approval: Intervention) -> bool:
         """Spend a single-use approval. Return False (no permit) if it has ended or the store does not answer."""
-        used = msgspec.structs.replace(approval, status="used", updated_ms=_next_update_ms(approval, self.now_ms()))
+        used = _changed(approval, self.now_ms(), status="used")
         try:
             # A write that timed out may still succeed: then the approval is spent without a permit.
             async with asyncio.timeout(SPEND_TIMEOUT_S):
@@ -409,12 +356,10 @@ class ApprovalWorkflow:
             self._on_change({intervention.agent for intervention in news})
         now_ms = self.now_ms()
         for intervention in self.active_interventions.expired(now_ms):
-            over = msgspec.structs.replace(
-                intervention, status="expired", updated_ms=_next_update_ms(intervention, now_ms)
-            )
+            over = _changed(intervention, now_ms, status="expired")
             if await asyncio.to_thread(self._interventions.update, over, intervention.status, _outbox_of(over)):
                 self._apply_and_audit(over, f"{intervention.kind}.expire", "trustwatch", "its time is over")
-            else:  # another process was first: it holds no longer here either
+            else:  # another process was first: it has ended here too
                 self.active_interventions.apply_changes([over])
                 self._on_change({intervention.agent})
 
@@ -448,19 +393,20 @@ class ApprovalWorkflow:
 
 
 def _outbox_of(intervention: Intervention) -> list[OutboxRow]:
-    """Return the announcements of an intervention: only pins have any, because they change the level that the policy
-    uses.
-    """
+    """Return the outbox rows of a change: only pins have any, because they change the level that the policy uses."""
     return [build_pin_row(intervention)] if intervention.kind == "pin" else []
 
 
-def _next_update_ms(intervention: Intervention, now_ms: int) -> int:
-    """Return a change time (UTC ms) after the last change, even if clocks of other processes differ."""
-    return max(now_ms, intervention.updated_ms + 1)
+def _changed(intervention: Intervention, now_ms: int, **changes: Any) -> Intervention:
+    """Return the changed intervention. It is later than the last change, even if clocks of other processes differ."""
+    return msgspec.structs.replace(intervention, updated_ms=max(now_ms, intervention.updated_ms + 1), **changes)
 
 
-def _status_word(intervention: Intervention, now_ms: int) -> str:
-    return "expired" if intervention.expires_ms <= now_ms else intervention.status
+def _check_open(intervention: Intervention, statuses: Collection[str], now_ms: int) -> None:
+    is_expired = intervention.expires_ms <= now_ms
+    if is_expired or intervention.status not in statuses:
+        status = "expired" if is_expired else intervention.status
+        raise InterventionNotOpen(f"{intervention.kind} {intervention.intervention_id} is {status}")
 
 
 class Outcome(NamedTuple):
@@ -475,11 +421,11 @@ async def spend_needed(
     identities: Iterable[AgentIdentity],
     judge: Callable[[tuple[Intervention, ...]], Outcome],
 ) -> tuple[Intervention, ...]:
-    """Return the approvals that were spent for a request: none if it is permitted without them, or denied despite all
-    of them.
+    """Spend the single-use approvals that a request needs, and return them: none if it is permitted without them, or
+    denied despite all of them.
 
     A verdict never waits for the store. So what it needs is spent first and passed on in `AccessRequest.spent`; other
-    approvals for one use do not count.
+    single-use approvals do not count.
     """
     open_ones, now_ms = workflow.active_interventions, workflow.now_ms()
     unspent = tuple(one for identity in identities for one in open_ones.one_use_approvals(identity, now_ms))

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -110,8 +110,16 @@ class LiveCallScorer:
                 _log.warning("calls are judged by the level alone", model=version, why=str(error))
         else:
             self.scorer, self.missing_because = scorer, ""
-            told = {"thresholds": _threshold_texts(scorer), "tenants_with_own": scorer.tenants_with_own}
-            _log.info("calls are judged by a model", model=version, **told)
+            thresholds = {
+                effect: "none" if threshold is None else f"{threshold.anomaly_score:.3f} of {threshold.effect}"
+                for effect, threshold in scorer.thresholds.items()
+            }
+            _log.info(
+                "calls are judged by a model",
+                model=version,
+                thresholds=thresholds,
+                tenants_with_own=scorer.tenants_with_own,
+            )
         self._tried = version
 
     async def follow(self, version: Callable[[], str], stop: asyncio.Event) -> None:
@@ -122,13 +130,6 @@ class LiveCallScorer:
                 await asyncio.wait_for(stop.wait(), REFRESH_EVERY_S if self.scorer else 5 * REFRESH_EVERY_S)
 
 
-def _threshold_texts(scorer: CallScorer) -> dict[str, str]:
-    return {
-        effect: "none" if threshold is None else f"{threshold.anomaly_score:.3f} of {threshold.effect}"
-        for effect, threshold in scorer.thresholds.items()
-    }
-
-
 VIA_API = "calls"
 """The value of `way` for requests at the API in metrics and approvals."""
 
@@ -137,7 +138,7 @@ FAILED = "the model could not be used because of an internal error"
 CallType = Literal["api.call", "tool.call", "a2a.message"]
 CallDecision = Literal["allow", "step_up", "deny"]
 CALL_DECISIONS: tuple[CallDecision, ...] = ("deny", "step_up", "allow")
-"""Decisions, the strictest first."""
+"""Decisions, strictest first."""
 
 
 class CallQuestion(Call, kw_only=True, omit_defaults=False):
@@ -159,10 +160,11 @@ class CallQuestion(Call, kw_only=True, omit_defaults=False):
             raise ValueError("each of `arguments` needs its `hash` in a question: an approval is bound to it")
 
     def bound_members(self) -> bytes:
-        """Return the members that an approval is bound to: kind, action, effect, task, peer, principal, resource,
-        arguments.
-        """
+        """Return the members that an approval is bound to, as JSON."""
         resource, principal = self.resource or Resource(), self.principal or Principal()
+        arguments = None
+        if self.arguments is not None:
+            arguments = sorted((argument.name, str(argument.hash)) for argument in self.arguments)
         bound = (
             self.type,
             self.action,
@@ -171,9 +173,7 @@ class CallQuestion(Call, kw_only=True, omit_defaults=False):
             self.peer,
             (principal.id, principal.type),
             (resource.type, resource.id, resource.target, resource.audience),
-            None
-            if self.arguments is None
-            else sorted((argument.name, str(argument.hash)) for argument in self.arguments),
+            arguments,
             self.arguments_hash,
         )
         return msgspec.json.encode(bound)
@@ -187,13 +187,13 @@ class CallEvaluation(NamedTuple):
     """The answer about one call.
 
     Attributes:
-        decision: that of the policy, regardless of the mode.
+        decision: the policy's decision, regardless of the mode.
         reason: code, see `VERDICT_REASONS`.
         by_level: verdict of the level.
-        score: of the model; None if the level decided, or the model is unavailable.
+        score: the model's score; None if the level decided, or the model is unavailable.
         detail: why only the level decided, if the model should have.
         call: keyed digest of the call.
-        outside: no capability that the agent declares covers the action.
+        outside: whether no capability that the agent declares covers the action.
         approval_id: the pending approval, if any.
     """
 
@@ -275,7 +275,10 @@ class CallEvaluator:
         return _encode(self._wire_answer(access, self.evaluate(access, call, VIA_API)))
 
     def _wire_answer(self, access: AccessRequest, evaluation: CallEvaluation) -> CallVerdict:
-        score, by_level = evaluation.score, evaluation.by_level
+        score, by_level, threshold = evaluation.score, evaluation.by_level, None
+        if score is not None and score.threshold is not None:
+            per_1000 = accepted_challenges(self._runtime.settings.risk.challenge_budget, score.effect)
+            threshold = CallThreshold(score.threshold.anomaly_score, score.threshold.effect, per_1000)
         return CallVerdict(
             agent_id=access.agent_id,
             tenant=access.tenant or None,
@@ -289,7 +292,7 @@ class CallEvaluator:
             risk_level=by_level.level.label,
             p_value=None if score is None else score.p_value,
             anomaly_score=None if score is None else score.anomaly_score,
-            threshold=None if score is None else self._wire_threshold(score),
+            threshold=threshold,
             basis=evaluation.basis,
             basis_detail=evaluation.detail or None,
             approval_id=evaluation.approval_id or None,
@@ -300,12 +303,6 @@ class CallEvaluator:
             policy_version=by_level.policy_version,
             outside_boundary=evaluation.outside,
         )
-
-    def _wire_threshold(self, score: CallScore) -> CallThreshold | None:
-        if score.threshold is None:
-            return None
-        per_1000 = accepted_challenges(self._runtime.settings.risk.challenge_budget, score.effect)
-        return CallThreshold(score.threshold.anomaly_score, score.threshold.effect, per_1000)
 
     async def spend_needed(self, access: AccessRequest, call: CallQuestion) -> AccessRequest:
         """Spend the single-use approvals that *access* needs, and return it with them."""
@@ -320,75 +317,64 @@ class CallEvaluator:
         return Outcome(self._judge(access, call)[0].allow)
 
     def evaluate(self, access: AccessRequest, call: CallQuestion, via: str) -> CallEvaluation:
-        """Return the verdict on a call that came by *via*. Never waits."""
-        judged, asked = self._judge(access, call)
+        """Return the verdict on a call that came by *via*, and request an approval if it needs one. Never waits."""
+        judged, event = self._judge(access, call)
         self.counts[via, call.effect or "unknown", judged.decision, judged.basis] += 1
         if judged.decision != "step_up" or not judged.by_level.enforced or not access.approvable:
             return judged
-        new_path = self._new_path(asked) if asked is not None and judged.reason == UNUSUAL_CALL else None
-        text = _request_text(call, judged.reason, judged.score, new_path)
-        path_scopes = () if new_path is None else (self._path_scope(access, new_path),)
-        approvable = (CALL_SCOPE_PREFIX + judged.call, *path_scopes)
-        return judged._replace(approval_id=self._request_approval(access, approvable, judged.by_level.level, text, via))
+        return judged._replace(approval_id=self._request_approval(access, call, judged, event, via))
 
     def _judge(self, access: AccessRequest, call: CallQuestion) -> tuple[CallEvaluation, NativeEvent | None]:
+        """Return the verdict, and the call as an event if the model was to judge it."""
         by_level, context = self._policy_evaluator.evaluate(access)
         bound = call.bound_members()
         digest = self._identities.call_digest(*access.identity, bound)
-        scopes = self._approved_scopes(access, by_level.level)
-        approved = any(CALL_SCOPE_PREFIX + of_call in scopes for of_call in (digest, _unkeyed_digest(bound)))
+        # Approvals had this digest before digests were keyed. New ones are never stored.
+        unkeyed_digest = hashlib.sha256(bound).hexdigest()[:CALL_DIGEST_DIGITS]
+        scopes = self._policy_evaluator.interventions.approved_scopes(
+            access.identity, self._now_ms(), int(by_level.level), access.spent
+        )
+        approved = CALL_SCOPE_PREFIX + digest in scopes or CALL_SCOPE_PREFIX + unkeyed_digest in scopes
         decision, reason = decide_by_level(by_level, call.effect, approved=approved)
         boundary = self._policy_evaluator.boundary
         outside = boundary.find_outside(access.identity, context.entry, (call.action,), access.held) != ()
         if outside and boundary.outside == "deny" and decision != "deny":
             decision, reason = "deny", OUTSIDE_BOUNDARY
-        score, asked, detail = None, None, ""
+        score, event, detail = None, None, ""
         if decision == "allow":
-            known_type = "" if context.entry is None else context.entry.summary.agent_type
-            asked = self._as_event(access, call, known_type or call.agent_type)
-            path = AccessPath.of_event(asked)
+            event = self._as_event(access, call, context)
+            path = AccessPath.of_event(event)
             is_trusted = path.is_told and self._path_scope(access, path) in scopes
-            score, detail = self._score(asked, _announced_paths(by_level, context), trusted=is_trusted)
+            score, detail = self._score(event, _announced_paths(by_level, context), trusted=is_trusted)
             if score is not None and score.exceeds and not approved:
                 decision, reason = "step_up", UNUSUAL_CALL
         if outside and boundary.outside == "step_up" and decision == "allow" and not approved:
             decision, reason = "step_up", OUTSIDE_BOUNDARY
-        return CallEvaluation(decision, reason, by_level, score, detail, digest, outside), asked
-
-    def _approved_scopes(self, access: AccessRequest, level: RiskLevel) -> frozenset[str]:
-        return self._policy_evaluator.interventions.approved_scopes(
-            access.identity, self._now_ms(), int(level), access.spent
-        )
+        return CallEvaluation(decision, reason, by_level, score, detail, digest, outside), event
 
     def _path_scope(self, access: AccessRequest, path: AccessPath) -> str:
         return PATH_SCOPE_PREFIX + self._identities.access_path_digest(*access.identity, path.encoded())
 
-    def _new_path(self, asked: NativeEvent) -> AccessPath | None:
-        """Return the access path of an unusual call if it is the only reason to wait for a person."""
-        path = AccessPath.of_event(asked)
-        if not path.is_told:
-            return None
-        score, _ = self._score(asked, NO_PATHS, trusted=True)
-        return None if score is None or score.exceeds else path
-
-    def _score(self, asked: NativeEvent, announced: bytes, *, trusted: bool) -> tuple[CallScore | None, str]:
+    def _score(self, event: NativeEvent, announced: bytes, *, trusted: bool) -> tuple[CallScore | None, str]:
+        """Return the model's score, or None and the reason why there is none."""
         live = self._live_scorer
         if live is None:
-            return None, "this process asks no model about calls"
+            return None, "this process uses no model for calls"
         if live.scorer is None:
             return None, live.missing_because
         try:
-            return live.scorer.score(asked, announced, trusted=trusted), ""
+            return live.scorer.score(event, announced, trusted=trusted), ""
         except Exception as error:
             _log.error("call_not_scored", **error_members(error))
             return None, FAILED
 
-    def _as_event(self, access: AccessRequest, call: CallQuestion, agent_type: str | None) -> NativeEvent:
+    def _as_event(self, access: AccessRequest, call: CallQuestion, context: DecisionContext) -> NativeEvent:
         """Return the call as an event with the agent's known type: otherwise an agent could choose its peers."""
+        known_type = "" if context.entry is None else context.entry.summary.agent_type
         details = {name: getattr(call, name) for name in CallDetails.__struct_fields__}
         return NativeEvent(
             time=datetime.fromtimestamp(self._now_ms() / 1000, UTC),
-            agent=Agent(access.agent_id, access.issuer or None, agent_type),
+            agent=Agent(access.agent_id, access.issuer or None, known_type or call.agent_type),
             type=call.type,
             action=call.action,
             outcome="success",
@@ -397,9 +383,21 @@ class CallEvaluator:
         )
 
     def _request_approval(
-        self, access: AccessRequest, scopes: Sequence[str], level: RiskLevel, text: str, via: str
+        self, access: AccessRequest, call: CallQuestion, judged: CallEvaluation, event: NativeEvent | None, via: str
     ) -> str:
-        """Request approval of a call once. Return the id of the pending approval, or "" if too many are pending."""
+        """Request approval of a call once. Return the id of the pending approval, or "" if too many are pending.
+
+        The text for the person who decides has no targets, arguments or other names, because erasures do not search
+        here.
+        """
+        scopes = [CALL_SCOPE_PREFIX + judged.call]
+        codes = dict.fromkeys(reason.code for reason in judged.reasons)
+        text = f"{judged.reason}: {call.action[:200]}" + (f" ({', '.join(codes)})" if codes else "")
+        if event is not None and judged.reason == UNUSUAL_CALL and (path := AccessPath.of_event(event)).is_told:
+            score, _ = self._score(event, NO_PATHS, trusted=True)
+            if score is not None and not score.exceeds:  # the path is the only reason to wait for a person
+                scopes.append(self._path_scope(access, path))
+                text += f"; its access path is new: {path.describe()}"
         waiting = self._policy_evaluator.interventions.pending_approval(
             access.identity, scopes, self._now_ms(), MAX_PENDING_PER_AGENT
         )
@@ -407,7 +405,7 @@ class CallEvaluator:
             return waiting.intervention_id if set(scopes) <= set(waiting.scopes) else ""
         name = AgentName(self._identities.agent_key(*access.identity), *access.identity)
         # An agent that becomes known meanwhile is not riskier than before.
-        at_least = max(level, RiskLevel.LOW)
+        at_least = max(judged.by_level.level, RiskLevel.LOW)
         return self._approvals.request_approval(name, scopes, at_least, text, via, access.caller)
 
 
@@ -418,11 +416,6 @@ def _announced_paths(by_level: Verdict, context: DecisionContext) -> bytes:
     if max(by_level.level, context.entry.summary.level) >= RiskLevel.MEDIUM:
         return NO_PATHS
     return context.entry.summary.announced_paths
-
-
-def _unkeyed_digest(bound: bytes) -> str:
-    """Return the digest that approvals had before digests were keyed. New ones are never stored."""
-    return hashlib.sha256(bound).hexdigest()[:CALL_DIGEST_DIGITS]
 
 
 def decide_by_level(by_level: Verdict, effect: str | None, *, approved: bool) -> tuple[CallDecision, str]:
@@ -436,28 +429,15 @@ def decide_by_level(by_level: Verdict, effect: str | None, *, approved: bool) ->
     return "allow", ALLOWED
 
 
-def _request_text(call: CallQuestion, reason: str, score: CallScore | None, new_path: AccessPath | None) -> str:
-    """Return the text for the person who decides. It has no targets, arguments or other names, because erasures do not
-    search here.
-    """
-    codes = () if score is None else dict.fromkeys(model_reason.code for model_reason in score.reasons)
-    why = f"{reason}: {call.action[:200]}" + (f" ({', '.join(codes)})" if codes else "")
-    return why if new_path is None else f"{why}; its access path is new: {new_path.describe()}"
-
-
 def read_call_question(body: bytes) -> CallQuestion:
     """Parse a request body. Raises ProblemError (422)."""
     try:
         return _decode_question(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _unreadable_call(str(error)) from None
-
-
-def _unreadable_call(reason: str) -> ProblemError:
+        reason = str(error)
     message, at_path, path = reason.rpartition(" - at `")
-    errors: list[dict[str, Any]] = [{"path": path.removesuffix("`") if at_path else "$", "reason": message or reason}]
-    members = {"errors": errors}
-    return ProblemError(ProblemDetails(422, "invalid_request", "Invalid request", reason, members=members))
+    errors = [{"path": path.removesuffix("`") if at_path else "$", "reason": message or reason}]
+    raise ProblemError(ProblemDetails(422, "invalid_request", "Invalid request", reason, members={"errors": errors}))
 
 
 MAX_CALL_BYTES = 128 * 1024

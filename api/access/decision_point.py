@@ -247,21 +247,22 @@ def earlier_actors(act: Any, agent: str) -> tuple[str, ...]:
 
 def strictest_decision(decisions: Sequence[AccessDecision]) -> tuple[AccessDecision, int]:
     """Return the decision that satisfies all of *decisions*, and the index of the strictest one."""
-    decides = min(range(len(decisions)), key=lambda at: _leniency(decisions[at].verdict))
+
+    def leniency(at: int) -> tuple[bool, bool, int, int]:
+        """Sorts denied decisions first, then those that wait for a person, grant fewest scopes, have the highest
+        level.
+        """
+        verdict = decisions[at].verdict
+        left_out = len(verdict.refused_scopes) + len(verdict.held_scopes)
+        return verdict.would_allow, verdict.step_up ^ verdict.would_allow, -left_out, -verdict.level
+
+    decides = min(range(len(decisions)), key=leniency)
     if len(decisions) == 1:
         return decisions[0], decides
     deciding = decisions[decides]
     verdict = _combine([decision.verdict for decision in decisions], deciding.verdict)
     approval_id = next((one.approval_id for one in (deciding, *decisions) if one.approval_id), "")
     return AccessDecision(verdict, deciding.context, approval_id), decides
-
-
-def _leniency(verdict: Verdict) -> tuple[bool, bool, int, int]:
-    """Return a sort key that puts the strictest verdict first: denied, waiting for a person, fewest scopes, highest
-    level.
-    """
-    left_out = len(verdict.refused_scopes) + len(verdict.held_scopes)
-    return verdict.would_allow, verdict.step_up ^ verdict.would_allow, -left_out, -verdict.level
 
 
 def _combine(verdicts: Sequence[Verdict], deciding: Verdict) -> Verdict:

@@ -110,14 +110,12 @@ class ContainmentService:
                 return Page([], None)
         return await self._executor(self._runtime.store.interventions.page, tenants, kind, status, name, limit, cursor)
 
-    async def get(
-        self, caller: AuthenticatedCaller, intervention_id: str, kind: InterventionKind = "approval"
-    ) -> Intervention:
-        """Return an approval or pin. Raises ProblemError (404), Unavailable."""
-        intervention = await self.find(caller, intervention_id)
-        if intervention is None or intervention.kind != kind:
-            raise not_found_error(kind)
-        return intervention
+    async def get(self, caller: AuthenticatedCaller, approval_id: str) -> Intervention:
+        """Return an approval. Raises ProblemError (404), Unavailable."""
+        approval = await self.find(caller, approval_id)
+        if approval is None or approval.kind != "approval":
+            raise not_found_error("approval")
+        return approval
 
     async def find(self, caller: AuthenticatedCaller, intervention_id: str) -> Intervention | None:
         """Return an approval or pin, or None if the caller may see none of that id. Raises Unavailable."""
@@ -142,7 +140,7 @@ class ContainmentService:
         _check_validity(valid_s)
         approval, person = await self._decidable_approval(caller, approval_id, why)
         if trust_path and without_path_scopes(approval.scopes) == approval.scopes:
-            raise invalid_value_error("trust_path", "must be false: a new access path is not why this waits")
+            raise invalid_value_error("trust_path", "must be false: the approval is not about a new access path")
         if trust_path and one_use:
             raise invalid_value_error("trust_path", "must be false with one_use: a path is trusted for a time")
         return await self._approvals.decide(
@@ -201,7 +199,7 @@ class ContainmentService:
         """Return the caller as the author of a decision about *agent*. Raises ProblemError (403) if it is the agent."""
         return attribute_to_caller(self._runtime.settings.actuators, caller, agent, why)
 
-    # Whom an agent reached, and who acted for a principal.
+    # Blast radius, and the risk of principals.
 
     async def blast_radius(
         self, caller: AuthenticatedCaller, agent: AgentSelector, days: float = DEFAULT_DAYS, depth: int = MAX_DEPTH
@@ -228,9 +226,10 @@ class ContainmentService:
     async def agent_graph(
         self, caller: AuthenticatedCaller, agent: AgentSelector, since_ms: int = 0, until_ms: int = 0
     ) -> AgentGraph:
-        """Agents that led to it and that it reached, by ties of a time; without a beginning of the last days.
+        """Return the agents that led to it and that it reached, by edges of a period; by default of the last
+        `DEFAULT_DAYS`.
 
-        Raises as `blast_radius`.
+        Raises the same errors as `blast_radius`.
         """
         name = self._agents.name(caller, agent)
         graph = await self._executor(
@@ -268,7 +267,13 @@ class ContainmentService:
         )
         if not edges:
             raise not_found_error("principal")
-        agents = [self._acting_agent(edge) for edge in edges]
+        agents = []
+        for edge in edges:
+            entry = self._runtime.risk_view.get(edge.tenant, edge.issuer, edge.source)
+            level = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
+            risk_score = 0.0 if entry is None else round(entry.summary.risk_score, 4)
+            pair_risk = self._decayed_risk(edge.risk, edge.risk_ms)
+            agents.append(ActingAgent(edge.source, level, risk_score, edge.last_ms, pair_risk))
         return sorted(agents, key=lambda agent: (-agent.level, -agent.risk_score, agent.agent_id))
 
     def _edges_now(self, edges: Iterable[AgentEdge]) -> EdgeList:
@@ -277,12 +282,6 @@ class ContainmentService:
     def _decayed_risk(self, risk: float, at_ms: int) -> float:
         half_life_ms = self._runtime.settings.risk.half_life_s * 1000.0
         return round(decayed_score(risk, max(0, self._runtime.now_ms() - at_ms), half_life_ms), 4)
-
-    def _acting_agent(self, edge: AgentEdge) -> ActingAgent:
-        entry = self._runtime.risk_view.get(edge.tenant, edge.issuer, edge.source)
-        level = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
-        risk_score = 0.0 if entry is None else round(entry.summary.risk_score, 4)
-        return ActingAgent(edge.source, level, risk_score, edge.last_ms, self._decayed_risk(edge.risk, edge.risk_ms))
 
     def _measured_level(self, name: AgentName) -> RiskLevel | None:
         entry = self._runtime.risk_view.get(name.tenant, name.issuer, name.agent_id)
@@ -322,8 +321,9 @@ class ContainmentService:
         ]
 
     async def containment_times(self, caller: AuthenticatedCaller) -> ContainmentTimes:
-        """Return the times from decisions to desired states at the server, for states that events led to. Raises as
-        `list`.
+        """Return the times from decisions to desired states at the server, for states that events led to.
+
+        Raises the same errors as `list`.
         """
         actuations = (await self.actuations(caller, limit=MAX_ACTUATIONS_READ)).items
         times = sorted(

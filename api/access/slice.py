@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import files
 from typing import Any, Final
 
 from ..events.audit_sink import ProofReports
 from ..events.origin_keys import open_shared_secret
 from ..http.agent_lookup import AgentResolver
-from ..http.auth.bearer_tokens import CallerWithoutToken, PresentedToken
+from ..http.auth.bearer_tokens import PresentedToken
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.auth.client_certificates import CertificateCallers
 from ..http.auth.proof_of_possession import ProofRefused, ProofVerifier, ShownProof
@@ -41,7 +40,7 @@ class CallerProofs:
 
     _proofs: ProofVerifier
     _listen: ListenSettings
-    _report: Callable[[AuthenticatedCaller, ProofRefused], None]
+    _reports: ProofReports
 
     def __post_init__(self) -> None:
         self._hosts = AllowedHosts(self._listen)
@@ -63,8 +62,9 @@ class CallerProofs:
         try:
             holder = caller.issuer, caller.client_id or caller.subject
             self._proofs.check(caller.bound_to, presented.token, shown, holder)
-        except ProofRefused as refused:
-            self._report(caller, refused)
+        except ProofRefused as refused:  # evidence about an agent if the caller is one
+            tenant, issuer = caller.binding.default_tenant or "", caller.binding.default_issuer or caller.issuer
+            self._reports.report("api", tenant, issuer, caller.client_id or caller.subject, refused)
             raise
         scope[PROVEN] = presented.token
 
@@ -82,47 +82,31 @@ class CallerProofs:
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
-    runtime = services.get(Runtime)
-    approvals = services.get(PolicyDecisionPoint).approval_workflow
+    runtime, decision_point = services.get(Runtime), services.get(PolicyDecisionPoint)
+    settings, approvals = runtime.settings, decision_point.approval_workflow
     containment = ContainmentService(runtime, approvals, services.get(AgentResolver), services.get(StoreExecutor))
     calls = CallEvaluator(runtime, approvals, services.find(LiveCallScorer))
     hooks = HookServer(services, calls)
-    proofs = _make_proofs(runtime)
-    reports = ProofReports(services.get(PolicyDecisionPoint).audit_sink.enqueue, runtime.now_ms)
-    runtime.verifier.check_proof = CallerProofs(proofs, runtime.settings.listen, partial(_report_caller, reports)).check
-    runtime.verifier.caller_without_token = _make_certificate_callers(runtime)
-    if not runtime.settings.gateway.issuers:
+    reports = ProofReports(decision_point.audit_sink.enqueue, runtime.now_ms)
+    has_nonce = settings.verification.proofs.nonce
+    nonce_key = open_shared_secret(settings).nonce_key() if has_nonce else secrets.token_bytes(32)
+    proofs = ProofVerifier(settings.verification.proofs, runtime.clock, nonce_key)
+    runtime.verifier.check_proof = CallerProofs(proofs, settings.listen, reports).check
+    issuer_names = [issuer.issuer for issuer in settings.issuers]
+    certificates = CertificateCallers(settings.callers, issuer_names, settings.verification, runtime.clock)
+    runtime.verifier.caller_without_token = certificates.caller_of if len(certificates) else None
+    if not settings.gateway.issuers:
         return containment, calls, hooks, reports
     issuers = GatewayIssuers(
-        runtime.settings.gateway,
-        runtime.settings.verification,
+        settings.gateway,
+        settings.verification,
         runtime.clock,
         runtime.new_id,
         runtime.monotonic,
-        runtime.settings.outgoing.ca_file,
+        settings.outgoing.ca_file,
     )
     gateway = GatewayServer(services, issuers, proofs, reports)
     return containment, calls, hooks, reports, issuers, gateway
-
-
-def _make_proofs(runtime: Runtime) -> ProofVerifier:
-    settings = runtime.settings.verification.proofs
-    key = open_shared_secret(runtime.settings).nonce_key() if settings.nonce else secrets.token_bytes(32)
-    return ProofVerifier(settings, runtime.clock, key)
-
-
-def _make_certificate_callers(runtime: Runtime) -> CallerWithoutToken[AuthenticatedCaller] | None:
-    settings = runtime.settings
-    issuers = [issuer.issuer for issuer in settings.issuers]
-    callers = CertificateCallers(settings.callers, issuers, settings.verification, runtime.clock)
-    return callers.caller_of if len(callers) else None
-
-
-def _report_caller(reports: ProofReports, caller: AuthenticatedCaller, refused: ProofRefused) -> None:
-    """Report a caller's failed proof, which is evidence about an agent if the caller is one."""
-    tenant = caller.binding.default_tenant or ""
-    issuer = caller.binding.default_issuer or caller.issuer
-    reports.report("api", tenant, issuer, caller.client_id or caller.subject, refused)
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
@@ -131,9 +115,8 @@ def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
 
 
 def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
-    gateway, hooks = services.find(GatewayServer), services.get(HookServer)
-    calls = FastCallRoute(services)
-    return (calls, hooks) if gateway is None else (gateway, calls, hooks)
+    gateway = services.find(GatewayServer)
+    return *(() if gateway is None else (gateway,)), FastCallRoute(services), services.get(HookServer)
 
 
 def _metric_values(services: ServiceRegistry) -> MetricValues:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 
-from trustwatch.scoring.policy.risk_view import RiskViewEntry
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 
 from ..http.runtime import Runtime, component_states
@@ -25,7 +24,7 @@ MAX_POINT_INTERVAL_MS = 600_000  # A point is noted when risk has moved by `MIN_
 MIN_RECORDED_RISK = 0.02  # Agents that never had more risk than this leave no trail
 SAMPLE_INTERVAL_S = 5.0
 MAX_SAMPLES = 720  # An hour of samples
-LEVEL_COUNTS_VALID_S = 1.0  # Counts of levels are good for so long, s: many pages ask at once when something changes
+LEVEL_COUNTS_VALID_S = 1.0  # Validity of level counts, s: many pages request them at once when something changes
 
 
 @dataclass(eq=False, repr=False)
@@ -121,7 +120,10 @@ class ActivitySampler:
         async with self._count_lock:
             now_s, cached = self.services.monotonic(), self._cached_counts
             if cached is None or now_s - cached[0] >= LEVEL_COUNTS_VALID_S:
-                counts = await asyncio.to_thread(_count_levels, self.services.risk_view.entries())
+                entries = self.services.risk_view.entries()
+                counts = await asyncio.to_thread(
+                    lambda: Counter((entry.summary.name.tenant, entry.summary.level) for entry in entries)
+                )
                 cached = self._cached_counts = self.services.monotonic(), counts
         by_level = dict.fromkeys((level.label for level in RiskLevel), 0)
         for (tenant, level), count in cached[1].items():
@@ -134,7 +136,3 @@ class ActivitySampler:
         await self.level_counts(None)
         assert self._cached_counts is not None
         return sorted({tenant for tenant, _ in self._cached_counts[1]})
-
-
-def _count_levels(entries: Sequence[RiskViewEntry]) -> Counter[tuple[str, int]]:
-    return Counter((entry.summary.name.tenant, entry.summary.level) for entry in entries)

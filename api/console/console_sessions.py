@@ -14,7 +14,7 @@ import hmac
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -121,10 +121,16 @@ SESSION_S, IDLE_S = 28_800.0, 3_600.0
 
 
 class ConsoleSessions:
-    """Seals and opens cookies with a secret *key* of at least 32 bytes."""
+    """Seals sessions and sign-ins into cookies with a secret *key* of at least 32 bytes, and opens them.
 
-    def __init__(self, key: bytes, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    *secure*: the console is served over https. Then the names of cookies begin with `__Host-`, so that a sister domain
+    can neither read nor plant them. If not, *port* is in the names, because browsers share cookies between ports.
+    """
+
+    def __init__(self, key: bytes, clock: Callable[[], float], *, secure: bool = False, port: int = 0) -> None:
+        self._clock, self._secure = clock, secure
+        self.session_name = "__Host-trustwatch" if secure else f"trustwatch-{port}"
+        self.sign_in_name = "__Host-trustwatch-sign-in" if secure else f"trustwatch-sign-in-{port}"
         self._sessions = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"session")))
         self._sign_ins = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"sign-in")))
         self._forms = _derive_key(key, b"form")
@@ -150,14 +156,30 @@ class ConsoleSessions:
         now = self._clock()
         return msgspec.structs.replace(session, used_s=now) if now - session.used_s >= RENEW_AFTER_S else None
 
-    def seal_sign_in(self, under_way: PendingSignIn) -> str:
-        """Return the cookie value of a sign-in."""
-        return self._seal(self._sign_ins, under_way)
-
     def open_sign_in(self, cookie: str) -> PendingSignIn | None:
         """Return the sign-in in *cookie*, if it is not too old."""
         sign_in = self._open(self._sign_ins, cookie, PendingSignIn)
         return sign_in if sign_in is not None and 0 <= self._clock() - sign_in.began_s < SIGN_IN_TIMEOUT_S else None
+
+    def read(self, request: Request) -> ConsoleSession | None:
+        """Return the session of a request, if it has a valid one."""
+        return self.open(request.cookies.get(self.session_name, ""))
+
+    def write(self, request: Request, session: ConsoleSession | None) -> None:
+        """Set the session cookie on the answer to *request*; None deletes it."""
+        sealed = "" if session is None else self.seal(session)
+        self._set(request, self.session_name, sealed, 0 if session is None else None)
+
+    def write_sign_in(self, request: Request, under_way: PendingSignIn | None) -> None:
+        """Set the sign-in cookie on the answer to *request*; None deletes it."""
+        sealed = "" if under_way is None else self._seal(self._sign_ins, under_way)
+        self._set(request, self.sign_in_name, sealed, 0 if under_way is None else SIGN_IN_TIMEOUT_S)
+
+    def _set(self, request: Request, name: str, value: str, lasts_s: int | None) -> None:
+        parts = [f"{name}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
+        parts += ["Secure"] if self._secure else []
+        parts += [] if lasts_s is None else [f"Max-Age={lasts_s}"]
+        request.scope.setdefault("state", {}).setdefault(COOKIES_STATE_KEY, []).append("; ".join(parts))
 
     def form_token(self, session: ConsoleSession) -> str:
         """Return the token that every form and request of the session's pages must send."""
@@ -207,32 +229,23 @@ MAX_NAME_LENGTH = 200
 
 
 def matching_grant(claims: Mapping[str, Any], grants: tuple[ConsoleGrantSettings, ...]) -> ConsoleGrantSettings | None:
-    """Return the first grant that matches the claims of a person, or None if the person has no access."""
-    return next((grant for grant in grants if _claim_matches(_claim_at(claims, grant.claim), grant.value)), None)
+    """Return the first grant that matches the claims of a person, or None if the person has no access.
 
-
-def _claim_at(claims: Mapping[str, Any], path: str) -> Any:
-    """Resolve `realm_access.roles` to `claims["realm_access"]["roles"]`; a claim whose name contains the dots takes
-    precedence.
+    `realm_access.roles` means `claims["realm_access"]["roles"]`; a claim whose name contains the dots takes precedence.
     """
-    if path in claims:
-        return claims[path]
-    value: Any = claims
-    for step in path.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(step)
-    return value
-
-
-def _claim_matches(claim: Any, value: str) -> bool:
-    if isinstance(claim, str):
-        values = {claim, *claim.split()}
-    elif isinstance(claim, list):
-        values = {item for item in claim if isinstance(item, str)}
-    else:
-        return False
-    return value in values or (value == "*" and bool(values - {""}))
+    for grant in grants:
+        claim: Any = claims.get(grant.claim)
+        if grant.claim not in claims:
+            claim = claims
+            for step in grant.claim.split("."):
+                claim = claim.get(step) if isinstance(claim, Mapping) else None
+        if isinstance(claim, str):
+            values = {claim, *claim.split()}
+        else:
+            values = {item for item in claim if isinstance(item, str)} if isinstance(claim, list) else set()
+        if grant.value in values or (grant.value == "*" and values - {""}):
+            return grant
+    return None
 
 
 def new_session(claims: Mapping[str, Any], grant: str, name_claim: str, now_s: float) -> ConsoleSession:
@@ -276,51 +289,6 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
     binding = SourceBinding(EventSourceSettings(f"{CONSOLE_NAME_PREFIX}{session.name}", tenants, speaks, speaks))
     ends_s = session.began_s + SESSION_S
     return AuthenticatedCaller(issuer, session.subject, client_id, scopes, ends_s, binding)
-
-
-# Over https the names of cookies begin `__Host-`: a sister domain can neither read nor plant them.
-
-
-@dataclass(eq=False, repr=False)
-class SessionCookies:
-    """Reads and writes the cookies of sessions and sign-ins.
-
-    *secure*: the console is served over https. If not, *port* is in the names, because browsers share cookies between
-    ports.
-    """
-
-    sessions: ConsoleSessions
-    _: KW_ONLY
-    secure: bool
-    port: int
-
-    def __post_init__(self) -> None:
-        self.session_name = "__Host-trustwatch" if self.secure else f"trustwatch-{self.port}"
-        self.sign_in_name = "__Host-trustwatch-sign-in" if self.secure else f"trustwatch-sign-in-{self.port}"
-
-    def read(self, request: Request) -> ConsoleSession | None:
-        """Return the session of a request, if it has a valid one."""
-        return self.sessions.open(request.cookies.get(self.session_name, ""))
-
-    def write(self, request: Request, session: ConsoleSession | None) -> None:
-        """Set the session cookie on the answer to *request*; None deletes it."""
-        sealed = "" if session is None else self.sessions.seal(session)
-        self._set(request, self.session_name, sealed, 0 if session is None else None)
-
-    def read_sign_in(self, request: Request) -> PendingSignIn | None:
-        """Return the sign-in that is in progress in the browser of *request*."""
-        return self.sessions.open_sign_in(request.cookies.get(self.sign_in_name, ""))
-
-    def write_sign_in(self, request: Request, under_way: PendingSignIn | None) -> None:
-        """Set the sign-in cookie on the answer to *request*; None deletes it."""
-        sealed = "" if under_way is None else self.sessions.seal_sign_in(under_way)
-        self._set(request, self.sign_in_name, sealed, 0 if under_way is None else SIGN_IN_TIMEOUT_S)
-
-    def _set(self, request: Request, name: str, value: str, lasts_s: int | None) -> None:
-        parts = [f"{name}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
-        parts += ["Secure"] if self.secure else []
-        parts += [] if lasts_s is None else [f"Max-Age={lasts_s}"]
-        request.scope.setdefault("state", {}).setdefault(COOKIES_STATE_KEY, []).append("; ".join(parts))
 
 
 COOKIES_STATE_KEY = "trustwatch_cookies"  # Member of a request's state: values of `Set-Cookie` that its answer gets

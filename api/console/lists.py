@@ -53,19 +53,15 @@ def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | Non
     for item in items:
         step, entry = step_of(item), list[T]()
         if step is not None:
-            later, climb = rising.get(step.agent, (None, entry))
-            if later is not None and _leads_to(step, later):
+            later, climb = rising.get(step.agent, (step, entry))
+            continues = step.before < step.after == later.before < later.after
+            if continues and later.at_ms - step.at_ms <= MAX_STEP_INTERVAL_MS:
                 entry = climb
             rising[step.agent] = step, entry
         if not entry:
             entries.append(entry)
         entry.append(item)
     return [Escalation(steps, steps[0], steps[-1]) for steps in entries]
-
-
-def _leads_to(step: LevelStep, later: LevelStep) -> bool:
-    rises = step.before < step.after == later.before < later.after
-    return rises and later.at_ms - step.at_ms <= MAX_STEP_INTERVAL_MS
 
 
 def level_step_of(decision: Decision) -> LevelStep:
@@ -82,7 +78,7 @@ class ListColumns(NamedTuple):
     headings: Mapping[str, str]  # by the name of the column, in order
     leading: str  # the column that is always shown: it leads to what a row is about
     shown: Sequence[str]  # names of those that the address asks for (`column`, repeated; none = all)
-    order: str  # the column that orders the rows (`sort`), `-` before it if the last come first; "" = as they come
+    order: str  # the column that orders the rows (`sort`), with `-` if descending; "" = as they come
 
     def links(self, filters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters of links to other pages of the list: its filters, columns and order."""

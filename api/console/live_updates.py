@@ -55,10 +55,13 @@ async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResp
     try:
         visit = await _authorise_stream(request)
     except SignInNeeded:
-        if console.cookies.session_name not in request.cookies:
+        if console.sessions.session_name not in request.cookies:
             raise
-        # Otherwise the page would retry forever.
-        return EventSourceResponse(_session_over_events(), headers=_UNBUFFERED)
+
+        async def session_over() -> AsyncIterator[bytes]:  # otherwise the page would retry forever
+            yield encode_event("end", "over")
+
+        return EventSourceResponse(session_over(), headers=_UNBUFFERED)
     person = visit.caller.name
     of_person = sum(name == person for name in console.streams.values())
     if len(console.streams) >= MAX_OPEN_STREAMS or of_person >= MAX_STREAMS_OF_PERSON:
@@ -75,10 +78,6 @@ async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResp
 _authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)
 
 
-async def _session_over_events() -> AsyncIterator[bytes]:
-    yield encode_event("end", "over")
-
-
 async def _update_events(
     subscription: LevelChangeSubscription,
     session_state: Callable[[], Awaitable[SessionState]],
@@ -91,7 +90,10 @@ async def _update_events(
             # Changes that came before are loaded now.
             yield format_sse_event(retry=RETRY_AFTER_MS) + encode_event("opened", "")
             while True:
-                changes = await _gather_changes(subscription)
+                first, changes = await subscription.next_change(TICK_INTERVAL_S), list[LevelChange]()
+                if first is not None:
+                    await asyncio.sleep(GATHER_CHANGES_S)
+                    changes = [first, *subscription.pending_changes()]
                 state = await session_state()
                 if state == "over":
                     yield encode_event("end", "over")
@@ -103,15 +105,6 @@ async def _update_events(
         return
     finally:
         streams.pop(subscription, None)
-
-
-async def _gather_changes(subscription: LevelChangeSubscription) -> list[LevelChange]:
-    """Return the changes of a short interval, empty if there are none. Raises SubscriptionEnded."""
-    first = await subscription.next_change(TICK_INTERVAL_S)
-    if first is None:
-        return []
-    await asyncio.sleep(GATHER_CHANGES_S)
-    return [first, *subscription.pending_changes()]
 
 
 def _change_events(changes: list[LevelChange]) -> list[bytes]:

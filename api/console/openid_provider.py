@@ -113,15 +113,15 @@ class OpenIdProvider:
             if self._failed is not None and 0 <= now - self._failed[1] < FAILURE_REMEMBERED_S:
                 raise self._failed[0]
             try:
-                found = await self._fetch("GET", self.settings.issuer.rstrip("/") + DISCOVERY_PATH)
-                metadata = self._check_metadata(found)
+                metadata = await self._fetch_metadata()
             except ProviderUnavailable as error:
                 self._failed = error, self.clock()
                 raise
             self._metadata, self._failed = (metadata, self.clock()), None
             return metadata
 
-    def _check_metadata(self, body: bytes) -> ProviderMetadata:
+    async def _fetch_metadata(self) -> ProviderMetadata:
+        body = await self._fetch("GET", self.settings.issuer.rstrip("/") + DISCOVERY_PATH)
         try:
             metadata = msgspec.json.decode(body, type=ProviderMetadata)
             if metadata.issuer != self.settings.issuer:
@@ -162,11 +162,14 @@ class OpenIdProvider:
         if under_way is None or not hmac.compare_digest(state.encode(errors="replace"), under_way.state.encode()):
             raise SignInRefused("this sign-in was not started in this browser within the last ten minutes")
         metadata = await self.metadata()
-        said = answer.get("iss")
-        if said != metadata.issuer and (said is not None or metadata.authorization_response_iss_parameter_supported):
+        issuer = answer.get("iss")
+        has_issuer = issuer is not None or metadata.authorization_response_iss_parameter_supported
+        if issuer != metadata.issuer and has_issuer:
             raise SignInRefused("the answer comes from another sign-in server")
         if "error" in answer or not answer.get("code"):
-            raise SignInRefused(f"the sign-in server refused ({_error_code_text(answer.get('error', 'no code'))})")
+            # Reduced to the characters that such a code may have.
+            code = "".join(sign for sign in answer.get("error", "no code")[:64] if sign.isalnum() or sign in "_-. ")
+            raise SignInRefused(f"the sign-in server refused ({code or 'unreadable'})")
         tokens = await self._exchange_code(metadata, answer["code"], under_way.verifier)
         try:
             claims = await self._verify_id_token(metadata, tokens.id_token, under_way.nonce)
@@ -182,21 +185,28 @@ class OpenIdProvider:
             "code_verifier": verifier,
             "client_id": self.settings.client_id,
         }
-        headers = self._client_authenticator(metadata).authenticate(metadata.token_endpoint, form)
+        client_id, secret = self.settings.client_id, self.settings.client_secret
+        if secret is not None and "client_secret_basic" not in metadata.token_endpoint_auth_methods_supported:
+            authenticator = ClientAuthenticator(client_id, secret.reveal(), in_form=True)
+        else:
+            authenticator = make_client_authenticator(client_id, secret, self._sign, metadata.issuer)
+        headers = authenticator.authenticate(metadata.token_endpoint, form)
         body = await self._fetch("POST", metadata.token_endpoint, data=form, headers=headers)
         try:
             return msgspec.json.decode(body, type=_ProviderTokens)
         except msgspec.DecodeError:
             raise SignInRefused("the sign-in server gave no ID token") from None
 
-    def _client_authenticator(self, provider: ProviderMetadata) -> ClientAuthenticator:
-        client_id, secret = self.settings.client_id, self.settings.client_secret
-        if secret is not None and "client_secret_basic" not in provider.token_endpoint_auth_methods_supported:
-            return ClientAuthenticator(client_id, secret.reveal(), in_form=True)
-        return make_client_authenticator(client_id, secret, self._sign, provider.issuer)
-
     async def _verify_id_token(self, metadata: ProviderMetadata, id_token: str, nonce: str) -> Mapping[str, Any]:
-        issuer, jwks = await self._provider_keys(metadata)
+        if self._jwks is None or self._jwks[0] != metadata.jwks_uri:
+            if self._jwks is not None:
+                await self._jwks[2].close()
+            audiences = (self.settings.client_id,)
+            issuer = IssuerSettings(issuer=metadata.issuer, audiences=audiences, jwks_uri=metadata.jwks_uri)
+            jwks = JwksCache((issuer,), self.clock, self.monotonic, self.ca_file)
+            self._jwks = metadata.jwks_uri, issuer, jwks
+            await jwks.start(PROVIDER_TIMEOUT_S)
+        _, issuer, jwks = self._jwks
         for attempt in (1, 2):
             keys = jwks.keys(issuer.issuer)
             try:
@@ -209,17 +219,6 @@ class OpenIdProvider:
                     raise
                 await fetch
         raise AssertionError("the second attempt returns or raises")
-
-    async def _provider_keys(self, metadata: ProviderMetadata) -> tuple[IssuerSettings, JwksCache]:
-        if self._jwks is None or self._jwks[0] != metadata.jwks_uri:
-            if self._jwks is not None:
-                await self._jwks[2].close()
-            audiences = (self.settings.client_id,)
-            issuer = IssuerSettings(issuer=metadata.issuer, audiences=audiences, jwks_uri=metadata.jwks_uri)
-            jwks = JwksCache((issuer,), self.clock, self.monotonic, self.ca_file)
-            self._jwks = metadata.jwks_uri, issuer, jwks
-            await jwks.start(PROVIDER_TIMEOUT_S)
-        return self._jwks[1], self._jwks[2]
 
     async def _merge_userinfo(
         self, metadata: ProviderMetadata, claims: Mapping[str, Any], access_token: str
@@ -259,8 +258,3 @@ class OpenIdProvider:
         if response.status_code != httpx2.codes.OK:
             raise ProviderUnavailable(f"the sign-in server answered {response.status_code}")
         return bytes(body)
-
-
-def _error_code_text(text: str) -> str:
-    """Return an error code of the provider, reduced to the characters that such a code may have."""
-    return "".join(sign for sign in text[:64] if sign.isalnum() or sign in "_-. ") or "unreadable"

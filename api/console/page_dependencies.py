@@ -23,7 +23,7 @@ from ..http.refused_callers import CALLER_OF_REQUEST, LineLimit
 from ..http.runtime import Runtime
 from ..http.slice import ServiceRegistry
 from .activity import ActivitySampler
-from .console_sessions import ConsoleSession, ConsoleSessions, EndedSessions, SessionCookies, session_caller
+from .console_sessions import ConsoleSession, ConsoleSessions, EndedSessions, session_caller
 from .openid_provider import OpenIdProvider
 from .rendering import PageRenderer
 
@@ -55,7 +55,6 @@ class ConsoleContext:
     services: ServiceRegistry
     sessions: ConsoleSessions
     ended: EndedSessions
-    cookies: SessionCookies
     provider: OpenIdProvider | None
     renderer: PageRenderer
     activity: ActivitySampler
@@ -147,14 +146,14 @@ async def page_request_of(request: Request, *, quiet: bool = False) -> PageReque
     Raises SignInNeeded, Unavailable.
     """
     console = console_of(request)
-    session = console.cookies.read(request)
+    session = console.sessions.read(request)
     caller = None if session is None else session_caller(session, console.runtime.settings.console)
     if session is None or caller is None or await console.ended.has_ended(session):
         raise SignInNeeded("no person is signed in")
     if not quiet and BACKGROUND_HEADER not in request.headers:
         renewed = console.sessions.renew(session)
         if renewed is not None:
-            console.cookies.write(request, renewed)
+            console.sessions.write(request, renewed)
             session = renewed
     visit = PageRequest(request, console, console.runtime, session, caller, console.sessions.form_token(session))
     request.state.visit = visit

@@ -69,7 +69,7 @@ async def start_sign_in(request: Request, console: ConsoleDep, back: ReturnPathP
     if console.provider is None:
         raise SignInRefused("no sign-in server is configured")
     url, under_way = await console.provider.begin_sign_in(safe_return_path(back))
-    console.cookies.write_sign_in(request, under_way)
+    console.sessions.write_sign_in(request, under_way)
     return RedirectResponse(url, 303)
 
 
@@ -78,8 +78,8 @@ async def complete_sign_in(request: Request, console: ConsoleDep) -> Response:
     """Complete the sign-in with the provider's answer, and begin a session."""
     if console.provider is None:
         raise SignInRefused("no sign-in server is configured")
-    under_way = console.cookies.read_sign_in(request)
-    console.cookies.write_sign_in(request, None)
+    under_way = console.sessions.open_sign_in(request.cookies.get(console.sessions.sign_in_name, ""))
+    console.sessions.write_sign_in(request, None)
     claims = await console.provider.finish_sign_in(dict(request.query_params), under_way)
     oidc = console.provider.settings
     grant = matching_grant(claims, oidc.grants)
@@ -114,7 +114,7 @@ async def sign_in_by_link(
 @router.post("/sign-out")
 async def sign_out(request: Request, console: ConsoleDep, visit: SignedInDep) -> Response:
     """End the session everywhere except at the provider, because other applications use that session too."""
-    console.cookies.write(request, None)  # first: this browser forgets it even if the database fails
+    console.sessions.write(request, None)  # first: this browser forgets it even if the database fails
     saved = await console.ended.end(visit.session)
     _log.info("console session ended", code="console_sign_out", person=visit.caller.name)
     target = f"{SIGN_IN_PATH}?said={'out' if saved else 'out-here'}"
@@ -123,5 +123,5 @@ async def sign_out(request: Request, console: ConsoleDep, visit: SignedInDep) ->
 
 def _begin_session(request: Request, console: ConsoleContext, session: ConsoleSession) -> None:
     console.ended.note_begun(session)
-    console.cookies.write(request, session)
+    console.sessions.write(request, session)
     _log.info("console session begins", code="console_sign_in", person=session.name, grant=session.grant or None)

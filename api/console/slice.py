@@ -8,7 +8,7 @@ import hashlib
 import json
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -36,19 +36,17 @@ from ..http.runtime import Runtime
 from ..http.slice import MountedApplication, ServiceRegistry, Slice
 from . import live_updates, sign_in
 from .activity import ActivitySampler
-from .console_sessions import COOKIES_STATE_KEY, ConsoleSessions, EndedSessions, SessionCookies, session_key
+from .console_sessions import COOKIES_STATE_KEY, ConsoleSessions, EndedSessions, session_key
 from .openid_provider import OpenIdProvider, ProviderUnavailable, SignInRefused
 from .page_dependencies import ConsoleContext, PageRequest, SignInNeeded, page_request_of
-from .pages import MENU, page_routers
+from .pages import MENU, PAGE_MODULES
 from .rendering import IMMUTABLE_CACHE_CONTROL, PageRenderer, StaticAssets, template_environment
 from .sign_in import SIGN_IN_PATH
 
 _log = structlog.get_logger(__name__)
 
-ErrorPageHandler = Callable[[ConsoleContext, Request, Any], Awaitable[Response]]
 
-
-async def _sign_in_needed(console: ConsoleContext, request: Request, _: SignInNeeded) -> Response:
+async def _sign_in_needed(console: ConsoleContext, request: Request, _: Exception) -> Response:
     part, stream = "hx-request" in request.headers, "text/event-stream" in request.headers.get("accept", "")
     if request.method == "GET" and not part and not stream:
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -60,55 +58,34 @@ async def _sign_in_needed(console: ConsoleContext, request: Request, _: SignInNe
     return answer
 
 
-async def _sign_in_refused(console: ConsoleContext, request: Request, error: SignInRefused) -> Response:
-    problem = ProblemDetails(403, error.code, "Sign-in failed", _as_sentence(str(error)))
+async def _failed(console: ConsoleContext, request: Request, error: Exception) -> Response:
+    """Return the page about an error, without internal detail."""
+    problem: ProblemDetails | None = None
+    match error:
+        case SignInRefused():
+            problem = ProblemDetails(403, error.code, "Sign-in failed", _as_sentence(error))
+        case ProviderUnavailable():
+            members = {"code": error.code, "error": str(error)}
+            console.failed_sign_ins.write(_log.warning, "console sign-in is not possible", **members)
+            effect = "People cannot sign in until then; those who are signed in stay signed in."
+            problem = ProblemDetails(503, error.code, "Sign-in is not possible now", f"{_as_sentence(error)} {effect}")
+        case TrustwatchError():
+            problem = console.services.get(ProblemTable).problem_of(error)
+            console.services.get(RefusedCallers).tell_of(request.scope, problem.code, problem.detail)
+        case RequestValidationError():
+            problem = invalid_request(error)
+        case HTTPException(status_code=404):
+            detail = "The link may be old, or its object is no longer kept."
+            problem = ProblemDetails(404, "http", "Page not found", detail, dict(error.headers or {}))
+        case HTTPException(status_code=status):
+            title, headers = HTTPStatus(status).phrase, dict(error.headers or {})
+            problem = ProblemDetails(status, "http", title, str(error.detail), headers)
+    if problem is None or (isinstance(error, TrustwatchError) and problem.status == 500):
+        error_id = console.runtime.new_id()
+        trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a cookie
+        _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
+        problem = internal_problem(error_id)
     return await _problem_page(console, request, problem)
-
-
-async def _provider_unavailable(console: ConsoleContext, request: Request, error: ProviderUnavailable) -> Response:
-    members = {"code": error.code, "error": str(error)}
-    console.failed_sign_ins.write(_log.warning, "console sign-in is not possible", **members)
-    detail = f"{_as_sentence(str(error))} People cannot sign in until then; those who are signed in stay signed in."
-    return await _problem_page(console, request, ProblemDetails(503, error.code, "Sign-in is not possible now", detail))
-
-
-async def _known_error(console: ConsoleContext, request: Request, error: TrustwatchError) -> Response:
-    problem = console.services.get(ProblemTable).problem_of(error)
-    console.services.get(RefusedCallers).tell_of(request.scope, problem.code, problem.detail)
-    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return await _unexpected(console, request, error)
-    return await _problem_page(console, request, problem)
-
-
-async def _invalid_request(console: ConsoleContext, request: Request, error: RequestValidationError) -> Response:
-    return await _problem_page(console, request, invalid_request(error))
-
-
-async def _http_error(console: ConsoleContext, request: Request, error: HTTPException) -> Response:
-    title, detail = HTTPStatus(error.status_code).phrase, str(error.detail)
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        title = "Page not found"
-        detail = "The link may be old, or its object is no longer kept."
-    problem = ProblemDetails(error.status_code, "http", title, detail, dict(error.headers or {}))
-    return await _problem_page(console, request, problem)
-
-
-async def _unexpected(console: ConsoleContext, request: Request, error: Exception) -> Response:
-    error_id = console.runtime.new_id()
-    trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a cookie
-    _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
-    return await _problem_page(console, request, internal_problem(error_id))
-
-
-_HANDLERS: dict[type[Exception], ErrorPageHandler] = {
-    SignInNeeded: _sign_in_needed,
-    SignInRefused: _sign_in_refused,
-    ProviderUnavailable: _provider_unavailable,
-    TrustwatchError: _known_error,
-    RequestValidationError: _invalid_request,
-    HTTPException: _http_error,
-    Exception: _unexpected,
-}
 
 
 async def _problem_page(console: ConsoleContext, request: Request, problem: ProblemDetails) -> Response:
@@ -123,7 +100,8 @@ async def _problem_page(console: ConsoleContext, request: Request, problem: Prob
     return answer
 
 
-def _as_sentence(text: str) -> str:
+def _as_sentence(error: TrustwatchError) -> str:
+    text = str(error)
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
@@ -180,9 +158,25 @@ class ConsoleApplication:
     path = CONSOLE_ROOT
 
     def __post_init__(self) -> None:
-        self._console = _build_console(self.services)
+        self._console = console = _build_console(self.services)
         self._tasks: list[asyncio.Task[None]] = []
-        self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console))
+        app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=FASTAPI_TELEMETRY_OFF)
+        app.state.console, app.state.services = console, console.services
+
+        @app.get("/static/{path:path}")
+        async def static(path: str, v: str = "") -> Response:
+            asset = console.renderer.assets.get(path)
+            if asset is None:
+                raise HTTPException(404)
+            keep = IMMUTABLE_CACHE_CONTROL if v == asset.digest else "no-cache"
+            return Response(asset.body, media_type=asset.media_type, headers={"Cache-Control": keep})
+
+        for router in (sign_in.router, live_updates.router, *(page.router for page in PAGE_MODULES)):
+            app.include_router(router)
+        app.add_exception_handler(SignInNeeded, partial(_sign_in_needed, console))
+        for kind in (TrustwatchError, RequestValidationError, HTTPException, Exception):
+            app.add_exception_handler(kind, partial(_failed, console))
+        self.app: ASGIApp = SecurityHeadersMiddleware(app)
 
     async def start(self) -> None:
         """Start sampling, and retrying failed writes."""
@@ -202,7 +196,12 @@ class ConsoleApplication:
 def _build_console(services: ServiceRegistry) -> ConsoleContext:
     runtime = services.get(Runtime)
     settings, listen = runtime.settings.console, runtime.settings.listen
-    sessions = ConsoleSessions(session_key(settings, runtime.settings.data_dir), runtime.clock)
+    sessions = ConsoleSessions(
+        session_key(settings, runtime.settings.data_dir),
+        runtime.clock,
+        secure=listen.url().startswith("https:"),
+        port=listen.port,
+    )
     provider = None
     if settings.oidc is not None:
         rules, ca_file = runtime.settings.verification, runtime.settings.outgoing.ca_file
@@ -212,33 +211,11 @@ def _build_console(services: ServiceRegistry) -> ConsoleContext:
         services,
         sessions,
         EndedSessions(runtime.store.metadata, runtime.clock),
-        SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port),
         provider,
         PageRenderer(StaticAssets(), MENU, runtime.now_ms),
         ActivitySampler(runtime),
         LineLimit(runtime.monotonic),
     )
-
-
-def _build_application(console: ConsoleContext) -> FastAPI:
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=FASTAPI_TELEMETRY_OFF)
-    app.state.console = console
-    app.state.services = console.services
-    assets = console.renderer.assets
-
-    @app.get("/static/{path:path}")
-    async def static(path: str, v: str = "") -> Response:
-        asset = assets.get(path)
-        if asset is None:
-            raise HTTPException(404)
-        keep = IMMUTABLE_CACHE_CONTROL if v == asset.digest else "no-cache"
-        return Response(asset.body, media_type=asset.media_type, headers={"Cache-Control": keep})
-
-    for router in (sign_in.router, live_updates.router, *page_routers()):
-        app.include_router(router)
-    for kind, handler in _HANDLERS.items():
-        app.add_exception_handler(kind, partial(handler, console))
-    return app
 
 
 router = APIRouter(include_in_schema=False)

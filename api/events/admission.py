@@ -7,7 +7,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import msgspec
@@ -52,18 +52,8 @@ class AgentRegistry:
         if not self._entries:
             return None
         key = (tenant, issuer, agent_id)
-        try:
+        if key in self._cache:
             return self._cache[key]
-        except KeyError:
-            return self._find_and_cache(key)
-
-    def capabilities_of(self, tenant: str, issuer: str, agent_id: str) -> tuple[str, ...] | None:
-        """Return the capabilities that the operator registered for an agent, or None."""
-        entry = self.find(tenant, issuer, agent_id)
-        return None if entry is None else entry.capabilities
-
-    def _find_and_cache(self, key: tuple[str, str, str]) -> RegisteredAgent | None:
-        tenant, issuer, agent_id = key
         fitting = self._entries.get((tenant, issuer), ())
         registered = next((entry for pattern, entry in fitting if pattern.match(agent_id)), None)
         if sum(map(len, key)) <= MAX_CACHED_NAME_LENGTH:
@@ -72,11 +62,16 @@ class AgentRegistry:
             self._cache[key] = registered
         return registered
 
+    def capabilities_of(self, tenant: str, issuer: str, agent_id: str) -> tuple[str, ...] | None:
+        """Return the capabilities that the operator registered for an agent, or None."""
+        entry = self.find(tenant, issuer, agent_id)
+        return None if entry is None else entry.capabilities
+
 
 MAX_CLOCK_AHEAD_S = 300
 """Tolerated lead of an event's time, s: clocks differ, but a date of next year would freeze an agent's time."""
 
-CLAIMED_ERROR_PREFIX = "claimed:"  # Stands before an `error` of the log that its source had no right to
+CLAIMED_ERROR_PREFIX = "claimed:"  # Marks an `error` in the log that its source was not authorized to set
 
 PrincipalAlias = Callable[[str, str], str]
 
@@ -97,11 +92,6 @@ class Admission:
     identities: IdentityHasher = field(default_factory=IdentityHasher)
     scope_actions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    @property
-    def replaces_principals(self) -> bool:
-        """Whether the log holds replacements for principals' identifiers."""
-        return self.alias is not None
-
     def admit(self, raw_record: RawRecord, binding: SourceBinding, now_ms: int) -> Record:
         """Return the record to log. Raises MalformedEvent, SourceNotAllowed."""
         raw = raw_record.raw if raw_record.to_native is None else raw_record.to_native()
@@ -115,8 +105,10 @@ class Admission:
         try:
             event = decode_event(raw)
             if not is_text(raw):
-                raise MalformedEvent("it holds bytes that are no UTF-8; JSON is written in UTF-8, in every member")
-            _check_time(event.time, now_ms)
+                raise MalformedEvent("it has bytes that are not valid UTF-8; every member of JSON must be UTF-8")
+            if event.time > EPOCH + timedelta(milliseconds=now_ms, seconds=MAX_CLOCK_AHEAD_S):
+                reason = f"time is more than {MAX_CLOCK_AHEAD_S} s ahead of the clock of the service"
+                raise MalformedEvent(reason, "$.time")
         except MalformedEvent as error:
             if prefix == "$":
                 raise
@@ -153,7 +145,7 @@ class Admission:
             return raw
         try:
             payload = _rewrite_members(raw, filled, {"agent": changed, "principal": principal})
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # names that `decode_event` passes over unread
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # names that `decode_event` skips
             raise MalformedEvent(f"not a JSON object: {error}") from None
         if len(payload) > MAX_EVENT_BYTES:
             raise MalformedEvent(f"record has {len(payload)} bytes with tenant and issuer, limit is {MAX_EVENT_BYTES}")
@@ -216,11 +208,6 @@ def is_text(raw: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _check_time(time: datetime, now_ms: int) -> None:
-    if time > EPOCH + timedelta(milliseconds=now_ms, seconds=MAX_CLOCK_AHEAD_S):
-        raise MalformedEvent(f"time is more than {MAX_CLOCK_AHEAD_S} s ahead of the clock of the service", "$.time")
 
 
 def _rewrite_members(raw: bytes, filled: dict[str, Any], changed: dict[str, dict[str, Any]]) -> bytes:

@@ -69,7 +69,7 @@ class AuditSink:
     new_id: Callable[[], str]
     is_full: Callable[[], bool] = lambda: False  # true when only orders of people may be written
     written: int = field(default=0, init=False)  # events made durable
-    dropped: int = field(default=0, init=False)  # found no room, or were no events (a bug of this service, logged)
+    dropped: int = field(default=0, init=False)  # no room, or not valid events (a bug of this service, logged)
 
     def __post_init__(self) -> None:
         self._binding = SourceBinding(
@@ -111,16 +111,6 @@ class AuditSink:
                 await self._commit_next()
             self._idle.set()
 
-    def _next_commit(self) -> list[Record]:
-        records: list[Record] = []
-        size = 0
-        for record in itertools.islice(self._queue, MAX_COMMIT_RECORDS):
-            size += len(record.payload)
-            if records and size > MAX_AUDIT_COMMIT_BYTES:
-                break
-            records.append(record)
-        return records
-
     async def flush(self, timeout_s: float) -> bool:
         """Wait until the queue is empty. Return False after *timeout_s*."""
         try:
@@ -130,7 +120,13 @@ class AuditSink:
         return True
 
     async def _commit_next(self) -> None:
-        records = self._next_commit()
+        records: list[Record] = []
+        size = 0
+        for record in itertools.islice(self._queue, MAX_COMMIT_RECORDS):
+            size += len(record.payload)
+            if records and size > MAX_AUDIT_COMMIT_BYTES:
+                break
+            records.append(record)
         try:
             await self.log.commit(records)
         except Unavailable as error:

@@ -20,7 +20,7 @@ from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.format_registry import FORMATS
 from trustwatch.ingest.formats.history_decoding import native_history_record
 from trustwatch.ingest.formats.record_mapping import MappingParser, RecordTrial, try_records
-from trustwatch.ingest.history.conversion import MAPPING, FormattedFile, HistoryConverter
+from trustwatch.ingest.history.conversion import MAPPING, FormattedFile
 from trustwatch_client.timing import parse_retry_after
 
 from .. import clock
@@ -95,18 +95,14 @@ def ingest(
                 sent += len(part.lines)
     counts["rejected"] += outgoing.converter.malformed
     counts["skipped"] += outgoing.converter.skipped
-    _print_counts(counts, json)
+    if json:
+        write_json(dict(counts))
+    else:
+        print_message(", ".join(f"{name} {counts[name]:,}" for name in counts if counts[name] or name != "skipped"))
     if counts["rejected"]:
         if outgoing.unknown is not None and not counts["accepted"]:
-            print_message(f"they were sent as the caller's settings say. {outgoing.unknown}")
+            print_message(f"they were sent in the format of the caller's settings. {outgoing.unknown}")
         raise typer.Exit(1)
-
-
-def _print_counts(counts: Counter[str], as_json: bool) -> None:
-    if as_json:
-        write_json(dict(counts))
-        return
-    print_message(", ".join(f"{name} {counts[name]:,}" for name in counts if counts[name] or name != "skipped"))
 
 
 def _answers(service: ServiceClient, batch: OutgoingBatch) -> Iterator[tuple[OutgoingBatch, dict[str, Any]]]:
@@ -218,7 +214,10 @@ def try_mapping(
     json: JsonLinesOption = False,
 ) -> None:
     """Show what a mapping makes of some records, member by member, and what is missing."""
-    converter = _tried_converter(mapping, record_format)
+    if not Path(mapping).is_file() and (mapping not in FORMATS or record_format is not None):
+        raise ConfigError(f"{mapping}: no such file, and no format of that name; formats are {', '.join(FORMATS)}")
+    named = (record_format, Path(mapping)) if Path(mapping).is_file() else (mapping, None)
+    converter = history_converter(*named)
     events = 0
     with ExitStack() as stack:
         path = copied_to_file(sys.stdin.buffer, stack) if str(lines) == "-" else lines
@@ -233,14 +232,6 @@ def try_mapping(
                     write_line(line)
     if not events:
         raise fail("none of these records becomes an event")
-
-
-def _tried_converter(mapping: str, record_format: str | None) -> HistoryConverter:
-    if Path(mapping).is_file():
-        return history_converter(record_format, Path(mapping))
-    if mapping not in FORMATS or record_format is not None:
-        raise ConfigError(f"{mapping}: no such file, and no format of that name; formats are {', '.join(FORMATS)}")
-    return history_converter(mapping, None)
 
 
 # Results of a mapping trial, as text for its author.

@@ -46,8 +46,8 @@ def event_sizes(event: NativeEvent) -> str:
     '1,747 bytes in, 1,146,757 out'
     """
     sizes = (("in", event.bytes_in), ("out", event.bytes_out))
-    told = [(where, amount) for where, amount in sizes if amount is not None]
-    words = [f"{amount:,.0f}{' bytes' if not at else ''} {where}" for at, (where, amount) in enumerate(told)]
+    known = [(where, amount) for where, amount in sizes if amount is not None]
+    words = [f"{amount:,.0f}{' bytes' if not at else ''} {where}" for at, (where, amount) in enumerate(known)]
     return ", ".join(words)
 
 

@@ -173,24 +173,22 @@ class SilenceAlerter:
         """Store the report on one kind of sources. If the store rejects it, the next call retries."""
         try:
             for report in reports:
-                if (kind, report.name) in self.sources:
-                    await self._process_report((kind, report.name), report)
+                name, key = (kind, report.name), f"{kind}.{report.name}"
+                if name not in self.sources:
+                    continue
+                stored_ms, store_at_ms = self._stored.get(name, (0, 0))
+                if report.last_ms > stored_ms and self.now_ms() >= store_at_ms:
+                    await asyncio.to_thread(self.store.record_last_heard, key, report.last_ms)
+                    self._stored[name] = report.last_ms, self.now_ms() + STORE_EVERY_MS
+                if not report.silent:
+                    self._recheck_at.pop(name, None)
+                elif self.now_ms() >= self._recheck_at.get(name, 0):
+                    await self._enqueue_alert(name, key)
             self._store_failing = False
         except Unavailable as error:
             if not self._store_failing:
                 _log.warning("silence of sources cannot be reported", error=str(error))
             self._store_failing = True
-
-    async def _process_report(self, name: SourceKey, report: SilenceReport) -> None:
-        key = ".".join(name)
-        noted_ms, note_at_ms = self._stored.get(name, (0, 0))
-        if report.last_ms > noted_ms and self.now_ms() >= note_at_ms:
-            await asyncio.to_thread(self.store.record_last_heard, key, report.last_ms)
-            self._stored[name] = report.last_ms, self.now_ms() + STORE_EVERY_MS
-        if not report.silent:
-            self._recheck_at.pop(name, None)
-        elif self.now_ms() >= self._recheck_at.get(name, 0):
-            await self._enqueue_alert(name, key)
 
     async def _enqueue_alert(self, name: SourceKey, key: str) -> None:
         kind, source, now_ms = name[0], self.sources[name], self.now_ms()

@@ -48,7 +48,6 @@ AdmissionOutcome = Record | MalformedEvent | SourceNotAllowed
 
 class BatchOutcome(NamedTuple):
     outcomes: list[AdmissionOutcome]  # in the batch's order
-    all_admitted: bool  # all of them are records
     slow_path_records: int  # how many the compiled path left to the slow path
 
 
@@ -74,47 +73,42 @@ class BatchAdmission:
 
     def admit(self, raw_records: Sequence[RawRecord], binding: SourceBinding, now_ms: int) -> BatchOutcome:
         """Admit the records of one body."""
-        if len(raw_records) == 1:  # the compiled path begins to pay at two
-            return self._admit_one(raw_records[0], binding, now_ms)
-        payloads, wrong = _native_payloads(raw_records)
-        latest_ms = now_ms + 1000 * MAX_CLOCK_AHEAD_S
-        claims = self._read_claims(payloads, binding, latest_ms)
+        if len(raw_records) == 1:  # the compiled path is faster from two records on
+            try:
+                record = self._admission.admit(raw_records[0], binding, now_ms)
+            except (MalformedEvent, SourceNotAllowed) as error:
+                return BatchOutcome([error], slow_path_records=1)
+            return BatchOutcome([record], slow_path_records=1)
+        payloads: list[bytes] = []
+        wrong: dict[int, MalformedEvent] = {}
+        for position, (raw, to_native, *_) in enumerate(raw_records):
+            try:
+                payloads.append(raw if to_native is None else to_native())
+            except MalformedEvent as error:
+                wrong[position] = error
+                payloads.append(b"")
+        claims = self._read_claims(payloads, binding, now_ms + 1000 * MAX_CLOCK_AHEAD_S)
         # The kernel skips unknown members, which may be invalid UTF-8: `Admission` refuses those.
         claims.state[[at for at, payload in enumerate(payloads) if not is_text(payload)]] = CLAIM_UNREADABLE
         outcomes = self._fast_path_records(payloads, claims, now_ms)
         slow_positions = np.flatnonzero(claims.state != CLAIM_KNOWN).tolist()
-        all_admitted = True
         for position in slow_positions:
             outcome = wrong.get(position) or self._admit_on_slow_path(
                 payloads[position], raw_records[position].path_prefix, binding, now_ms, claims, position
             )
             outcomes[position] = outcome
-            all_admitted = all_admitted and isinstance(outcome, Record)
-        return BatchOutcome(outcomes, all_admitted, len(slow_positions))
+        return BatchOutcome(outcomes, len(slow_positions))
 
     def _read_claims(self, payloads: list[bytes], binding: SourceBinding, latest_ms: int) -> BatchClaims:
         if not self._gate.is_open():
             return unread_claims(len(payloads))
-        return self._reader.read(
-            payloads, self._sender_of(binding), latest_ms, aliased=self._admission.replaces_principals
-        )
-
-    def _admit_one(self, raw_record: RawRecord, binding: SourceBinding, now_ms: int) -> BatchOutcome:
-        try:
-            return BatchOutcome(
-                [self._admission.admit(raw_record, binding, now_ms)], all_admitted=True, slow_path_records=1
-            )
-        except (MalformedEvent, SourceNotAllowed) as error:
-            return BatchOutcome([error], all_admitted=False, slow_path_records=1)
-
-    def _sender_of(self, binding: SourceBinding) -> BatchSender:
         sender = self._senders.get(binding)
         if sender is None:
             if len(self._senders) >= MAX_SENDERS:
                 self._senders.clear()
             number, caller = next(self._next_sender_number), binding.source_without_name
             sender = self._senders[binding] = BatchSender(number, caller, binding.is_bounded)
-        return sender
+        return self._reader.read(payloads, sender, latest_ms, aliased=self._admission.alias is not None)
 
     def _fast_path_records(self, payloads: list[bytes], claims: BatchClaims, now_ms: int) -> list[AdmissionOutcome]:
         """Return the records of all known claims. Other positions hold placeholders."""
@@ -144,20 +138,6 @@ class BatchAdmission:
 
 
 _PLACEHOLDER = Record(RecordKind.EVENT, 0, 0, b"")
-
-
-def _native_payloads(raw_records: Sequence[RawRecord]) -> tuple[list[bytes], dict[int, MalformedEvent]]:
-    """Return the native JSON of each record, and the errors of invalid records by position."""
-    payloads: list[bytes] = []
-    wrong: dict[int, MalformedEvent] = {}
-    for position, (raw, native, *_) in enumerate(raw_records):
-        if native is not None:
-            try:
-                raw = native()
-            except MalformedEvent as error:
-                wrong[position], raw = error, b""
-        payloads.append(raw)
-    return payloads, wrong
 
 
 IDS_PER_GENERATION = 131_072
@@ -289,71 +269,57 @@ class EventIntake:
         if len(raw_records) <= FIRST_SLICE_RECORDS:
             self._admit_slice(raw_records, 0, body)
         else:
-            await self._admit_in_slices(raw_records, body)
-        if in_time_order and len(body.records) > 1:
-            body.records = await self._in_time_order(body.records)
+            start, step = 0, FIRST_SLICE_RECORDS
+            while start < len(raw_records):
+                async with self._slice_lock:
+                    slow_path_records = self._admit_slice(raw_records[start : start + step], start, body)
+                    await asyncio.sleep(0)
+                start += step
+                step = SLICE_RECORDS if 8 * slow_path_records <= step else FIRST_SLICE_RECORDS
+        if in_time_order and len(body.records) <= SLICE_RECORDS:
+            body.records = record_time_order(body.records)
+        elif in_time_order:  # in a thread, so that answers stay fast
+            body.records = await asyncio.to_thread(record_time_order, body.records)
         body.records += body.dead_letters()
         await self._commit(body.records)
         body.receipt.accepted = len(body.id_hashes)
         self._recent_ids.add(body.id_hashes)
         return body.receipt
 
-    async def _in_time_order(self, records: list[Record]) -> list[Record]:
-        """Return the sorted records. A large body is sorted in a thread, so that answers stay fast."""
-        if len(records) <= SLICE_RECORDS:
-            return record_time_order(records)
-        return await asyncio.to_thread(record_time_order, records)
-
-    async def _admit_in_slices(self, raw_records: Sequence[RawRecord], body: _IncomingBody) -> None:
-        start, step = 0, FIRST_SLICE_RECORDS
-        while start < len(raw_records):
-            async with self._slice_lock:
-                slow_path_records = self._admit_slice(raw_records[start : start + step], start, body)
-                await asyncio.sleep(0)
-            start += step
-            step = SLICE_RECORDS if 8 * slow_path_records <= step else FIRST_SLICE_RECORDS
-
     def _admit_slice(self, raw_records: Sequence[RawRecord], start: int, body: _IncomingBody) -> int:
         """Admit a slice that begins at *start*, and return how many records needed the slow path."""
         admitted = self._admission.admit(raw_records, body.binding, body.now_ms)
-        if admitted.all_admitted and self._accept_if_all_new(admitted.outcomes, body):
+        ids = {outcome.id_hash for outcome in admitted.outcomes if isinstance(outcome, Record)}
+        are_all_new = len(ids) == len(raw_records) and ids.isdisjoint(body.id_hashes)
+        if are_all_new and self._recent_ids.isdisjoint(ids):
+            body.id_hashes |= ids
+            body.records += admitted.outcomes  # type: ignore[arg-type]
             return admitted.slow_path_records
         for index, (raw_record, outcome) in enumerate(zip(raw_records, admitted.outcomes, strict=True), start):
             if not isinstance(outcome, Record):
                 body.reject(raw_record, outcome, index)
-            elif not self._is_duplicate(outcome, body):
+            elif outcome.id_hash in body.id_hashes or outcome.id_hash in self._recent_ids:
+                body.receipt.duplicate += 1
+            else:
+                body.id_hashes.add(outcome.id_hash)
                 body.records.append(outcome)
         return admitted.slow_path_records
 
-    def _accept_if_all_new(self, records: list[AdmissionOutcome], body: _IncomingBody) -> bool:
-        """Accept events if all their IDs are distinct and new."""
-        ids = {record.id_hash for record in records if isinstance(record, Record)}
-        if len(ids) < len(records) or not ids.isdisjoint(body.id_hashes) or not self._recent_ids.isdisjoint(ids):
-            return False
-        body.id_hashes |= ids
-        body.records += records  # type: ignore[arg-type]
-        return True
-
     async def reject_body(self, raw: bytes, binding: SourceBinding, error: MalformedEvent) -> Receipt:
-        """Keep a body that cannot be parsed, and count it as one rejected record. Raises as `receive` does."""
+        """Keep a body that cannot be parsed, and count it as one rejected record. Raises the same errors as
+        `receive`.
+        """
         body = _IncomingBody(binding, int(self.clock() * 1000), self.new_id())
         body.reject(RawRecord(raw), error, 0)
         await self._commit(body.dead_letters())
         return body.receipt
-
-    def _is_duplicate(self, record: Record, body: _IncomingBody) -> bool:
-        if record.id_hash in body.id_hashes or record.id_hash in self._recent_ids:
-            body.receipt.duplicate += 1
-            return True
-        body.id_hashes.add(record.id_hash)
-        return False
 
     async def _commit(self, records: list[Record]) -> None:
         for part, size in _commit_parts(records):
             try:
                 await self.log.commit(part)
             except Backpressure as error:
-                raise Overloaded("disk", "more waits for the disk than may wait", error.retry_after_s) from error
+                raise Overloaded("disk", "too many events wait for the disk", error.retry_after_s) from error
             except CorruptLog as error:
                 _log.error("event_log_damaged", error=str(error))
                 raise LogFailed("the event log is damaged") from error

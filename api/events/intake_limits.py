@@ -84,7 +84,12 @@ class SourceFairness:
         if capacity == math.inf:
             return 0.0
         self._age_counts()
-        paces = {name: sent / PACE_S for name, sent in self._sent.items()} | self._pace_elsewhere(capacity)
+        paces = {name: sent / PACE_S for name, sent in self._sent.items()}
+        first, last = self._samples[0], self._samples[-1]
+        logged = last.applied + last.waiting - first.applied - first.waiting
+        elsewhere = (logged - (last.ours - first.ours)) / (last.at_s - first.at_s)
+        if elsewhere > _NOISE * capacity:
+            paces[ELSEWHERE] = elsewhere
         if len(paces) < 2:
             return 0.0
         pace, share = paces.get(source, 0.0), fair_share(paces, capacity)
@@ -130,13 +135,6 @@ class SourceFairness:
         if pace <= 0 or last.waiting <= LAG_S * pace:
             return math.inf
         return GRANTED * pace
-
-    def _pace_elsewhere(self, capacity: float) -> dict[str, float]:
-        """Return the pace of records that did not come through this process, if it exceeds noise."""
-        first, last = self._samples[0], self._samples[-1]
-        logged = last.applied + last.waiting - first.applied - first.waiting
-        others = (logged - (last.ours - first.ours)) / (last.at_s - first.at_s)
-        return {ELSEWHERE: others} if others > _NOISE * capacity else {}
 
 
 def fair_share(paces: Mapping[str, float], capacity: float) -> float:
@@ -255,7 +253,7 @@ class IntakeLimits:
     monotonic: Callable[[], float]
     max_total_bytes: int = MAX_TOTAL_BODY_BYTES  # bound of the bodies held in memory
     disk_reserve: DiskReserve | None = None  # of the disk, for orders; None = none is kept
-    fairness: SourceFairness | None = None  # None = who is first is served first
+    fairness: SourceFairness | None = None  # None = first come, first served
     _reserved: dict[str, int] = field(default_factory=dict, init=False)
     _buckets: dict[tuple[str, float], TokenBucket] = field(default_factory=dict, init=False)
     _mean_record_bytes: float = field(default=INITIAL_MEAN_RECORD_BYTES, init=False)
@@ -281,7 +279,7 @@ class IntakeLimits:
         if quota is not None and (wait := quota.wait_s(self.monotonic())) > 0:
             raise Overloaded("quota", f"this source may send {binding.bytes_per_day} bytes a day", wait)
         if self.disk_reserve is not None and self.disk_reserve.is_reached():
-            raise Overloaded("reserve", "the disk is full but for what orders of people need", RESERVE_RETRY_S)
+            raise Overloaded("reserve", "the disk is full; the rest is reserved for orders of people", RESERVE_RETRY_S)
 
     def count_events(self, binding: SourceBinding, events: int) -> None:
         """Count events against the rate and the fair share of their source."""
@@ -307,7 +305,11 @@ class IntakeLimits:
         try:
             yield reservation
         finally:
-            reservation.give_back()
+            left = self._reserved.get(binding.name, 0) - reservation.own_bytes
+            if left > 0:
+                self._reserved[binding.name] = left
+            else:
+                self._reserved.pop(binding.name, None)
 
     def _rate(self, binding: SourceBinding) -> TokenBucket | None:
         return self._bucket(binding.name, binding.source.events_per_s, BURST_S)
@@ -332,21 +334,14 @@ class BodyReservation:
     reserved: dict[str, int]
     source: str
     total: int
-    _own_bytes: int = field(default=0, init=False)
+    own_bytes: int = field(default=0, init=False)
 
     def grow(self, more: int) -> None:
         """Reserve more bytes. Raises Overloaded if there is no room."""
-        own = self.reserved.get(self.source, 0) + more
-        if self._own_bytes != own - more and own > self.total * MAX_SOURCE_SHARE:
-            raise Overloaded("share", "this source has too much on its way at one time", MEMORY_RETRY_S)
+        held = self.reserved.get(self.source, 0)
+        if held != self.own_bytes and held + more > self.total * MAX_SOURCE_SHARE:
+            raise Overloaded("share", "this source sends too much at the same time", MEMORY_RETRY_S)
         if sum(self.reserved.values()) + more > self.total:
-            raise Overloaded("memory", "too much is on its way at one time", MEMORY_RETRY_S)
-        self.reserved[self.source] = own
-        self._own_bytes += more
-
-    def give_back(self) -> None:
-        left = self.reserved.get(self.source, 0) - self._own_bytes
-        if left > 0:
-            self.reserved[self.source] = left
-        else:
-            self.reserved.pop(self.source, None)
+            raise Overloaded("memory", "the service receives too much at the same time", MEMORY_RETRY_S)
+        self.reserved[self.source] = held + more
+        self.own_bytes += more

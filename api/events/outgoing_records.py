@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby, islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import NativeEvent
@@ -66,8 +66,8 @@ def history_advice(batch: OutgoingBatch, now: datetime) -> str | None:
         return None
     return (
         f"events begin {age.days} {'day' if age.days == 1 else 'days'} ago ({at:%Y-%m-%d %H:%M} UTC): levels will be "
-        "of then, and what the model has learned from must not come again. A service without a model learns from a "
-        "history; otherwise `trustwatch train` does, and `trustwatch replay` and `backtest` judge it"
+        "of then. Do not send again what the model has learned from. A service without a model learns from a history; "
+        "otherwise use `trustwatch train` to learn from it, and `trustwatch replay` and `backtest` to judge it"
     )
 
 
@@ -104,7 +104,7 @@ class OutgoingRecords:
             head, pipe = peek_line(sys.stdin.buffer)
             wrapper = NO_WRAPPER if self.converter.choice.name == MAPPING else None
             if self.converter.choice.mapping is None and is_lines(head, wrapper):
-                yield from self._streamed(pipe, head)
+                yield from _polled(FileSource(pipe), self.converter.choice.name or self._format_of(head))
                 return
             named = [(copied_to_file(pipe, stack), STDIN_NAME)]
         else:
@@ -112,28 +112,35 @@ class OutgoingRecords:
         formatted_files = [formatted for path, name in named for formatted in self._find(path, name)]
         self.converter.tell_formats([formatted for formatted in formatted_files if formatted.format_name != NATIVE])
         here = [formatted for formatted in formatted_files if self._is_mapped_here(formatted)]
-        yield from self._sorted_batches(self._converted(here), NATIVE, native_microseconds) if here else ()
+        sent = [formatted for formatted in formatted_files if not self._is_mapped_here(formatted)]
+        if here:
+            records = ((RecordPlace(*self.converter.place), event) for event in self.converter.convert(here))
+            yield from self._sorted_batches(records, NATIVE, native_microseconds)
         for name, group in groupby(
-            (formatted for formatted in formatted_files if not self._is_mapped_here(formatted)), self._sent_format
+            sent, lambda one: self.converter.choice.name or (None if one.format_name == NATIVE else one.format_name)
         ):
             yield from self._batches_of_group(list(group), name)
 
     def _batches_of_group(self, files: list[FormattedFile], name: str | None) -> Iterator[OutgoingBatch]:
         """Yield batches from files of one format, in time order as far as the client can parse it."""
         paths = [formatted.file.path for formatted in files]
-        is_in_order = name is None and all(map(_is_plain, files)) and _is_in_order(paths)
+        is_in_order = False
+        if name is None and all(map(_is_plain, files)):
+            with suppress(UnreadableFile):
+                is_in_order = not is_disordered(FileSource(paths))
         if name == MAPPING or self.unknown is not None or is_in_order:
             for formatted in files:
-                yield from self._batches_of(formatted, name)
+                if _is_plain(formatted):
+                    path = formatted.file.path
+                    with byte_progress("sending", FileSource([path]).total_bytes) as progress:
+                        yield from _polled(FileSource([path], progress=progress), name)
+                else:
+                    yield from _batched((record for _, record in self._cut_records(formatted)), name)
         else:
             failures: list[UnreadableFile] = []
             yield from self._sorted_batches(self._readable_records(files, failures), name, _time_reader(name))
             if failures:
                 raise failures[0]
-
-    def _converted(self, files: list[FormattedFile]) -> Iterator[tuple[RecordPlace, bytes]]:
-        for event in self.converter.convert(files):
-            yield RecordPlace(*self.converter.place), event
 
     def _readable_records(
         self, files: list[FormattedFile], failures: list[UnreadableFile]
@@ -180,13 +187,6 @@ class OutgoingRecords:
         is_table = formatted.file.cutting in ("csv", "parquet")
         return self.converter.choice.mapping is not None or (is_table and formatted.format_name == NATIVE)
 
-    def _sent_format(self, formatted: FormattedFile) -> str | None:
-        return self.converter.choice.name or (None if formatted.format_name == NATIVE else formatted.format_name)
-
-    def _streamed(self, pipe: BinaryIO, head: bytes) -> Iterator[OutgoingBatch]:
-        name = self.converter.choice.name or self._format_of(head)
-        yield from _polled(FileSource(pipe), name)
-
     def _format_of(self, head: bytes) -> str | None:
         """Detect the format from the beginning of a stream. None means the caller's format."""
         lines = [line for line in head.split(b"\n") if line.strip()]
@@ -198,14 +198,6 @@ class OutgoingRecords:
         print_message(f"format: {name} (detected)")
         return name
 
-    def _batches_of(self, formatted: FormattedFile, name: str | None) -> Iterator[OutgoingBatch]:
-        file = formatted.file
-        if _is_plain(formatted):
-            with byte_progress("sending", FileSource([file.path]).total_bytes) as progress:
-                yield from _polled(FileSource([file.path], progress=progress), name)
-        else:
-            yield from _batched((record for _, record in self._cut_records(formatted)), name)
-
     def _cut_records(self, formatted: FormattedFile) -> Iterator[tuple[int, bytes]]:
         for number, record in enumerate(formatted.file.records(), 1):
             if isinstance(record, MalformedEvent):
@@ -213,13 +205,6 @@ class OutgoingRecords:
                 report_malformed(self.converter.malformed, number - 1, record.path, record.reason)
             else:
                 yield number, as_one_line(record)
-
-
-def _is_in_order(paths: list[Path]) -> bool:
-    try:
-        return not is_disordered(FileSource(paths))
-    except UnreadableFile:
-        return False
 
 
 def _is_plain(formatted: FormattedFile) -> bool:

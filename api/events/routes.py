@@ -287,7 +287,7 @@ async def _receive_export(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     binary = kind in PROTOBUF_MEDIA_TYPES
     if kind != JSON_MEDIA_TYPE and not (binary and otlp.protobuf_available()):
-        what = "protobuf is not read here" if binary else "the body must be OTLP"
+        what = "protobuf is not supported here" if binary else "the body must be OTLP"
         raise UnsupportedBody(f"{what}; {OTLP_JSON_HINT} (Content-Type: {JSON_MEDIA_TYPE})")
 
     def parsed(_: Mapping[str, str], body: bytes, pause: Callable[[], None]) -> ParsedRecords:
@@ -301,21 +301,11 @@ async def _receive_export(
     split = BodySplitter(parsed, is_foreign=True)
     receipt = await events.receive(caller, dict(request.headers), request.stream(), split)
     check_not_all_rejected(receipt)
-    return _otlp_protobuf_response(receipt, signal) if binary else _otlp_json_response(receipt, signal)
-
-
-def _otlp_json_response(receipt: Receipt, signal: OtlpSignal) -> Response:
-    """Return the response as OTLP/JSON, where 64-bit numbers are strings."""
+    message = "" if not receipt.rejections else f"{receipt.rejections[0].reason} - at `{receipt.rejections[0].path}`"
+    if binary:
+        content = otlp.protobuf_response(signal, receipt.rejected, message)
+        return Response(content, media_type=PROTOBUF_MEDIA_TYPES[0])
     name = "rejectedSpans" if signal == "traces" else "rejectedLogRecords"
-    partial = {name: str(receipt.rejected), "errorMessage": _first_rejection(receipt)} if receipt.rejected else {}
+    # In OTLP/JSON, 64-bit numbers are strings.
+    partial = {name: str(receipt.rejected), "errorMessage": message} if receipt.rejected else {}
     return Response(msgspec.json.encode({"partialSuccess": partial}), media_type=JSON_MEDIA_TYPE)
-
-
-def _otlp_protobuf_response(receipt: Receipt, signal: OtlpSignal) -> Response:
-    return Response(
-        otlp.protobuf_response(signal, receipt.rejected, _first_rejection(receipt)), media_type=PROTOBUF_MEDIA_TYPES[0]
-    )
-
-
-def _first_rejection(receipt: Receipt) -> str:
-    return "" if not receipt.rejections else f"{receipt.rejections[0].reason} - at `{receipt.rejections[0].path}`"

@@ -78,23 +78,17 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
     silence = list(services.find(SilenceDetector) or ())
     if status is not None:
         silence += status.report.silence
-        values |= _ingest_values(status)
+        sources, alive = status.report.sources, status.alive is True
+        values |= {
+            "trustwatch_ingest_records_total": {
+                (source.name, outcome): getattr(source, outcome)
+                for source in sources
+                for outcome in ("accepted", "rejected", "skipped")
+            },
+            "trustwatch_ingest_lag": {(source.name,): source.lag for source in sources},
+            "trustwatch_ingest_reading": {(source.name,): float(source.reading and alive) for source in sources},
+        }
     return values | {"trustwatch_source_silent": {(source.name,): float(source.silent) for source in silence}}
-
-
-def _ingest_values(ingest: IngestStatus) -> dict[str, dict[tuple[str, ...], float]]:
-    sources = ingest.report.sources
-    return {
-        "trustwatch_ingest_records_total": {
-            (source.name, outcome): getattr(source, outcome)
-            for source in sources
-            for outcome in ("accepted", "rejected", "skipped")
-        },
-        "trustwatch_ingest_lag": {(source.name,): source.lag for source in sources},
-        "trustwatch_ingest_reading": {
-            (source.name,): float(source.reading and ingest.alive is True) for source in sources
-        },
-    }
 
 
 def _overloaded(error: Overloaded) -> ProblemDetails:

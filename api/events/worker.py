@@ -36,7 +36,7 @@ from ..composition import open_service_identities, principal_alias
 from ..http.auth.callers import SourceBinding
 from ..settings.access_settings import ForeignTopicSettings
 from ..settings.root import Settings
-from .admission import MAX_CLOCK_AHEAD_S, Admission, AgentRegistry, RefusedLetter, RefusedRecords
+from .admission import MAX_CLOCK_AHEAD_S, Admission, AgentRegistry, RefusedRecords
 from .ingest_status import ForeignTopicReport, IngestReport, SilenceDetector, encode_ingest_report
 from .intake_limits import TokenBucket
 
@@ -100,18 +100,17 @@ class ForeignTopicReader:
         if self.paused_s:
             return out
         end, size, read = self.monotonic() + MAX_TURN_S, 0, 0
-        while (
-            self.monotonic() < end and size < MAX_TURN_BYTES and read < MAX_TURN_RECORDS and not self._is_rate_limited()
-        ):
-            fetched = self._poll()
+        while self.monotonic() < end and size < MAX_TURN_BYTES and read < MAX_TURN_RECORDS:
+            if self._bucket is not None and (wait_s := self._bucket.wait_s(self.monotonic())) > 0:
+                self._paused_until = self.monotonic() + wait_s
+                break
+            fetched = [(partition, record) for _, partition, records in self._poll() for record in records]
             if not fetched:
                 break
-            taken, polled = len(out), 0
-            for _, partition, records in fetched:
-                polled += len(records)
-                for record in records:
-                    size += len(record.value or b"")
-                    out.extend(self._admit_record(partition, record))
+            taken, polled = len(out), len(fetched)
+            for partition, record in fetched:
+                size += len(record.value or b"")
+                out.extend(self._admit_record(partition, record))
             read += polled
             self.uncommitted = self.received_records = True
             if self._bucket is not None:
@@ -123,35 +122,24 @@ class ForeignTopicReader:
         self.report.rejected += sum(outcome.events for outcome in refused)
         return out if self.settings.format in MEDIA_TYPE_FORMATS else [*record_time_order(events), *refused]
 
-    def _is_rate_limited(self) -> bool:
-        if self._bucket is None:
-            return False
-        wait_s = self._bucket.wait_s(self.monotonic())
-        if wait_s > 0:
-            self._paused_until = self.monotonic() + wait_s
-        return wait_s > 0
-
     def _poll(self) -> list[FetchedRecords]:
+        """Poll the topic. After a failure it is retried later, while the other topics continue."""
         try:
             if self._reader is None:
                 self._reader = self.open_reader()
             fetched = self._reader.poll(POLL_TIMEOUT_S, self._poll_records)
         except (Unavailable, ConfigError, CorruptLog) as error:
-            self._pause_after_failure(error)
+            is_wrong = not isinstance(error, Unavailable)
+            self._paused_until = self.monotonic() + (MISCONFIGURED_RETRY_S if is_wrong else READ_RETRY_S)
+            self.report.reading, self.report.lag = False, -1
+            if str(error) != self._last_error:  # logged once, not at every attempt
+                self._last_error = str(error)
+                _log.error("topic is not read", source=self.settings.name, topic=self.settings.topic, error=str(error))
+            if is_wrong:
+                self.close()
             return []
         self.report.reading, self._last_error = True, ""
         return fetched
-
-    def _pause_after_failure(self, error: Unavailable | ConfigError | CorruptLog) -> None:
-        """Retry later, while the other topics continue. The failure is logged once, not at every attempt."""
-        wrong = not isinstance(error, Unavailable)
-        self._paused_until = self.monotonic() + (MISCONFIGURED_RETRY_S if wrong else READ_RETRY_S)
-        self.report.reading, self.report.lag = False, -1
-        if str(error) != self._last_error:
-            self._last_error = str(error)
-            _log.error("topic is not read", source=self.settings.name, topic=self.settings.topic, error=str(error))
-        if wrong:
-            self.close()
 
     def commit(self) -> None:
         """Commit the offsets of durable records. If this fails, they are read again, as duplicates."""
@@ -183,7 +171,13 @@ class ForeignTopicReader:
         if record.value is None:
             self.report.skipped += 1  # a tombstone
             return
-        refused = RefusedRecords(now_ms, self.settings.name, partial(self._letter_id, partition, record, now_ms))
+
+        def letter_id(index: int) -> str:
+            """Return an ID derived from positions, so that the same record always makes the same letters."""
+            at_ms = record.timestamp_ms if 0 <= record.timestamp_ms <= now_ms + MAX_CLOCK_AHEAD_S * 1000 else 0
+            return record_id(at_ms, "topic", self.settings.topic, partition, record.offset, index)
+
+        refused = RefusedRecords(now_ms, self.settings.name, letter_id)
         try:
             raw_records, skipped = self._parse(record.value, header_texts(record))
         except Exception as error:
@@ -196,9 +190,17 @@ class ForeignTopicReader:
             except Exception as error:
                 refused.add(raw_record, self._refusal(partition, record, error), index)
         for letter in refused.letters():
-            yield RejectedTopicRecord(
-                letter.record, letter.raw, self._letter_headers(partition, record, letter), letter.records
-            )
+            facts = {
+                "reason": letter.reason,
+                "path": letter.path,
+                "source": self.settings.name,
+                "topic": self.settings.topic,
+                "partition": partition,
+                "offset": record.offset,
+                "letter_id": letter.letter_id,
+            }
+            headers = [(key, str(value).encode()) for key, value in facts.items()]
+            yield RejectedTopicRecord(letter.record, letter.raw, headers, letter.records)
 
     def _refusal(self, partition: int, record: TopicRecord, error: Exception) -> MalformedEvent | SourceNotAllowed:
         if isinstance(error, MalformedEvent | SourceNotAllowed):
@@ -212,23 +214,6 @@ class ForeignTopicReader:
             error=type(error).__name__,
         )
         return MalformedEvent(f"could not be read: {type(error).__name__}")
-
-    def _letter_id(self, partition: int, record: TopicRecord, now_ms: int, index: int) -> str:
-        """Return an ID derived from positions, so that the same record always makes the same letters."""
-        at_ms = record.timestamp_ms if 0 <= record.timestamp_ms <= now_ms + MAX_CLOCK_AHEAD_S * 1000 else 0
-        return record_id(at_ms, "topic", self.settings.topic, partition, record.offset, index)
-
-    def _letter_headers(self, partition: int, record: TopicRecord, letter: RefusedLetter) -> list[tuple[str, bytes]]:
-        facts = {
-            "reason": letter.reason,
-            "path": letter.path,
-            "source": self.settings.name,
-            "topic": self.settings.topic,
-            "partition": partition,
-            "offset": record.offset,
-            "letter_id": letter.letter_id,
-        }
-        return [(key, str(value).encode()) for key, value in facts.items()]
 
 
 # At least once: records of a round are acknowledged on our topics before its offsets are committed. Records that are
@@ -267,7 +252,10 @@ class TopicIngest:
         for source in self.sources:
             out += source.read_turn()
             read = read or source.received_records
-            self._note_silence(source)
+            if source.received_records:
+                self._silence.note_received(source.settings.name, self.monotonic(), self.now_ms())
+            elif source.paused_s or not source.report.reading or source.report.lag < 0:
+                self._silence.note_unreadable(source.settings.name, self.monotonic())
         if out:
             self._write_until_acknowledged(out)
         for source in self.sources:
@@ -304,13 +292,6 @@ class TopicIngest:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-    def _note_silence(self, source: ForeignTopicReader) -> None:
-        name, report = source.settings.name, source.report
-        if source.received_records:
-            self._silence.note_received(name, self.monotonic(), self.now_ms())
-        elif source.paused_s or not report.reading or report.lag < 0:
-            self._silence.note_unreadable(name, self.monotonic())
 
     def _write_until_acknowledged(self, out: Sequence[Record | RejectedTopicRecord]) -> None:
         """Write until everything is acknowledged. After a failure all of it is sent again, in the same order.

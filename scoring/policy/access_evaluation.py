@@ -151,18 +151,18 @@ UNUSUAL_CALL = "unusual_call"
 OUTSIDE_BOUNDARY = "outside_boundary"
 
 VERDICT_REASONS = {
-    ALLOWED: "nothing stands against it",
+    ALLOWED: "the policy allows it",
     DENIED_BY_LEVEL: "the policy of the agent's risk level denies tokens",
     REFRESH_REFUSED: "the policy of the agent's risk level allows no refresh",
-    STEP_UP: "every scope asked for waits for a person's approval",
-    SCOPES_REFUSED: "the policy of the agent's risk level grants none of the scopes asked for",
-    STALE: "what is known of the agent may be out of date, and who asks is set to be denied then",
-    NOT_NARROWED: "some scopes are not granted, and the asking server can not leave them out",
-    NOT_SHORTENED: "the lifetime that the policy allows is one that the asking server can not give",
-    UNUSUAL_CALL: "the call is odder than nearly all that honest agents make, and waits for a person's approval",
-    OUTSIDE_BOUNDARY: "no capability that the agent declares covers the action; `outside_boundary` of the settings says"
-    " whether a person may approve it",
-    UNDECIDED: "the question could not be decided, for a fault of ours or a request that can not be read",
+    STEP_UP: "every requested scope requires a person's approval",
+    SCOPES_REFUSED: "the policy of the agent's risk level grants none of the requested scopes",
+    STALE: "the agent's risk may be out of date, and the hook or gateway is set to deny such requests",
+    NOT_NARROWED: "some scopes are not granted, and the requesting server cannot leave them out",
+    NOT_SHORTENED: "the requesting server cannot issue tokens of the lifetime that the policy allows",
+    UNUSUAL_CALL: "the call is more anomalous than nearly all calls of honest agents, and requires a person's approval",
+    OUTSIDE_BOUNDARY: "no capability that the agent declares covers the action; the setting `outside_boundary` states "
+    "whether a person may approve it",
+    UNDECIDED: "the request could not be decided because of an internal error, or because it cannot be read",
 }
 """Reason codes of verdicts, which may leave the service, with explanations, which do not."""
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
-COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of this {subject} a short while before"
+COOLDOWN_REASON = "cool-down: an alert about this {subject} with this reason and no lower level was just sent"
 """Reason of most suppressed deliveries; the subject is a case, or an agent if there is no case."""
-SNOOZE_REASON = "snoozed: a person wants to be told of a higher level alone until {until}"
+SNOOZE_REASON = "snoozed: until {until}, alerts are sent only for a higher level"
 """Reason of deliveries about a snoozed case."""
 LAST_HEARD_PREFIX = "source.heard_ms."
 """Prefix of the name of a source in `counters`."""

@@ -136,7 +136,7 @@ def test_ten_agents_that_turn_to_one_target_are_one_page(store: SqlStore) -> Non
     assert case.agents == 10
     states = [told(store, f"alert-D{number}")["delivery"] for number in range(10)]
     assert states == ["pending", *["suppressed"] * 9]
-    assert "of this case" in told(store, "alert-D9")["why"]
+    assert "about this case" in told(store, "alert-D9")["why"]
     route(store, rise(20, agents[4], level=4, before=3, at_ms=MINUTE))
     assert told(store, "alert-D20")["delivery"] == "pending"
 

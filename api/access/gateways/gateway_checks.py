@@ -116,17 +116,13 @@ def mcp_action(scope: Scope) -> str:
     method = methods[0].decode("latin-1") if len(methods) == 1 else TOOL_CALL
     if method != TOOL_CALL:
         return method[:MAX_ID_LENGTH]
-    return _decode_mcp_name(single_header(scope, MCP_NAME_NAME) or b"")[:MAX_ID_LENGTH] or TOOL_CALL
-
-
-def _decode_mcp_name(value: bytes) -> str:
-    """Decode a name that is not plain ASCII: base64 between `=?base64?` and `?=`; "" if it cannot be read."""
+    value = single_header(scope, MCP_NAME_NAME) or b""
     try:
-        if value.startswith(b"=?base64?") and value.endswith(b"?="):
+        if value.startswith(b"=?base64?") and value.endswith(b"?="):  # a name that is not plain ASCII
             value = base64.b64decode(value[len(b"=?base64?") : -len(b"?=")], validate=True)
-        return value.decode()
+        return value.decode()[:MAX_ID_LENGTH] or TOOL_CALL
     except (binascii.Error, UnicodeDecodeError):
-        return ""
+        return TOOL_CALL
 
 
 def forwarded_target(scope: Scope) -> str:
@@ -168,20 +164,16 @@ class GatewayResponse(NamedTuple):
 
 
 class GatewayResponses:
-    """All answers to checks."""
-
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        name = settings.risk_header
-        level_headers = {
-            level: [] if name is None else [(name.lower().encode(), level.label.encode())] for level in RiskLevel
-        }
-        self._allowed = {
-            level: GatewayResponse(200, [*level_headers[level], NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed")
-            for level in RiskLevel
-        }
         self._allowed_undecided = GatewayResponse(200, [NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed_unjudged")
         """Allowed since we could not decide, and are set to fail open: without the level."""
+        self._allowed = {}
+        for level in RiskLevel:
+            headers = [NO_STORE_HEADER, EMPTY_BODY_HEADER]
+            if settings.risk_header is not None:
+                headers.insert(0, (settings.risk_header.lower().encode(), level.label.encode()))
+            self._allowed[level] = GatewayResponse(200, headers, b"", "allowed")
 
     def allowed_by(self, verdict: Verdict) -> GatewayResponse:
         """Return the answer that lets the call continue."""
@@ -234,8 +226,6 @@ GatewayConstraint = Callable[[Verdict], Verdict]
 
 @dataclass(eq=False, repr=False)
 class GatewayDecider:
-    """Decides access for gateways."""
-
     _settings: GatewaySettings
     _decision_point: PolicyDecisionPoint
     _revoker: TokenRevoker
@@ -275,19 +265,17 @@ class GatewayDecider:
         return self._decide(holder, token, via, self._constrain_stale)
 
     def _decide(self, holder: TokenHolder, token: bytes, via: str, fit: GatewayConstraint) -> AccessDecision:
+        question, point = holder.access_request, self._decision_point
         try:
-            decided = self._decision_point.decide(holder.access_request, via, fit)
+            decided = point.decide(question, via, fit)
             if decided.verdict.revoke:
                 self._revoker.revoke_in_background(token.decode("ascii"), holder.issuer)
         except Exception as error:
-            return self._undecided_decision(error, holder.access_request, via)
+            opened = self._settings.on_failure == "open" or not point.may_enforce(question.tenant)
+            point.count_failure(via, fails_open=opened)
+            _log.error("gateway_failed", via=via, **error_members(error))
+            return point.undecided(question, allow=opened)
         return decided
-
-    def _undecided_decision(self, error: Exception, question: AccessRequest, via: str) -> AccessDecision:
-        opened = self._settings.on_failure == "open" or not self._decision_point.may_enforce(question.tenant)
-        self._decision_point.count_failure(via, fails_open=opened)
-        _log.error("gateway_failed", via=via, **error_members(error))
-        return self._decision_point.undecided(question, allow=opened)
 
     def count_unverifiable(self, via: str, issuer: str) -> None:
         """Count a token that cannot be verified because the issuer's keys are unavailable. It never passes: any client

@@ -81,16 +81,18 @@ class TokenHolderFactory:
     def _make(
         self, settings: GatewayIssuerSettings, client: str, scopes: frozenset[str], members: Mapping[str, Any]
     ) -> TokenHolder:
-        act = members.get("act")
-        agent = client if act is None else _current_actor(act)
+        act, agent = members.get("act"), client
+        if act is not None:  # the outermost actor is the current one (RFC 8693)
+            agent = _check_name(act.get("sub") if isinstance(act, dict) else None)
         if len(scopes) > MAX_SCOPES:
             raise InvalidToken(f"the token has more than {MAX_SCOPES} scopes")
         try:
             ancestors = earlier_actors(act, agent)
         except RequestLimitExceeded:
-            raise InvalidToken("an actor of the token is no name") from None
+            raise InvalidToken("an actor of the token has an invalid name") from None
+        tenant = None if settings.tenant_claim is None else members.get(settings.tenant_claim)
         question = AccessRequest(
-            _tenant_of_token(settings, members),
+            _check_name(settings.tenant if tenant is None else tenant, "the token names no tenant"),
             settings.agent_issuer or settings.issuer,
             agent,
             tuple(sorted(scopes)),
@@ -98,48 +100,27 @@ class TokenHolderFactory:
             ancestors,
             caller=f"gateway:{settings.issuer}",
         )
-        return TokenHolder(
-            question, read_binding(members), settings.issuer, _encode_claims(_with_spaces(members, settings))
-        )
+        return TokenHolder(question, read_binding(members), settings.issuer, _encode_claims(members, settings))
 
 
-def _with_spaces(members: Mapping[str, Any], settings: GatewayIssuerSettings) -> Mapping[str, Any]:
-    """Return the members with scopes separated by spaces, as RFC 7662 requires."""
-    if settings.scopes == "spaces":
-        return members
-    written = {name: members.get(name) for name in ("scope", "scp")}
-    texts = {name: " ".join(split_scopes(text, settings)) for name, text in written.items() if isinstance(text, str)}
-    return {**members, **texts}
+def _encode_claims(members: Mapping[str, Any], settings: GatewayIssuerSettings) -> bytes:
+    """Return claims as JSON, with scopes separated by spaces as RFC 7662 requires.
 
-
-def _encode_claims(members: Mapping[str, Any]) -> bytes:
-    """Return claims as JSON. Lone surrogates can be written in a token but not in an event or log, so they are rejected
-    here.
+    Raises InvalidToken for lone surrogates, which a token can have, but an event or a log cannot.
     """
+    if settings.scopes != "spaces":
+        texts = {name: text for name in ("scope", "scp") if isinstance(text := members.get(name), str)}
+        members = {**members, **{name: " ".join(split_scopes(text, settings)) for name, text in texts.items()}}
     try:
         return msgspec.json.encode(members)
     except (UnicodeEncodeError, RecursionError):
-        raise InvalidToken("the token holds text that is no Unicode") from None
+        raise InvalidToken("the token has text that is not valid Unicode") from None
 
 
-def _current_actor(act: Any) -> str:
-    """Return the current actor: the outermost of the chain (RFC 8693)."""
-    return _check_name(act.get("sub") if isinstance(act, dict) else None)
-
-
-def _check_name(value: Any) -> str:
+def _check_name(value: Any, wrong: str = "the agent of the token has no valid name") -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_CLAIM_NAME_LENGTH:
-        raise InvalidToken("the agent of the token is no name")
+        raise InvalidToken(wrong)
     return value
-
-
-def _tenant_of_token(settings: GatewayIssuerSettings, members: Mapping[str, Any]) -> str:
-    named = None if settings.tenant_claim is None else members.get(settings.tenant_claim)
-    if named is None:
-        named = settings.tenant
-    if not isinstance(named, str) or not 0 < len(named) <= MAX_CLAIM_NAME_LENGTH:
-        raise InvalidToken("the token names no tenant")
-    return named
 
 
 MAX_INTROSPECTION_BYTES = 64 * 1024
@@ -196,7 +177,7 @@ class IntrospectionClient:
         asking = self._in_flight.get(digest)
         if asking is None:
             if len(self._in_flight) >= MAX_CONCURRENT_INTROSPECTIONS:
-                raise IntrospectionUnreachable(f"{self.issuer}: too many questions wait")
+                raise IntrospectionUnreachable(f"{self.issuer}: too many introspection requests are in progress")
             asking = self._in_flight[digest] = asyncio.create_task(self._introspect_once(token, digest))
             asking.add_done_callback(lambda _: self._in_flight.pop(digest, None))
         return await asyncio.shield(asking)
@@ -219,7 +200,7 @@ class IntrospectionClient:
                     "introspection_unreachable", issuer=self.issuer, error=connection_error_text(error, with_text=True)
                 )
             self._failing = True
-            raise IntrospectionUnreachable(f"{self.issuer}: introspection cannot be asked") from None
+            raise IntrospectionUnreachable(f"{self.issuer}: introspection is unavailable") from None
         self._failing = False
         try:
             self._check_active(members, asked_at)
@@ -240,9 +221,9 @@ class IntrospectionClient:
         try:
             members = msgspec.json.decode(answer.content)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise IntrospectionUnreachable("the answer is no JSON") from None
+            raise IntrospectionUnreachable("the answer is not valid JSON") from None
         if not isinstance(members, dict) or not isinstance(members.get("active"), bool):
-            raise IntrospectionUnreachable("the answer does not say whether the token is active")
+            raise IntrospectionUnreachable("the answer does not state whether the token is active")
         return members
 
     def _check_active(self, members: ClaimMembers, now: float) -> None:
@@ -281,7 +262,14 @@ class GatewayIssuers:
         monotonic: Callable[[], float],
         ca_file: Path | None = None,
     ) -> None:
-        proofs = {issuer.issuer: _client_authentication(issuer, clock, new_id) for issuer in settings.issuers}
+        proofs = {}
+        for issuer in settings.issuers:
+            sign = None
+            if issuer.private_key is not None:
+                sign = assertion_signer(issuer.private_key.reveal(), issuer.key_id, clock, new_id)
+            proofs[issuer.issuer] = make_client_authenticator(
+                issuer.client_id, issuer.client_secret, sign, issuer.issuer
+            )
         self.holder_factory = TokenHolderFactory(settings.issuers)
         self.jwks = JwksCache(settings.issuers, clock, monotonic, ca_file)
         self.verifier: TokenVerifier[TokenHolder] = TokenVerifier(
@@ -320,12 +308,3 @@ class GatewayIssuers:
             await server.close()
         await self.revoker.close()
         await self._http.aclose()
-
-
-def _client_authentication(
-    issuer: GatewayIssuerSettings, clock: EpochClock, new_id: Callable[[], str]
-) -> ClientAuthenticator:
-    sign = None
-    if issuer.private_key is not None:
-        sign = assertion_signer(issuer.private_key.reveal(), issuer.key_id, clock, new_id)
-    return make_client_authenticator(issuer.client_id, issuer.client_secret, sign, issuer.issuer)

@@ -93,8 +93,6 @@ class UnreadableIntrospectionRequest(TrustwatchError):
 
 @dataclass(eq=False, repr=False)
 class IntrospectionEndpoint:
-    """Answers introspection requests."""
-
     _settings: GatewaySettings
     _issuers: GatewayIssuers
     _decider: GatewayDecider
@@ -117,11 +115,13 @@ class IntrospectionEndpoint:
             return json_gateway_response(405, {"error": "invalid_request"}, "unreadable", (b"allow", b"POST"))
         try:
             tenants = await self._client_tenants(scope)
-            form = await _read_form(scope, receive)
-            if form is None:
+            fields = await _read_form(scope, receive)
+            if fields is None:
                 return None
-            fields = _read_fields(form)
-            return await self._answer(_token_of_form(fields), tenants, _proof_of_form(fields))
+            tokens = fields.get("token", ())
+            if len(tokens) != 1 or not tokens[0]:
+                raise UnreadableIntrospectionRequest("the form must have one `token`")
+            return await self._answer(tokens[0].encode(), tenants, _proof_of_form(fields))
         except IntrospectionClientRefused as error:
             self._refusals.write(
                 _log.warning, "a client may not introspect", code="introspection_client", why=str(error)
@@ -130,7 +130,10 @@ class IntrospectionEndpoint:
         except UnreadableIntrospectionRequest as error:
             return json_gateway_response(400, {"error": error.code, "error_description": str(error)}, "unreadable")
         except IntrospectionUnreachable:
-            return self._unreachable_response()
+            if self._settings.on_unreachable == "inactive":
+                return INACTIVE_RESPONSE._replace(kind="unreachable")
+            retry_after = (b"retry-after", b"1")
+            return json_gateway_response(503, {"error": "temporarily_unavailable"}, "unreachable", retry_after)
         except TrustwatchError as error:
             problem = problem_of(error)
             self._refused_callers.tell_of(scope, problem.code, problem.detail)
@@ -158,7 +161,7 @@ class IntrospectionEndpoint:
         # Always compared, so that the time reveals no names of clients.
         right = (_NOBODYS_SECRET if client is None else client.secret).matches(unquote_plus(password).encode())
         if client is None or not right:
-            raise IntrospectionClientRefused("no such client, or another secret")
+            raise IntrospectionClientRefused("the client is unknown, or its secret is wrong")
         return client
 
     async def _answer(self, token: bytes, tenants: Collection[str], shown: ShownProof | None) -> GatewayResponse:
@@ -169,8 +172,13 @@ class IntrospectionEndpoint:
         question = holder.access_request
         if question.tenant not in tenants and ANY_NAME not in tenants:
             return INACTIVE_RESPONSE
-        if shown is not None and not self._is_proven(holder, token, shown):
-            return INACTIVE_RESPONSE
+        if shown is not None:
+            name = question.issuer, question.agent_id
+            try:
+                self._proofs.check(TokenBinding(holder.bound_to.jkt), token, shown, name)
+            except ProofRefused as refused:
+                self._proof_reports.report(INTROSPECTION_ROUTE, question.tenant, *name, refused)
+                return INACTIVE_RESPONSE
         decided = self._decider.decide_introspection(holder, token, INTROSPECTION_ROUTE)
         self._decider.record(decided, question, INTROSPECTION_ROUTE, "token.introspect", "introspect", "")
         if not decided.verdict.allow:
@@ -182,15 +190,6 @@ class IntrospectionEndpoint:
             members |= decided.risk_claims()
         return json_gateway_response(200, members, "active")
 
-    def _is_proven(self, holder: TokenHolder, token: bytes, shown: ShownProof) -> bool:
-        agent = holder.access_request
-        try:
-            self._proofs.check(TokenBinding(holder.bound_to.jkt), token, shown, (agent.issuer, agent.agent_id))
-        except ProofRefused as refused:
-            self._proof_reports.report(INTROSPECTION_ROUTE, agent.tenant, agent.issuer, agent.agent_id, refused)
-            return False
-        return True
-
     async def _token_holder(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise InvalidToken("the token is too long")
@@ -198,22 +197,19 @@ class IntrospectionEndpoint:
             issuer = unverified_issuer(token.decode())
         except InvalidToken:
             return await self._introspect_opaque(token, tenants)
-        holder = await self._verify(token, issuer)
+        try:
+            holder = await self._issuers.verifier.verify(token)
+        except UnknownKey:
+            if issuer in self._issuers.issuer_names and self._issuers.jwks.keys(issuer) is None:
+                self._decider.count_unverifiable(INTROSPECTION_ROUTE, issuer)
+                raise IntrospectionUnreachable("the issuer's keys are unavailable") from None
+            raise
         client = self._issuers.introspection_clients.get(issuer)
         if client is None or client.settings.tokens != "all":
             return holder
         return self._issuers.holder_factory.from_introspection(
             issuer, {**holder.decode_claims(), **await client.introspect(token)}
         )
-
-    async def _verify(self, token: bytes, issuer: str) -> TokenHolder:
-        try:
-            return await self._issuers.verifier.verify(token)
-        except UnknownKey:
-            if issuer in self._issuers.issuer_names and self._issuers.jwks.keys(issuer) is None:
-                self._decider.count_unverifiable(INTROSPECTION_ROUTE, issuer)
-                raise IntrospectionUnreachable("the issuer's keys cannot be had") from None
-            raise
 
     async def _introspect_opaque(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
         """Ask the issuers about an opaque token until one reports it as active.
@@ -233,34 +229,21 @@ class IntrospectionEndpoint:
                 unreachable = error
         raise unreachable or InvalidToken("the token is not active")
 
-    def _unreachable_response(self) -> GatewayResponse:
-        if self._settings.on_unreachable == "inactive":
-            return INACTIVE_RESPONSE._replace(kind="unreachable")
-        return json_gateway_response(503, {"error": "temporarily_unavailable"}, "unreachable", (b"retry-after", b"1"))
 
-
-async def _read_form(scope: Scope, receive: Receive) -> bytes | None:
+async def _read_form(scope: Scope, receive: Receive) -> dict[str, list[str]] | None:
+    """Return the fields of a form, or None if the client disconnected. Raises UnreadableIntrospectionRequest."""
     kind = (single_header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
     if kind != FORM_MEDIA_TYPE:
         raise UnreadableIntrospectionRequest("the body must be application/x-www-form-urlencoded")
     try:
-        return await read_request_body(receive, MAX_FORM_BYTES)
+        form = await read_request_body(receive, MAX_FORM_BYTES)
+        if form is None:
+            return None
+        return parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
     except RequestBodyTooLong:
         raise UnreadableIntrospectionRequest(f"the body may have {MAX_FORM_BYTES} bytes") from None
-
-
-def _read_fields(form: bytes) -> dict[str, list[str]]:
-    try:
-        return parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
     except ValueError:
-        raise UnreadableIntrospectionRequest("the body is no form") from None
-
-
-def _token_of_form(fields: Mapping[str, list[str]]) -> bytes:
-    tokens = fields.get("token", ())
-    if len(tokens) != 1 or not tokens[0]:
-        raise UnreadableIntrospectionRequest("the form must have one `token`")
-    return tokens[0].encode()
+        raise UnreadableIntrospectionRequest("the body is not a valid form") from None
 
 
 def _proof_of_form(fields: Mapping[str, list[str]]) -> ShownProof | None:
@@ -324,7 +307,6 @@ class GatewayServer:
         return partial(self, way) if way else None
 
     def template(self, path: bytes) -> str:
-        """See `FastRoute`."""
         return GATEWAY_ROUTES[self.route_of(path)]
 
     async def __call__(self, way: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -333,8 +315,10 @@ class GatewayServer:
             answer = await (
                 self._introspection.answer(scope, receive) if way == INTROSPECTION_ROUTE else self._check(way, scope)
             )
-        except Exception as error:
-            answer = self._failure_response(way, scope, error)
+        except Exception as error:  # refused: a failure before the decision means that no token is verified yet
+            self._decision_point.count_failure(way, fails_open=False)
+            _log.error("gateway_failed", via=way, **error_members(error))
+            answer = self._responses.denied(self._request_id(scope), "undecided")
         if answer is None:
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
@@ -350,13 +334,12 @@ class GatewayServer:
             return self._responses.unproven(self._request_id(scope), refused)
         except MissingToken:
             return self._responses.unauthenticated(self._request_id(scope), "", "")
-        except UnknownKey as unknown:
-            if self._issuers.jwks.keys(unknown.issuer) is None:
-                self._decider.count_unverifiable(way, unknown.issuer)
-                return self._responses.denied(self._request_id(scope), "no_keys")
-            return self._unauthenticated_response(way, scope, unknown)
         except AuthenticationFailed as error:
-            return self._unauthenticated_response(way, scope, error)
+            if isinstance(error, UnknownKey) and self._issuers.jwks.keys(error.issuer) is None:
+                self._decider.count_unverifiable(way, error.issuer)
+                return self._responses.denied(self._request_id(scope), "no_keys")
+            self._refused_callers.tell_of_token(way, str(error))
+            return self._responses.unauthenticated(self._request_id(scope), InvalidToken.code, str(error))
         method = scope["method"] if way == "ext_authz" else forwarded_method(scope)
         action = mcp_action(scope)
         decided = await self._decider.decide_call(holder, token, method, way, action)
@@ -408,15 +391,5 @@ class GatewayServer:
             return self._responses.step_up(self._request_id(scope), decided.approval_id)
         return self._responses.denied(self._request_id(scope), "undecided" if verdict.reason == UNDECIDED else "denied")
 
-    def _unauthenticated_response(self, way: str, scope: Scope, error: AuthenticationFailed) -> GatewayResponse:
-        self._refused_callers.tell_of_token(way, str(error))
-        return self._responses.unauthenticated(self._request_id(scope), InvalidToken.code, str(error))
-
     def _request_id(self, scope: Scope) -> str:
         return request_id_of(scope, self._new_id)
-
-    def _failure_response(self, way: str, scope: Scope, error: Exception) -> GatewayResponse:
-        """Return a refusal: a failure before the decision means that no token is verified yet."""
-        self._decision_point.count_failure(way, fails_open=False)
-        _log.error("gateway_failed", via=way, **error_members(error))
-        return self._responses.denied(self._request_id(scope), "undecided")

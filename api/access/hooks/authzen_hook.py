@@ -90,8 +90,6 @@ class RequesterDecision(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class AuthZenEndpoint:
-    """Answers AuthZEN evaluation requests."""
-
     _decider: HookDecider
     _identify: Callable[[Scope], Awaitable[AuthenticatedCaller]]
     _calls: CallEvaluator
@@ -104,13 +102,19 @@ class AuthZenEndpoint:
         try:
             caller = await self._identify(scope)
             caller.require(SCOPE_DECIDE)
-            asker = EvaluationAsker(caller, *self._tenant_and_issuer(caller))
+            settings, binding = self._decider.settings, caller.binding
+            tenant = caller.require_tenant(settings.tenant)
+            issuer = settings.issuer or binding.default_issuer
+            if issuer is None:
+                reason = "this caller is not bound to exactly one issuer; set `issuer` of the hook in the settings"
+                raise SourceNotAllowed(reason, "$.subject")
+            binding.check_claims(tenant, issuer, None)
         except TrustwatchError as error:
             problem = problem_of(error)
             self._refused_callers.tell_of(scope, problem.code, problem.detail)
             headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
             return _text_response(problem.status, problem.detail, *headers)
-        return partial(self.answer, asker)
+        return partial(self.answer, EvaluationAsker(caller, tenant, issuer))
 
     async def answer(self, asker: EvaluationAsker, request: HookRequest) -> HookResponse:
         """Return the answer to a whole request. Long requests are answered in slices, one at a time for each tenant."""
@@ -145,24 +149,17 @@ class AuthZenEndpoint:
         if asker.is_refused(item.requester):
             return asker
         asked = group_by_requester([item], asker, partial(self._is_known, asker))[item.requester]
-        identities = dict.fromkeys(parsed.access_request.identity for parsed in asked.parsed)
-        return asker._replace(
-            spent=await self._decider.point.spend_needed(identities, partial(self._preview, asker, item, asked))
-        )
 
-    def _preview(
-        self,
-        asker: EvaluationAsker,
-        item: EvaluationItem,
-        asked: RequesterQuestions,
-        spent: tuple[Intervention, ...],
-    ) -> Outcome:
-        outcomes = [self._decider.preview(parsed, _unconstrained, spent) for parsed in asked.parsed]
-        if item.call is not None and all(outcome.permitted for outcome in outcomes):
-            spending, call = asker._replace(spent=spent), item.call
-            requests = (spending.access_request(item.requester, agent, (call.action,)) for agent in asked.agents)
-            outcomes += [self._calls.preview(access, call) for access in requests]
-        return Outcome(all(outcome.permitted for outcome in outcomes))
+        def preview(spent: tuple[Intervention, ...]) -> Outcome:
+            outcomes = [self._decider.preview(parsed, _unconstrained, spent) for parsed in asked.parsed]
+            if item.call is not None and all(outcome.permitted for outcome in outcomes):
+                spending, call = asker._replace(spent=spent), item.call
+                requests = (spending.access_request(item.requester, agent, (call.action,)) for agent in asked.agents)
+                outcomes += [self._calls.preview(access, call) for access in requests]
+            return Outcome(all(outcome.permitted for outcome in outcomes))
+
+        identities = dict.fromkeys(parsed.access_request.identity for parsed in asked.parsed)
+        return asker._replace(spent=await self._decider.point.spend_needed(identities, preview))
 
     def _answer_in_slices(self, asker: EvaluationAsker, request: HookRequest) -> Iterator[HookResponse | None]:
         """Yield None after each slice, and the answer after the last."""
@@ -171,7 +168,11 @@ class AuthZenEndpoint:
         except (UnreadableHookRequest, ClientInducedFailure) as error:
             yield _text_response(400, str(error))
             return
-        batch = batch._replace(items=[self._authorize(item, asker) for item in batch.items])
+        for at, item in enumerate(batch.items):
+            if not item.error and asker.is_refused(item.requester):
+                named = {"tenant": asker.tenant, "agent_id": item.requester.acting.agent_id}
+                self._refused_callers.tell(asker.caller, AGENT_NOT_ALLOWED, **named)
+                batch.items[at] = INVALID_ITEM._replace(error=NOT_AUTHORIZED, status=403)
         if not batch.is_batch and batch.items[0].error:
             yield _text_response(batch.items[0].status, batch.items[0].error)
             return
@@ -180,20 +181,14 @@ class AuthZenEndpoint:
         try:
             content = yield from self._render(batch, decided, asker)
         except Exception as error:
-            decided = {requester: self._undecided(error, requester, asked) for requester, asked in questions.items()}
+            for requester, asked in questions.items():
+                decision = self._decider.undecided_decision(error, asked.parsed[0].access_request)
+                decided[requester] = RequesterDecision(decision, requester.acting, asked.agents, False, False)
             content = yield from self._render(batch, decided, asker)
         for requester, asked in questions.items():
             if requester.agents:
                 self._record(asker, asked, decided[requester].decided)
         yield json_hook_response(200, content)
-
-    def _authorize(self, item: EvaluationItem, asker: EvaluationAsker) -> EvaluationItem:
-        """Return the item, or an error if it names agents that the caller is not authorized for."""
-        if item.error or not asker.is_refused(item.requester):
-            return item
-        named = {"tenant": asker.tenant, "agent_id": item.requester.acting.agent_id}
-        self._refused_callers.tell(asker.caller, AGENT_NOT_ALLOWED, **named)
-        return INVALID_ITEM._replace(error=NOT_AUTHORIZED, status=403)
 
     def _is_known(self, asker: EvaluationAsker, agent_id: str) -> bool:
         return self._decider.knows(asker.tenant, asker.issuer, agent_id)
@@ -201,12 +196,6 @@ class AuthZenEndpoint:
     def _decide(self, requester: EvaluationRequester, asked: RequesterQuestions) -> RequesterDecision:
         decision, at = strictest_decision([self._decider.decide(parsed, _unconstrained) for parsed in asked.parsed])
         return RequesterDecision(decision, asked.agents[at], asked.agents, len(asked.agents) > 1, not requester.agents)
-
-    def _undecided(
-        self, error: Exception, requester: EvaluationRequester, asked: RequesterQuestions
-    ) -> RequesterDecision:
-        decision = self._decider.undecided_decision(error, asked.parsed[0].access_request)
-        return RequesterDecision(decision, requester.acting, asked.agents, False, False)
 
     def _record(self, asker: EvaluationAsker, asked: RequesterQuestions, decided: AccessDecision) -> None:
         """Build the audit event of a request, trusted no more than the caller's own events about that agent."""
@@ -216,7 +205,7 @@ class AuthZenEndpoint:
                 members = refusal_members(parsed.access_request, decided)
                 self._refused_callers.tell(asker.caller, AGENT_NOT_ALLOWED, **members)
             return
-        if not asker.binding.vouches:
+        if not asker.caller.binding.vouches:
             asserted = {"id": agent.agent_id, "issuer": parsed.access_request.issuer or None, "self_asserted": True}
             parsed = parsed._replace(event_extras={**parsed.event_extras, "agent": asserted})
         lifetime_s = None if parsed.own_event_type else decided.verdict.max_token_lifetime_s
@@ -225,16 +214,6 @@ class AuthZenEndpoint:
     def too_large(self, most: int) -> HookResponse:
         """Return the answer to a body of more than *most* bytes."""
         return _text_response(413, f"the body may have {most} bytes")
-
-    def _tenant_and_issuer(self, caller: AuthenticatedCaller) -> tuple[str, str]:
-        settings, binding = self._decider.settings, caller.binding
-        tenant = caller.require_tenant(settings.tenant)
-        issuer = settings.issuer or binding.default_issuer
-        if issuer is None:
-            reason = "this caller is not bound to exactly one issuer; set `issuer` of the hook in the settings"
-            raise SourceNotAllowed(reason, "$.subject")
-        binding.check_claims(tenant, issuer, None)
-        return tenant, issuer
 
     def _render(
         self, batch: EvaluationBatch, decided: dict[EvaluationRequester, RequesterDecision], asker: EvaluationAsker
@@ -278,49 +257,38 @@ class AuthZenEndpoint:
     def _render_item(
         self, item: EvaluationItem, found: RequesterDecision | None, shaped: set[EvaluationRequester]
     ) -> dict[str, Any]:
-        """Return one decision. Only the first gate has the members that shape the token."""
+        """Return one decision. Only the first gate of a requester has the members that shape the token."""
         if found is None:
             return {"decision": False, "context": {"error": {"status": item.status, "message": item.error}}}
         context = found.context()
         if reason := _denial_reason(item, found.decided.verdict):
             return {"decision": False, "context": {"reason": reason, **context}}
-        issuance = {} if not item.grant or item.requester in shaped else self._issuance_context(found.decided)
-        if item.grant:
+        if item.grant and item.requester not in shaped:
             shaped.add(item.requester)
-        if issuance:
-            context["issuance"] = issuance
+            verdict, has_claims = found.decided.verdict, self._decider.settings.claims
+            issuance = {
+                "token_lifetime": verdict.max_token_lifetime_s,
+                "granted_scope": None if verdict.scopes is None else " ".join(verdict.scopes),
+                "claims": found.decided.risk_claims() if has_claims and verdict.policy_version else None,
+            }
+            if known := {name: value for name, value in issuance.items() if value is not None}:
+                context["issuance"] = known
         if item.action in found.decided.verdict.outside:
             context["outside_boundary"] = True
         return {"decision": True, "context": context} if context else {"decision": True}
 
-    def _issuance_context(self, decided: AccessDecision) -> dict[str, Any]:
-        verdict = decided.verdict
-        context: dict[str, Any] = {}
-        if verdict.max_token_lifetime_s is not None:
-            context["token_lifetime"] = verdict.max_token_lifetime_s
-        if verdict.scopes is not None:
-            context["granted_scope"] = " ".join(verdict.scopes)
-        if self._decider.settings.claims and decided.verdict.policy_version:
-            context["claims"] = decided.risk_claims()
-        return context
 
-
-class AuthZenMetadataEndpoint:
-    """Serves AuthZEN metadata: URLs and capabilities of the decision point. Public, since it contains nothing else."""
-
-    def __init__(self, url: str) -> None:
-        self._document = json_hook_response(
-            200,
-            {
-                "policy_decision_point": url,
-                "access_evaluation_endpoint": url + EVALUATION_PATH,
-                "access_evaluations_endpoint": url + EVALUATIONS_PATH,
-                "capabilities": [ISSUANCE_CAPABILITY],
-            },
-        )
-
-    async def admit(self, _request: HookRequest, _scope: Scope) -> HookResponse:
-        return self._document
+def metadata_response(url: str) -> HookResponse:
+    """Return AuthZEN metadata: URLs and capabilities of the decision point. Public, since it contains nothing else."""
+    return json_hook_response(
+        200,
+        {
+            "policy_decision_point": url,
+            "access_evaluation_endpoint": url + EVALUATION_PATH,
+            "access_evaluations_endpoint": url + EVALUATIONS_PATH,
+            "capabilities": [ISSUANCE_CAPABILITY],
+        },
+    )
 
 
 def _unconstrained(_: ParsedHookRequest, verdict: Verdict) -> Verdict:

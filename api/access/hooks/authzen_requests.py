@@ -16,7 +16,7 @@ import msgspec
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.records.containment import Intervention
 
-from ...http.auth.callers import AuthenticatedCaller, SourceBinding
+from ...http.auth.callers import AuthenticatedCaller
 from ..call_evaluation import CallQuestion
 from ..decision_point import (
     MAX_ACTORS,
@@ -105,13 +105,9 @@ class EvaluationAsker(NamedTuple):
     issuer: str
     spent: tuple[Intervention, ...] = ()
 
-    @property
-    def binding(self) -> SourceBinding:
-        return self.caller.binding
-
     def speaks_for(self, agent: JudgedAgent) -> bool:
         """Return whether the caller's events about that agent would be accepted."""
-        return bool(agent.agent_id) and self.binding.may_speak_for(
+        return bool(agent.agent_id) and self.caller.binding.may_speak_for(
             self.tenant, agent.issuer or self.issuer, agent.agent_id
         )
 
@@ -136,7 +132,7 @@ class EvaluationAsker(NamedTuple):
             refresh,
             requester.ancestors if agent == requester.acting else (),
             self.speaks_for(agent),
-            self.binding.name,
+            self.caller.binding.name,
             spent=self.spent,
         )
 
@@ -178,14 +174,18 @@ def read_in_slices(data: dict[str, Any], *, several: bool) -> Slices[EvaluationB
     semantic = member_at(data, "options", "evaluations_semantic") or EXECUTE_ALL
     if semantic not in EVALUATION_SEMANTICS:
         raise UnreadableHookRequest(f"options.evaluations_semantic must be one of {', '.join(EVALUATION_SEMANTICS)}")
-    if sum(_tells_arguments(evaluation, data) for evaluation in given) > MAX_CALLS:
-        raise RequestLimitExceeded(f"{MAX_CALLS} evaluations may tell arguments; ask about further calls by themselves")
+    contexts = [one.get("context", data.get("context")) for one in given if type(one) is dict]
+    if sum(member_at(context, "arguments") is not None for context in contexts) > MAX_CALLS:
+        raise RequestLimitExceeded(f"{MAX_CALLS} evaluations may have arguments; evaluate further calls separately")
     items = []
     for evaluation in given:
         items.append(_read_item(evaluation, data))
         if not len(items) % ITEMS_PER_SLICE:
             yield
-    _check_agents(items)
+    if sum(item.requester.most_agents for item in items if item.call is not None) > MAX_CALLS:
+        raise RequestLimitExceeded(f"a request may evaluate {MAX_CALLS} calls with arguments, one for each agent")
+    if sum(one.most_agents for one in {item.requester for item in items if not item.error}) > MAX_JUDGED_AGENTS:
+        raise RequestLimitExceeded(f"evaluations may name {MAX_JUDGED_AGENTS} agents; evaluate others separately")
     return EvaluationBatch(items, semantic, True)
 
 
@@ -195,23 +195,6 @@ def read_single(data: dict[str, Any]) -> EvaluationItem:
     if item.error:
         raise UnreadableHookRequest(item.error)
     return item
-
-
-def _check_agents(items: list[EvaluationItem]) -> None:
-    """Raise RequestLimitExceeded if a batch names more agents, or more calls for each of them, than are judged."""
-    requesters = {item.requester for item in items if not item.error}
-    if sum(item.requester.most_agents for item in items if item.call is not None) > MAX_CALLS:
-        raise RequestLimitExceeded(
-            f"{MAX_CALLS} calls with arguments, each for each agent that it names, may be asked at once"
-        )
-    if sum(requester.most_agents for requester in requesters) > MAX_JUDGED_AGENTS:
-        raise RequestLimitExceeded(f"evaluations may name {MAX_JUDGED_AGENTS} agents; ask about others by themselves")
-
-
-def _tells_arguments(given: Any, defaults: dict[str, Any]) -> bool:
-    """Return whether an item, or the default for all items, has arguments of a call."""
-    context = given.get("context", defaults.get("context")) if type(given) is dict else None
-    return member_at(context, "arguments") is not None
 
 
 def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:

@@ -65,15 +65,9 @@ class HookRequest(NamedTuple):
 
 
 class HookResponse(NamedTuple):
-    """The HTTP answer of a hook."""
-
     status: int
     body: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
-
-    def with_header(self, name: bytes, value: bytes) -> HookResponse:
-        """Return the same answer with one more header."""
-        return self._replace(headers=(*self.headers, (name, value)))
 
 
 HookResponder = Callable[[HookRequest], Awaitable[HookResponse]]
@@ -109,6 +103,8 @@ class HookAdapter(ABC):
 
     unchanged_response: HookResponse
     """The token is issued as it would have been without us: what failing open is."""
+    unauthenticated_response: HookResponse
+    """The answer if the secret is missing or wrong."""
 
     def __init__(self, settings: HookSettings) -> None:
         self.settings = settings
@@ -122,9 +118,9 @@ class HookAdapter(ABC):
     def render_response(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         """Return the answer in the product's format."""
 
-    @abstractmethod
-    def deny_unsupported(self, parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
+    def deny_unsupported(self, _parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
         """Return a denial if the product cannot enforce the verdict, otherwise the same verdict."""
+        return verdict
 
     def granted_lifetime_s(self, parsed: ParsedHookRequest, _: Verdict) -> int | None:
         """Return the lifetime of the token in seconds, or None if the request does not state it."""
@@ -134,20 +130,19 @@ class HookAdapter(ABC):
     def denial_response(self, reason: str) -> HookResponse:
         """Return the answer that refuses the token."""
 
-    @abstractmethod
-    def unauthenticated_response(self) -> HookResponse:
-        """Return the answer if the secret is missing or wrong."""
-
     def access_request(self, data: Any, usual: Any, scopes: Iterable[Any], grant: str, act: Any) -> AccessRequest:
         """Build the query about the agent of a request."""
         agent = text_or_empty(usual if self._agent_expression is None else self._agent_expression(data))
         if not agent:
             raise UnreadableHookRequest("the request names no agent; see `agent` of the hook in the settings")
+        names = tuple(dict.fromkeys(check_name_length(scope) for scope in scopes if type(scope) is str and scope))
+        if len(names) > MAX_SCOPES:
+            raise RequestLimitExceeded(f"more than {MAX_SCOPES} scopes")
         return AccessRequest(
             self.settings.tenant or "",
             self.settings.issuer or "",
             check_name_length(agent),
-            unique_texts(scopes),
+            names,
             grant == REFRESH_GRANT,
             earlier_actors(act, agent),
             caller=f"hook:{self.settings.name}",
@@ -165,15 +160,14 @@ def is_json(request: HookRequest) -> bool:
 
 
 def decode_json_object(body: bytes) -> dict[str, Any]:
-    """Return a JSON object; unknown members are allowed. Raises ClientInducedFailure, Unreadable."""
+    """Return a JSON object; unknown members are allowed. Raises ClientInducedFailure, UnreadableHookRequest."""
     try:
         decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ClientInducedFailure(
-            "the body is no JSON"
-        ) from None  # half a surrogate in a parameter of the client is enough
+        # Half a surrogate pair in a parameter of the client is enough.
+        raise ClientInducedFailure("the body is not valid JSON") from None
     if type(decoded) is not dict:
-        raise UnreadableHookRequest("the body is no JSON object")
+        raise UnreadableHookRequest("the body is not a JSON object")
     return decoded
 
 
@@ -184,14 +178,6 @@ def member_at(data: Any, *path: str) -> Any:
             return None
         data = data.get(name)
     return data
-
-
-def unique_texts(values: Iterable[Any]) -> tuple[str, ...]:
-    """Return the distinct strings among *values*, in order. Raises RequestLimitExceeded."""
-    texts = tuple(dict.fromkeys(check_name_length(value) for value in values if type(value) is str and value))
-    if len(texts) > MAX_SCOPES:
-        raise RequestLimitExceeded(f"more than {MAX_SCOPES} scopes")
-    return texts
 
 
 def list_or_empty(value: Any) -> list[Any]:
@@ -231,8 +217,6 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(eq=False, repr=False)
 class HookDecider:
-    """Decides access for one hook."""
-
     settings: HookSettings
     point: PolicyDecisionPoint
 

@@ -34,7 +34,7 @@ from .authzen_hook import (
     EVALUATIONS_PATH,
     METADATA_PATH,
     AuthZenEndpoint,
-    AuthZenMetadataEndpoint,
+    metadata_response,
 )
 from .hook_adapter import (
     MAX_HOOK_BODY_BYTES,
@@ -66,14 +66,16 @@ def is_from_product(request: HookRequest, settings: HookSettings, now_s: float) 
     assert secret is not None
     if settings.kind == "zitadel":
         return has_valid_signature(request, secret, now_s)
-    match settings.proof:
-        case "header":
-            given = request.header(SECRET_HEADER)
-        case "bearer":
-            given = _credentials_of_scheme(request, b"bearer")
-        case "basic":
-            given = _basic_credentials(request)
-    return secret.matches(given or b"")
+    if settings.proof == "header":
+        return secret.matches(request.header(SECRET_HEADER) or b"")
+    scheme, _, given = (request.header(AUTHORIZATION_HEADER) or b"").partition(b" ")
+    given = given.strip(b" ") if scheme.lower() == settings.proof.encode() else b""
+    if settings.proof == "basic":
+        try:
+            given = base64.b64decode(given, validate=True)
+        except binascii.Error:
+            given = b""
+    return secret.matches(given)
 
 
 def has_valid_signature(request: HookRequest, secret: Secret, now_s: float) -> bool:
@@ -90,18 +92,6 @@ def has_valid_signature(request: HookRequest, secret: Secret, now_s: float) -> b
     key = secret.reveal().encode()
     expected = hmac.new(key, times[0] + b"." + request.body, hashlib.sha256).hexdigest().encode()
     return any([hmac.compare_digest(expected, signature.lower()) for signature in given])  # a list: all are compared
-
-
-def _credentials_of_scheme(request: HookRequest, scheme: bytes) -> bytes | None:
-    named, _, credentials = (request.header(AUTHORIZATION_HEADER) or b"").partition(b" ")
-    return credentials.strip(b" ") if named.lower() == scheme else None
-
-
-def _basic_credentials(request: HookRequest) -> bytes | None:
-    try:
-        return base64.b64decode(_credentials_of_scheme(request, b"basic") or b"", validate=True)
-    except binascii.Error:
-        return None
 
 
 @dataclass(eq=False, repr=False)
@@ -133,7 +123,10 @@ class HookEndpoint:
         except Exception as error:
             return self._failure_response(error)
         if self._decider.point.any_for_one_use:
-            parsed = await self._spend_needed(parsed)
+            question = parsed.access_request
+            judge = partial(self._decider.preview, parsed, product.deny_unsupported)
+            spent = await self._decider.point.spend_needed((question.identity,), judge)
+            parsed = parsed._replace(access_request=question._replace(spent=spent))
         decided = self._decider.decide(parsed, product.deny_unsupported)
         try:
             answer = self._render(parsed, decided)
@@ -142,13 +135,6 @@ class HookEndpoint:
             answer = self._render(parsed, decided)
         self._decider.record(parsed, decided, product.granted_lifetime_s(parsed, decided.verdict))
         return answer
-
-    async def _spend_needed(self, parsed: ParsedHookRequest) -> ParsedHookRequest:
-        """Spend the single-use approvals that *parsed* needs, and return it with them."""
-        question = parsed.access_request
-        judge = partial(self._decider.preview, parsed, self.adapter.deny_unsupported)
-        spent = await self._decider.point.spend_needed((question.identity,), judge)
-        return parsed._replace(access_request=question._replace(spent=spent))
 
     def _render(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         if decided.verdict.reason == UNDECIDED:
@@ -171,9 +157,11 @@ class HookEndpoint:
         settings = self.adapter.settings
         members = {"code": "hook_secret", "hook": settings.name}
         self._refusals.write(_log.warning, "the secret of a hook is missing or wrong", **members)
-        answer = self.adapter.unauthenticated_response()
+        answer = self.adapter.unauthenticated_response
         challenge = None if self._signs_body else CHALLENGES.get(settings.proof)
-        return answer if challenge is None else answer.with_header(b"www-authenticate", challenge)
+        if challenge is None:
+            return answer
+        return answer._replace(headers=(*answer.headers, (b"www-authenticate", challenge)))
 
 
 # Tokens wait for these answers, so they take the same short path as the risk answer (`api/http/fast_path.py`), not
@@ -195,8 +183,6 @@ class HookRoute(NamedTuple):
 
 
 class HookServer:
-    """Answers all configured hooks."""
-
     def __init__(self, services: ServiceRegistry, calls: CallEvaluator) -> None:
         runtime = services.get(Runtime)
         self._monotonic, self._new_id = runtime.monotonic, runtime.new_id
@@ -209,7 +195,6 @@ class HookServer:
         return self if path in self._routes else None
 
     def template(self, path: bytes) -> str:
-        """See `FastRoute`: paths of hooks are those of the settings."""
         return self._routes[path].route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -217,13 +202,16 @@ class HookServer:
         route = self._routes[scope["raw_path"]]
         try:
             answer = await self._answer(route, scope, receive)
-        except Exception as error:
-            answer = self._failure_response(route, error)
+        except Exception as error:  # before the decision: answered without internal detail
+            error_id = self._new_id()
+            _log.error("hook_failed", hook=route.hook, error_id=error_id, error=type(error).__name__, why=str(error))
+            problem_type = (b"content-type", CONTENT_TYPE.encode())
+            answer = HookResponse(500, internal_problem(error_id).body(), (problem_type,))
         if answer is None:
             return
-        length = (b"content-length", b"%d" % len(answer.body))
-        # 204 has no body, and so no length (RFC 9110)
-        headers = [*answer.headers, (b"cache-control", b"no-store"), *([length] if answer.status != 204 else [])]
+        headers = [*answer.headers, (b"cache-control", b"no-store")]
+        if answer.status != 204:  # 204 has no body, and so no length (RFC 9110)
+            headers.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
         self._count_answer(route.hook, route.route, answer.status, self._monotonic() - start)
@@ -244,12 +232,6 @@ class HookServer:
             return None
         return await admitted(request._replace(body=body))
 
-    def _failure_response(self, route: HookRoute, error: Exception) -> HookResponse:
-        """Return the answer to a failure before the decision, without internal detail."""
-        error_id = self._new_id()
-        _log.error("hook_failed", hook=route.hook, error_id=error_id, error=type(error).__name__, why=str(error))
-        return HookResponse(500, internal_problem(error_id).body(), ((b"content-type", CONTENT_TYPE.encode()),))
-
 
 def _routes_of_hook(settings: HookSettings, services: ServiceRegistry, calls: CallEvaluator) -> list[HookRoute]:
     runtime = services.get(Runtime)
@@ -260,9 +242,13 @@ def _routes_of_hook(settings: HookSettings, services: ServiceRegistry, calls: Ca
     identify = partial(authenticate_request, runtime.verifier)
     shared = decider, identify, calls, services.get(RefusedCallers), BulkTurns()
     single, many = (AuthZenEndpoint(*shared, is_batch) for is_batch in (False, True))
-    metadata = AuthZenMetadataEndpoint(runtime.settings.listen.url())
+    metadata = metadata_response(runtime.settings.listen.url())
+
+    async def send_metadata(_request: HookRequest, _scope: Scope) -> HookResponse:
+        return metadata
+
     return [
         HookRoute(settings.name, EVALUATION_PATH, "POST", single.admit, single.too_large),
         HookRoute(settings.name, EVALUATIONS_PATH, "POST", many.admit, many.too_large),
-        HookRoute(settings.name, METADATA_PATH, "GET", metadata.admit, single.too_large),
+        HookRoute(settings.name, METADATA_PATH, "GET", send_metadata, single.too_large),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -56,6 +56,8 @@ class HydraHook(HookAdapter):
     """
 
     unchanged_response = HookResponse(204)
+    # `server_error` at the token endpoint.
+    unauthenticated_response = json_hook_response(401, {"error": "unauthorized"})
 
     def read_request(self, body: bytes) -> ParsedHookRequest:
         """The agent is the client: with client credentials the session names no other party."""
@@ -108,10 +110,6 @@ class HydraHook(HookAdapter):
         """`access_denied` at the token endpoint; Hydra forwards nothing of the body."""
         return json_hook_response(403, {"error": "access_denied", "reason": reason})
 
-    def unauthenticated_response(self) -> HookResponse:
-        """`server_error` at the token endpoint."""
-        return json_hook_response(401, {"error": "unauthorized"})
-
     @staticmethod
     def _decode_session(body: bytes) -> _HydraSession:
         try:
@@ -132,6 +130,10 @@ class OktaHook(HookAdapter):
     """
 
     unchanged_response = HookResponse(204)
+    # Okta writes it to its system log, and issues the token unchanged.
+    unauthenticated_response = json_hook_response(
+        401, {"error": {"errorSummary": "the hook's secret is missing or wrong"}}
+    )
 
     def read_request(self, body: bytes) -> ParsedHookRequest:
         data = decode_json_object(body).get("data")
@@ -201,10 +203,6 @@ class OktaHook(HookAdapter):
         """`server_error` at the token endpoint, with this summary as its description."""
         return json_hook_response(200, {"error": {"errorSummary": f"access denied: {reason}"}})
 
-    def unauthenticated_response(self) -> HookResponse:
-        """Okta writes it to its system log, and issues the token unchanged."""
-        return json_hook_response(401, {"error": {"errorSummary": "the hook's secret is missing or wrong"}})
-
 
 SCOPES_POINTER, CLAIMS_POINTER = "/accessToken/scopes/", "/accessToken/claims/"
 ACCESS_EXPIRES_POINTER, REFRESH_EXPIRES_POINTER = "/accessToken/claims/expires_in", "/refreshToken/claims/expires_in"
@@ -221,6 +219,15 @@ class Wso2Hook(HookAdapter):
     """
 
     unchanged_response = json_hook_response(200, {"actionStatus": "SUCCESS", "operations": []})
+    # The client gets `server_error`.
+    unauthenticated_response = json_hook_response(
+        401,
+        {
+            "actionStatus": "ERROR",
+            "errorMessage": "unauthorized",
+            "errorDescription": "the secret of the action is missing or wrong",
+        },
+    )
 
     def read_request(self, body: bytes) -> ParsedHookRequest:
         data = decode_json_object(body)
@@ -263,11 +270,20 @@ class Wso2Hook(HookAdapter):
             return self.denial_response(verdict.reason)
         allowed = _AllowedOperations(parsed.data)
         token = member_at(parsed.data, "event", "accessToken")
-        operations = [
-            *_shorten_lifetimes(parsed, verdict, allowed),
-            *_remove_scopes(list_or_empty(member_at(token, "scopes")), verdict.scopes),
-            *_write_claims(self.risk_claims(decided), _claims_by_name(token), allowed),
-        ]
+        operations = list(_shorten_lifetimes(parsed, verdict, allowed))
+        if verdict.scopes is not None:
+            given = list_or_empty(member_at(token, "scopes"))
+            removed = [index for index, scope in enumerate(given) if scope not in verdict.scopes]
+            # By index, the last first, so that no removal moves the index of another.
+            operations += [{"op": "remove", "path": f"{SCOPES_POINTER}{index}"} for index in reversed(removed)]
+        existing = _claims_by_name(token)
+        for name, value in self.risk_claims(decided).items():
+            # A claim that already exists, as after a refresh, can only be replaced.
+            if name in existing and allowed("replace", CLAIMS_POINTER + name):
+                operations.append({"op": "replace", "path": CLAIMS_POINTER + name, "value": value})
+            elif name not in existing and allowed("add", CLAIMS_POINTER):
+                claim = {"name": name, "value": value}
+                operations.append({"op": "add", "path": f"{CLAIMS_POINTER}-", "value": claim})
         return json_hook_response(200, {"actionStatus": "SUCCESS", "operations": operations})
 
     def denial_response(self, reason: str) -> HookResponse:
@@ -275,11 +291,6 @@ class Wso2Hook(HookAdapter):
         return json_hook_response(
             200, {"actionStatus": "FAILED", "failureReason": "access_denied", "failureDescription": reason}
         )
-
-    def unauthenticated_response(self) -> HookResponse:
-        """The client gets `server_error`."""
-        content = {"actionStatus": "ERROR", "errorMessage": "unauthorized"}
-        return json_hook_response(401, {**content, "errorDescription": "the secret of the action is missing or wrong"})
 
 
 class _AllowedOperations:
@@ -328,26 +339,6 @@ def _shorten_lifetimes(
         yield {"op": "replace", "path": REFRESH_EXPIRES_POINTER, "value": ceiling}
 
 
-def _remove_scopes(given: list[Any], kept: Iterable[str] | None) -> list[TokenOperation]:
-    """Remove scopes by index, the last first, so that no removal moves the index of another."""
-    if kept is None:
-        return []
-    left = set(kept)
-    places = [index for index, scope in enumerate(given) if scope not in left]
-    return [{"op": "remove", "path": f"{SCOPES_POINTER}{index}"} for index in reversed(places)]
-
-
-def _write_claims(
-    claims: dict[str, Any], existing: dict[str, Any], allowed: _AllowedOperations
-) -> Iterator[TokenOperation]:
-    """Write claims. A claim that already exists, as after a refresh, can only be replaced."""
-    for name, value in claims.items():
-        if name in existing and allowed("replace", CLAIMS_POINTER + name):
-            yield {"op": "replace", "path": CLAIMS_POINTER + name, "value": value}
-        elif name not in existing and allowed("add", CLAIMS_POINTER):
-            yield {"op": "add", "path": f"{CLAIMS_POINTER}-", "value": {"name": name, "value": value}}
-
-
 DENIED_STATUS = 403
 
 
@@ -360,6 +351,8 @@ class ZitadelHook(HookAdapter):
     """
 
     unchanged_response = json_hook_response(200, {})
+    # An error: `interruptOnError` of ZITADEL decides whether it issues the token.
+    unauthenticated_response = json_hook_response(401, {"error": "the signature is missing, wrong or too old"})
 
     def read_request(self, body: bytes) -> ParsedHookRequest:
         """The agent is the user, unless the settings specify another member."""
@@ -368,10 +361,6 @@ class ZitadelHook(HookAdapter):
         act = member_at(data, "userinfo", "act")
         question = self.access_request(data, member_at(data, "user", "id"), (), function, act)
         return ParsedHookRequest(question, check_name_length(function), None, {})
-
-    def deny_unsupported(self, _: ParsedHookRequest, verdict: Verdict) -> Verdict:
-        """Without scopes nothing can be narrowed; lifetimes cannot be set, so the ceiling is a claim."""
-        return verdict
 
     def render_response(self, _: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         """Claims, or a denial, which is an answer of status 200 too."""
@@ -385,10 +374,6 @@ class ZitadelHook(HookAdapter):
         return json_hook_response(
             200, {"forwardedStatusCode": DENIED_STATUS, "forwardedErrorMessage": f"access denied: {reason}"}
         )
-
-    def unauthenticated_response(self) -> HookResponse:
-        """An error. `interruptOnError` of ZITADEL decides whether it continues."""
-        return json_hook_response(401, {"error": "the signature is missing, wrong or too old"})
 
 
 HOOK_ADAPTERS: dict[str, type[HookAdapter]] = {

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastapi import APIRouter
-
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ
 from ..rendering import MenuEntry
 from . import (
@@ -44,8 +42,3 @@ MENU: Final = (
     MenuEntry("Dead letters", "/console/dead-letters", SCOPE_ADMIN, key="x"),
     MenuEntry("Health", "/console/health", SCOPE_ADMIN, key="h"),
 )
-
-
-def page_routers() -> tuple[APIRouter, ...]:
-    """Return the routers of all pages."""
-    return tuple(module.router for module in PAGE_MODULES)

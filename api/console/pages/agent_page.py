@@ -88,7 +88,6 @@ async def list_agents(
 
 @router.get("/agents/file.{form}")
 async def download_agents(form: str, visit: PageReaderDep, asked: AskedDep) -> Response:
-    """Download the matching agents as a file."""
     agents, filters = visit.get(AgentService), _filters_of(asked)
     return await list_file(
         form,
@@ -152,7 +151,6 @@ async def show_agent_graph(
 
 @router.get("/agent/parts")
 async def show_agent_parts(visit: PageReaderDep, agent: AgentQueryDep) -> Response:
-    """Show the parts of the page that change."""
     summary = await visit.get(AgentService).get(visit.caller, agent)
     return visit.render("agent_parts.html", **await _page_values(visit, summary))
 
@@ -201,7 +199,6 @@ async def pin_agent(visit: PageReviewerDep, form: FormDep) -> Response:
 
 @router.post("/agent/unpin")
 async def unpin_agent(visit: PageReviewerDep, form: FormDep) -> Response:
-    """Use the measured level again."""
     agent = _agent_of_form(form)
     await visit.get(ContainmentService).unpin(visit.caller, agent, form.get("why", "").strip())
     return _redirect_to_agent(agent, "unpinned")
@@ -249,7 +246,7 @@ async def _page_values(visit: PageRequest, summary: AgentSummary) -> dict[str, A
         "ended": [one for one in interventions if one.status not in OPEN_INTERVENTION_STATUSES],
         "pin": next((one for one in pins if one.status == "active" and one.expires_ms > now_ms), None),
         "actuations": (await containment.actuations(caller, agent=agent)).items,
-        "told_to": containment.informed_actuators(name),
+        "informed_actuators": containment.informed_actuators(name),
         "case_id": open_cases[0].case.case_id if open_cases else None,
         "rules": () if feedback is None else await feedback.active_rules_of(caller, summary),
         "scope": describe_scope,

@@ -42,9 +42,18 @@ async def list_dead_letters(visit: PageAdministratorDep, asked: AskedLettersDep,
     dead_letters, replayed = visit.get(DeadLetterService), {"waiting": False, "replayed": True}.get(asked["state"])
     source, reason = asked["source"], asked["reason"]
     page = await dead_letters.list(visit.caller, replayed, MAX_GROUPED, cursor or None)
+    by_cause: dict[tuple[str, str], list[DeadLetter]] = {}
+    for stored in page.items:
+        by_cause.setdefault((stored.source, stored.reason), []).append(stored)
+    groups = [
+        _DeadLetterGroup(
+            *cause, len(some), sum(not one.replayed_ms for one in some), max(one.received_ms for one in some)
+        )
+        for cause, some in by_cause.items()
+    ]
     return visit.render(
         "dead_letters.html",
-        groups=_group_dead_letters(page.items),
+        groups=sorted(groups, key=lambda group: (-group.letters, group.source, group.reason)),
         looked_at=len(page.items),
         letters=[one for one in page.items if source in ("", one.source) and reason in ("", one.reason)][:100],
         filters=asked,
@@ -57,7 +66,6 @@ async def list_dead_letters(visit: PageAdministratorDep, asked: AskedLettersDep,
 
 @router.get("/dead-letters/{letter_id}")
 async def show_dead_letter(letter_id: str, visit: PageAdministratorDep) -> Response:
-    """Show one dead letter with its bytes."""
     return _dead_letter_page(visit, await visit.get(DeadLetterService).get(visit.caller, letter_id))
 
 
@@ -99,23 +107,7 @@ class _DeadLetterGroup(NamedTuple):
     newest_ms: int
 
 
-def _group_dead_letters(letters: Sequence[DeadLetter]) -> list[_DeadLetterGroup]:
-    """Group *letters* by source and reason, the largest group first."""
-    by_cause: dict[tuple[str, str], list[DeadLetter]] = {}
-    for stored in letters:
-        by_cause.setdefault((stored.source, stored.reason), []).append(stored)
-    groups = [
-        _DeadLetterGroup(
-            *cause, len(some), sum(not one.replayed_ms for one in some), max(one.received_ms for one in some)
-        )
-        for cause, some in by_cause.items()
-    ]
-    return sorted(groups, key=lambda group: (-group.letters, group.source, group.reason))
-
-
 class ReadableBytes(NamedTuple):
-    """Bytes made readable."""
-
     kind: str  # `text` or `hex`
     lines: Sequence[str]  # without line ends; nothing in them moves or hides other text
     size: int  # bytes there are
@@ -129,8 +121,13 @@ def display_bytes(raw: bytes, most: int = MAX_DISPLAYED_BYTES) -> ReadableBytes:
     control characters nor marks of direction can change how the rest is read.
     """
     part, omitted = raw[:most], max(0, len(raw) - most)
-    text = _decode_text(part, cut=omitted > 0)
-    if text is None:
+    try:
+        text: str | None = part.decode()
+    except UnicodeDecodeError as error:
+        is_cut = omitted and error.start >= len(part) - 3  # the limit has cut a character in two
+        text = part[: error.start].decode() if is_cut else None
+    hidden = sum(not (sign.isprintable() or sign in "\n\r\t") for sign in text or "")
+    if text is None or hidden > _HIDDEN_RATIO * len(text):
         return ReadableBytes("hex", _hex_dump(part), len(raw), omitted)
     shown = "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text.replace("\r\n", "\n"))
     return ReadableBytes("text", shown.split("\n"), len(raw), omitted)
@@ -148,17 +145,6 @@ def _hex_dump(raw: bytes) -> list[str]:
         signs = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
         lines.append(f"{at:08x}  {part.hex(' '):<{HEX_LINE_BYTES * 3}} |{signs}|")
     return lines
-
-
-def _decode_text(raw: bytes, *, cut: bool) -> str | None:
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        if not cut or error.start < len(raw) - 3:  # not merely a character that the limit has cut in two
-            return None
-        text = raw[: error.start].decode()
-    hidden = sum(1 for sign in text if not (sign.isprintable() or sign in "\n\r\t"))
-    return None if hidden > _HIDDEN_RATIO * len(text) else text
 
 
 STATUS_WORDS: Final = {
@@ -195,14 +181,6 @@ class _ShownAlert(NamedTuple):
         return LevelStep(self.content.identity, self.content.previous, self.content.level, self.first.created_ms)
 
 
-def _group_alerts(deliveries: Sequence[Delivery]) -> list[_ShownAlert]:
-    """Group *deliveries* by alert, in the order in which alerts first occur."""
-    by_key: dict[str, list[Delivery]] = {}
-    for delivery in deliveries:
-        by_key.setdefault(delivery.key, []).append(delivery)
-    return [_ShownAlert(_content_of(rows[0]), rows) for rows in by_key.values()]
-
-
 def _content_of(delivery: Delivery) -> AlertContent:
     """Return the content of an alert; an actuator's row is described by its kind."""
     try:
@@ -237,11 +215,15 @@ async def list_alerts(visit: PageAdministratorDep, asked: AskedDep, cursor: Curs
         page = await alerts.search(visit.caller, DeliveryFilters(tenant, status, target, key=key), cursor or None)
     except TrustwatchError as error:
         trouble = str(error)
+    by_key: dict[str, list[Delivery]] = {}
+    for delivery in page.items:
+        by_key.setdefault(delivery.key, []).append(delivery)
+    shown = [_ShownAlert(_content_of(deliveries[0]), deliveries) for deliveries in by_key.values()]
     return visit.render(
         "alerts.html",
         400 if trouble else 200,
         filters=filters,
-        climbs=group_escalations(_group_alerts(page.items), lambda alert: alert.step),
+        climbs=group_escalations(shown, lambda alert: alert.step),
         page=page,
         state_words=delivery_words,
         targets=targets,
@@ -255,7 +237,6 @@ async def list_alerts(visit: PageAdministratorDep, asked: AskedDep, cursor: Curs
 
 @router.post("/alerts/test")
 async def send_test_alert(visit: PageAdministratorDep, form: FormDep) -> Response:
-    """Send a test alert to one target, or to all."""
     rows = await visit.get(AlertService).send_test(visit.caller, form.get("target") or None)
     only = rows[0].key if len(rows) == 1 else None
     return RedirectResponse(url_with_query("/console/alerts", key=only, tested=str(len(rows))), 303)

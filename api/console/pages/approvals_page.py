@@ -89,7 +89,6 @@ async def decide_approval(intervention_id: str, visit: PageReviewerDep, form: Fo
 
 @router.post("/unpin")
 async def unpin_agent(visit: PageReviewerDep, form: FormDep) -> Response:
-    """End the pin of an agent."""
     agent = AgentSelector(form.get("agent", ""), form.get("tenant"), form.get("issuer"))
     order = visit.get(ContainmentService).unpin(visit.caller, agent, form.get("why", ""))
     return await _redirect_or_explain(visit, order)

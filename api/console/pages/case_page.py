@@ -23,7 +23,7 @@ from ...cases.case_reports import OPEN_STATUSES, CaseReport, CaseSearch, ListedC
 from ...cases.report import render_json
 from ...cases.service import CaseService
 from ...cases.timeline import TIMELINE_KINDS, CaseStory, TimelineItem
-from ...decisions.service import CHOICES, TimeRange, parse_time_range
+from ...decisions.service import CHOICES, parse_time_range
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK
 from ...http.problems import ProblemError, invalid_value_error
@@ -161,7 +161,6 @@ async def _list_page(
 
 @router.get("/cases/file.{form}")
 async def download_cases(form: str, visit: PageReaderDep, asked: AskedDep) -> Response:
-    """Download the matching cases as a file."""
     cases, search = visit.get(CaseService), _search_of(asked, visit.runtime.now_ms())
     return await list_file(
         form,
@@ -226,7 +225,6 @@ async def act_on_cases(visit: PageReviewerDep, form: FormDep) -> Response:
 
 @router.get("/cases/{case_id}")
 async def show_case(case_id: str, visit: PageReaderDep, done: Text = "") -> Response:
-    """Show one case."""
     return await _case_page(visit, case_id, said=CONFIRMATIONS.get(done, ""))
 
 
@@ -238,12 +236,13 @@ async def show_timeline(
     times = parse_time_range(since, until, visit.runtime.now_ms())
 
     def page(report: CaseReport, items: list[TimelineItem]) -> Response:
-        shown = [item for item in items if _fits(item, kind, times)]
+        shown = [item for item in items if kind in ("", item.kind) and item.at_ms >= times.since_ms]
+        shown = [item for item in shown if not times.until_ms or item.at_ms < times.until_ms]
         met = Counter(one.agent.agent_id for one in report.agents)
         return visit.render(
             "case_timeline.html",
             case=report.case,
-            runs=_group_alike(list(zip(_moment_ids(shown), shown, strict=True))),
+            runs=_timeline_runs(shown),
             total=len(items),
             kinds=[(name, sum(item.kind == name for item in items)) for name in TIMELINE_KINDS],
             chosen={"kind": kind, "since": since, "until": until},
@@ -254,36 +253,28 @@ async def show_timeline(
     return await visit.get(CaseStory).tell(visit.caller, case_id, page)
 
 
-def _moment_ids(items: Sequence[TimelineItem]) -> list[str]:
-    """Return an anchor for each moment, made of its time and kind so that it stays while the timeline grows."""
+def _timeline_runs(items: Sequence[TimelineItem]) -> list[list[tuple[str, TimelineItem]]]:
+    """Return the moments with their anchors, in order. Consecutive events of an agent with the same context are one
+    entry.
+
+    An anchor is made of time and kind, so that it stays while the timeline grows.
+    """
     met: Counter[str] = Counter()
-    ids = []
+    moments = []
     for item in items:
-        name = f"at-{item.at_ms}-{item.kind}"
-        met[name] += 1
-        ids.append(name if met[name] == 1 else f"{name}-{met[name]}")
-    return ids
+        anchor = f"at-{item.at_ms}-{item.kind}"
+        met[anchor] += 1
+        moments.append((anchor if met[anchor] == 1 else f"{anchor}-{met[anchor]}", item))
 
+    def context_of(moment: tuple[str, TimelineItem]) -> object:
+        anchor, item = moment
+        return (item.kind, item.agent_id, item.indicators) if item.kind in ("event", "token") else anchor
 
-def _group_alike(moments: Sequence[tuple[str, TimelineItem]]) -> list[list[tuple[str, TimelineItem]]]:
-    """Group moments (anchor, moment) in order: consecutive events of an agent with the same context are one entry."""
-
-    def kind_of(moment: tuple[str, TimelineItem]) -> object:
-        name, item = moment
-        return (item.kind, item.agent_id, item.indicators) if item.kind in ("event", "token") else name
-
-    return [list(run) for _, run in groupby(moments, kind_of)]
-
-
-def _fits(item: TimelineItem, kind: str, times: TimeRange) -> bool:
-    if kind and item.kind != kind:
-        return False
-    return item.at_ms >= times.since_ms and (not times.until_ms or item.at_ms < times.until_ms)
+    return [list(run) for _, run in groupby(moments, context_of)]
 
 
 @router.get("/cases/{case_id}/report.json")
 async def download_report(case_id: str, visit: PageReaderDep) -> Response:
-    """Download the case as a document."""
     name = "".join(char for char in case_id if char.isalnum() or char in "-_")[:80]
     document = await visit.get(CaseStory).tell(visit.caller, case_id, render_json)
     headers = {"Content-Disposition": f'attachment; filename="{name}.json"'}
@@ -292,7 +283,6 @@ async def download_report(case_id: str, visit: PageReaderDep) -> Response:
 
 @router.post("/cases/{case_id}/{action}")
 async def act_on_case(case_id: str, action: str, visit: PageReviewerDep, form: FormDep) -> Response:
-    """Apply a form of the page."""
     try:
         case = await _act(visit, case_id, action, form)
     except ProblemError as error:
@@ -324,7 +314,9 @@ async def _act(visit: PageRequest, case_id: str, action: str, form: Mapping[str,
         case "merge":
             return await cases.merge(caller, form.get("other", ""), case_id, note, revision=_revision(form))
         case "split":
-            agents = _agents_of_form(form, await cases.get(caller, case_id, entries=0))
+            report = await cases.get(caller, case_id, entries=0)
+            names = [one.agent for one in report.agents if f"agent-{one.ordinal}" in form]
+            agents = [AgentSelector(name.agent_id, name.tenant, name.issuer) for name in names]
             return await cases.split(caller, case_id, agents, note, revision=_revision(form))
     raise invalid_value_error("action", "is not an action of cases")
 
@@ -333,13 +325,6 @@ def _revision(form: Mapping[str, str]) -> int | None:
     """Return the revision of the case that the page showed, or None if it is not in the form."""
     given = form.get("revision", "")
     return int(given[:MAX_REVISION_DIGITS]) if given.isdecimal() else None
-
-
-def _agents_of_form(form: Mapping[str, str], report: CaseReport) -> list[AgentSelector]:
-    """Return the selected agents; each is identified by its position in the case."""
-    ticked = {name.removeprefix("agent-") for name in form if name.startswith("agent-")}
-    chosen = [one.agent for one in report.agents if str(one.ordinal) in ticked]
-    return [AgentSelector(name.agent_id, name.tenant, name.issuer) for name in chosen]
 
 
 async def _case_page(
@@ -351,8 +336,8 @@ async def _case_page(
     effects, others = [], []
     if may_act and is_open:
         book = visit.runtime.live_policy.book
-        told = containment.informed_actuators
-        effects = [(one.agent, _containment_effect(one, book, told(one.agent))) for one in report.agents]
+        servers_of = containment.informed_actuators
+        effects = [(one.agent, _containment_effect(one, book, servers_of(one.agent))) for one in report.agents]
         search = CaseSearch("unresolved", tenant=report.case.tenant)
         found = (await cases.search(visit.caller, search, MAX_MERGE_CHOICES)).items
         others = [one for one in found if one.case.case_id != report.case.case_id]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, NamedTuple, cast, get_args
 
 import msgspec
@@ -95,7 +96,6 @@ async def list_decisions(visit: PageReaderDep, asked: AskedDep, cursor: Cursor =
 
 @router.get("/decisions/file.{form}")
 async def download_decisions(form: str, visit: PageReaderDep, asked: AskedDep) -> Response:
-    """Download the matching changes of level as a file."""
     decisions, filters = visit.get(DecisionService), _filters_of(asked, visit.runtime.now_ms())
     return await list_file(
         form,
@@ -202,24 +202,17 @@ def read_evidence(evidence: Mapping[str, Any]) -> dict[str, Any]:
     stored. `signals` that fired; `thresholds` as (level, evidence at which it begins, whether it was reached);
     `left_aside`, anomalies that had counted before, as text; `concerns` as (name, meaning, odds), the strongest first.
     """
-    numbers = {name: _number_or_none(evidence.get(name)) for name in ("statistic", "prior", "gain", "events")}
-    limits, p_values, statistic = (evidence.get("thresholds"), evidence.get("concerns"), numbers["statistic"])
-    begins = {
-        level.label: at
-        for level in RiskLevel
-        if isinstance(limits, Mapping) and (at := _number_or_none(limits.get(level.label))) is not None
-    }
-    odd = {
-        name: p_value
-        for name in CONCERNS
-        if isinstance(p_values, Mapping) and (p_value := _number_or_none(p_values.get(name))) is not None
-    }
+    numbers = _known_numbers(evidence, ("statistic", "prior", "gain", "events"))
+    begins = _known_numbers(evidence.get("thresholds"), [level.label for level in RiskLevel])
+    p_values = _known_numbers(evidence.get("concerns"), CONCERNS)
     return {
-        **numbers,
+        **{name: numbers.get(name) for name in ("statistic", "prior", "gain", "events")},
         "signals": _texts(evidence.get("signals")),
-        "thresholds": [(level, at, statistic is not None and statistic >= at) for level, at in begins.items()],
+        "thresholds": [(level, at, numbers.get("statistic", -math.inf) >= at) for level, at in begins.items()],
         "left_aside": list(dict.fromkeys(map(feature_noun, _texts(evidence.get("left_aside"))))),
-        "concerns": [(name, CONCERNS[name], describe_odds(odd[name])) for name in sorted(odd, key=odd.__getitem__)],
+        "concerns": [
+            (name, CONCERNS[name], describe_odds(p_values[name])) for name in sorted(p_values, key=p_values.__getitem__)
+        ],
     }
 
 
@@ -227,8 +220,14 @@ def _texts(value: Any) -> list[str]:
     return list(map(str, value)) if isinstance(value, list | tuple) else []
 
 
-def _number_or_none(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _known_numbers(values: Any, names: Iterable[str]) -> dict[str, float]:
+    """Return those of the named members of a mapping that are numbers."""
+    found = {name: values.get(name) for name in names} if isinstance(values, Mapping) else {}
+    return {
+        name: float(value)
+        for name, value in found.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def describe_policy(policy: LevelTokenPolicy) -> list[str]:
@@ -297,7 +296,6 @@ async def revoke_feedback(feedback_id: str, visit: PageReviewerDep, form: FormDe
 
 @router.get("/decisions/{decision_id}/feedback")
 async def show_feedback_form(decision_id: str, visit: PageReviewerDep, verdict: Id = "") -> Response:
-    """Show the form about one decision."""
     return await _feedback_form_page(visit, decision_id, verdict)
 
 
@@ -307,13 +305,16 @@ async def _feedback_form_page(
     decisions = visit.get(DecisionService)
     decision = await decisions.get(visit.caller, decision_id)
     rise = await decisions.escalation(visit.caller, decision)
+    reasons = [reason for step in rise for reason in step.reasons]
+    # A rule is likely to be about the resources and targets in the reasons.
+    named = [one.observed for one in reasons if one.feature in ("resource_surprise", "target_surprise")]
     return visit.render(
         "feedback_form.html",
         status,
         decision=decision,
         rise=rise,
         choices=feature_choices(rise),
-        things=_named_resources(rise),
+        things=list(dict.fromkeys(named)),
         signals=read_evidence(decision.evidence)["signals"],
         verdict=verdict,
         trouble=trouble,
@@ -332,13 +333,11 @@ async def start_preview(decision_id: str, visit: PageReviewerDep, form: FormDep)
 
 @router.get("/feedback/previews/{preview_id}")
 async def show_preview(preview_id: str, visit: PageReviewerDep) -> Response:
-    """Show the current state of a preview."""
     return _preview_part(visit, await visit.get(FeedbackService).get_preview(visit.caller, preview_id))
 
 
 @router.post("/decisions/{decision_id}/feedback")
 async def adopt_feedback(decision_id: str, visit: PageReviewerDep, form: FormDep) -> Response:
-    """Adopt the feedback of the form."""
     draft = draft_from_form(form)
     try:
         adopted = await visit.get(FeedbackService).adopt(visit.caller, decision_id, draft)
@@ -366,17 +365,6 @@ def feature_choices(rise: Sequence[Decision]) -> list[FeatureChoice]:
         if feature.name not in PROTECTED_FEATURES
     ]
     return sorted(choices, key=lambda choice: not choice.leading)
-
-
-def _named_resources(rise: Sequence[Decision]) -> list[str]:
-    """Return resources and targets in the reasons of a rise: a rule is likely to be about them."""
-    named = [
-        reason.observed
-        for decision in rise
-        for reason in decision.reasons
-        if reason.feature in ("resource_surprise", "target_surprise")
-    ]
-    return list(dict.fromkeys(named))
 
 
 def describe_feature(name: str) -> str:

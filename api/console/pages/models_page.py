@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from trustwatch.ingest.timestamps import DAY_S, format_day
 from trustwatch.scoring.learning.budget_chart import BudgetDay, CalibrationCurve, ObservedShare, upper_control_limit
 from trustwatch.scoring.learning.promotion import DRIFTED_FEATURES, DRIFTED_SCORES, comparison_from_dict
-from trustwatch.scoring.records.models import ModelVersion, PeerGroupDay
+from trustwatch.scoring.records.models import PeerGroupDay
 
 from ...charts import ChartAxis, ChartSeries, chart
 from ...http.auth.callers import SCOPE_ADMIN
@@ -80,19 +80,16 @@ async def _models_page(
 
 @router.post("/models/rollback")
 async def order_rollback(visit: PageAdministratorDep, form: FormDep) -> Response:
-    """Order a rollback to the previous version."""
     return await _answer_order(visit, "rollback", visit.get(ModelService).rollback(visit.caller, _reason_of(form)))
 
 
 @router.post("/models/train")
 async def order_training(visit: PageAdministratorDep, form: FormDep) -> Response:
-    """Order a training from the model worker."""
     return await _answer_order(visit, "training", visit.get(ModelService).train(visit.caller, _reason_of(form)))
 
 
 @router.post("/models/{version}/promote")
 async def order_promotion(version: str, visit: PageAdministratorDep, form: FormDep) -> Response:
-    """Order the promotion of a version."""
     forced = form.get("force") == "yes"
     order = visit.get(ModelService).promote(visit.caller, version, _reason_of(form), force=forced)
     return await _answer_order(visit, "promotion", order)
@@ -125,7 +122,11 @@ async def show_model(version: str, visit: PageReaderDep, group: Text = "") -> Re
         "model.html",
         view=view,
         model=view.model,
-        trained=_describe_training(view.model),
+        trained=[
+            (name.replace("_", " ").capitalize(), f"{value:,}" if isinstance(value, int) else str(value))
+            for name, value in view.model.trained.items()
+            if isinstance(value, str | int | float) and not isinstance(value, bool)
+        ],
         everybody=everybody,
         calibration=_calibration_chart(curves) if curves else None,
         chosen=group,
@@ -135,7 +136,7 @@ async def show_model(version: str, visit: PageReaderDep, group: Text = "") -> Re
         group=_describe_group,
         judged=None if view.in_force else view.judgement,
         figures=comparison_from_dict(view.model.figures),
-        levels_told=BUDGET_LEVELS,
+        alert_levels=BUDGET_LEVELS,
         in_force=models.version,
         may_order=visit.has(SCOPE_ADMIN) and everybody,
     )
@@ -174,13 +175,17 @@ def _budget_totals(rows: Sequence[BudgetDay]) -> list[_BudgetTotal]:
     days: defaultdict[int, list[BudgetDay]] = defaultdict(list)
     for row in rows:
         days[row.day].append(row)
-    totals = []
-    for day, groups in sorted(days.items()):
-        expected = sum(row.expected for row in groups)
-        counts = [sum(getattr(row, name) for row in groups) for name in ("false_positive", "true_positive")]
-        observed = sum(row.observed for row in groups)
-        totals.append(_BudgetTotal(day, expected, observed, upper_control_limit(expected), *counts))
-    return totals
+    return [
+        _BudgetTotal(
+            day,
+            expected := sum(row.expected for row in groups),
+            sum(row.observed for row in groups),
+            upper_control_limit(expected),
+            sum(row.false_positive for row in groups),
+            sum(row.true_positive for row in groups),
+        )
+        for day, groups in sorted(days.items())
+    ]
 
 
 def _budget_chart(days: Sequence[_BudgetTotal], level: str) -> Markup:
@@ -246,14 +251,6 @@ def _largest_drifts(
                 group = _describe_group(one.tenant, one.agent_type)
                 drifts.append(_Drift(one.day, group, name, label, float(value), value > limit))
     return sorted(drifts, key=lambda row: (not row.beyond, -row.value))[:most]
-
-
-def _describe_training(model: ModelVersion) -> list[tuple[str, str]]:
-    return [
-        (name.replace("_", " ").capitalize(), f"{value:,}" if isinstance(value, int) else str(value))
-        for name, value in model.trained.items()
-        if isinstance(value, str | int | float) and not isinstance(value, bool)
-    ]
 
 
 def _select_curves(

@@ -16,7 +16,6 @@ from starlette.responses import RedirectResponse, Response
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.timestamps import DAY_MS, DAY_S, MINUTE_MS
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
-from trustwatch.scoring.records.decisions import Decision
 
 from ...access.service import ContainmentService
 from ...agents.service import AgentFilters, AgentService
@@ -24,7 +23,7 @@ from ...alerts.service import AlertService
 from ...cases.service import CaseService
 from ...charts import ChartAxis, ChartSeries, chart, chart_table
 from ...decisions.service import DayOfChanges, DecisionService, DecisionTrends
-from ...events.ingest_status import ForeignTopicReport, IngestStatus, SilenceDetector, SilenceReport
+from ...events.ingest_status import IngestStatus, SilenceDetector, SilenceReport
 from ...http.agent_lookup import AgentSelector, visible_tenants
 from ...http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller
 from ...http.problems import ProblemError, invalid_value_error
@@ -153,13 +152,11 @@ MAX_DECISIONS_READ = 4 * MAX_SHOWN  # Newest decisions; those of one climb are s
 
 @router.get("/")
 async def show_overview(visit: PageReaderDep) -> Response:
-    """Show the whole page."""
     return visit.render("overview.html", **await _overview_values(visit))
 
 
 @router.get("/overview")
 async def show_overview_parts(visit: PageReaderDep) -> Response:
-    """Show the parts of the page that change."""
     return visit.render("overview_parts.html", **await _overview_values(visit))
 
 
@@ -171,12 +168,18 @@ async def _overview_values(visit: PageRequest) -> dict[str, Any]:
     pending = await containment.list(caller, "approval", "pending", limit=MAX_SHOWN)
     worst = (await visit.get(AgentService).list(caller, RISKIEST, MAX_SHOWN)).items
     reasons = await decisions.behind_levels(caller, worst)
+
+    def urgency(agent: AgentSummary) -> tuple[int, int]:
+        """Sorts by highest level, then by latest rise, because decayed risk does not show urgency."""
+        decision = reasons.get(agent.decision_id)
+        return -agent.level, -(agent.evaluated_ms if decision is None else decision.decided_ms)
+
     tenants = [tenant for tenant in await activity.known_tenants() if caller.may_see(tenant)]
     # Figures of the whole service include all tenants.
     may_see_service = ANY_NAME in caller.tenants or SCOPE_ADMIN in caller.scopes
     return {
         "counts": await activity.level_counts(visible_tenants(caller, None)),
-        "riskiest": _order_by_last_rise(worst, reasons),
+        "riskiest": sorted(worst, key=urgency),
         "deciding": reasons,
         "changes": group_escalations(newest.items, level_step_of)[:MAX_SHOWN],
         "cases": {} if cases is None else await cases.count_open(caller),
@@ -218,16 +221,6 @@ def _rate_chart(rates: Sequence[tuple[int, float]]) -> Markup | None:
         height=150,
         table=chart_table(RATE_TITLE, ["Minute", "Mean", "Highest"], rows, sampled=sampled),
     )
-
-
-def _order_by_last_rise(agents: Sequence[AgentSummary], reasons: Mapping[str, Decision]) -> list[AgentSummary]:
-    """Sort by highest level, then by latest rise, because decayed risk does not show urgency."""
-
-    def order(agent: AgentSummary) -> tuple[int, int]:
-        decision = reasons.get(agent.decision_id)
-        return -agent.level, -(agent.evaluated_ms if decision is None else decision.decided_ms)
-
-    return sorted(agents, key=order)
 
 
 def _freshness(runtime: Runtime) -> dict[str, Any]:
@@ -296,11 +289,23 @@ async def show_health(visit: PageAdministratorDep) -> Response:
     tenants.
     """
     runtime, sees_all, services = visit.runtime, ANY_NAME in visit.caller.tenants, visit.console.services
-    schema, answers_in_s, store_trouble = await _look_at_store(visit)
+    schema, store_trouble, began = None, "", runtime.monotonic()
+    try:
+        schema = await visit.get(StoreExecutor)(runtime.store.schema_revision)
+    except Unavailable as error:
+        store_trouble = str(error)
+    answers_in_s = runtime.monotonic() - began
     ingest, sources = visit.find(IngestStatus), _silence_reports(services, visit.caller)
+    known, topics = _known_sources(runtime.settings.brokers.topics, visit.caller), None
+    if ingest is not None and ingest.alive is not None and (known or sees_all):
+        topics = [report for report in ingest.report.sources if report.name in known]
+    components = [
+        {"name": name, "fine": fine, "words": _COMPONENTS.get(name, _OTHER)[not fine], "since_ms": since_ms}
+        for name, (fine, since_ms) in visit.console.activity.note_components().items()
+    ]
     return visit.render(
         "health.html",
-        components=_describe_components(visit.console.activity.note_components()),
+        components=sorted(components, key=lambda one: bool(one["fine"])),
         work=_work_values(runtime),
         answers_in_s=answers_in_s,
         store_trouble=store_trouble,
@@ -311,7 +316,7 @@ async def show_health(visit: PageAdministratorDep) -> Response:
         targets=len(runtime.settings.webhooks),
         sources=sources,
         silent=[source for source in sources if source.silent],
-        topics=_topic_reports(services, visit.caller),
+        topics=topics,
         topics_are_read=ingest is not None and ingest.alive,
         troubles=_count_troubles(visit.get(ServiceMetrics)) if sees_all else None,
         versions=[
@@ -324,25 +329,6 @@ async def show_health(visit: PageAdministratorDep) -> Response:
         settings=settings_yaml(runtime.settings) if sees_all else None,
         sees_all=sees_all,
     )
-
-
-async def _look_at_store(visit: PageRequest) -> tuple[str | None, float, str]:
-    """Return the table revision, the response time, and the error if the store did not answer ("" = it did)."""
-    schema, trouble, began = None, "", visit.runtime.monotonic()
-    try:
-        schema = await visit.get(StoreExecutor)(visit.runtime.store.schema_revision)
-    except Unavailable as error:
-        trouble = str(error)
-    return schema, visit.runtime.monotonic() - began, trouble
-
-
-def _describe_components(states: Mapping[str, tuple[bool, int]]) -> list[dict[str, Any]]:
-    """Return the components, failing ones first; `since_ms` is when this process first saw the state."""
-    shown = [
-        {"name": name, "fine": fine, "words": _COMPONENTS.get(name, _OTHER)[not fine], "since_ms": since_ms}
-        for name, (fine, since_ms) in states.items()
-    ]
-    return sorted(shown, key=lambda one: bool(one["fine"]))
 
 
 def _count_troubles(metrics: ServiceMetrics) -> list[tuple[str, str, float, str]]:
@@ -381,15 +367,6 @@ def _silence_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> 
         *(report for report in services.get(SilenceDetector) if report.name in callers),
         *(report for report in (() if ingest is None else ingest.report.silence) if report.name in topics),
     ]
-
-
-def _topic_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> list[ForeignTopicReport] | None:
-    """Return the foreign topics that *caller* may see, or None if this process reads none or none belongs to it."""
-    ingest = services.find(IngestStatus)
-    known = _known_sources(services.get(Runtime).settings.brokers.topics, caller)
-    if ingest is None or ingest.alive is None or not (known or ANY_NAME in caller.tenants):
-        return None
-    return [report for report in ingest.report.sources if report.name in known]
 
 
 def _known_sources(sources: Iterable[EventSourceSettings], caller: AuthenticatedCaller) -> frozenset[str]:

@@ -23,17 +23,14 @@ HYDRA = ActuatorSettings(name="hydra", kind="hydra", url="https://hydra.example"
 
 @pytest.fixture
 def lowering(new_site: Callable[..., Any]) -> Any:
-    """A service with one actuator."""
     return new_site(actuators=(HYDRA,))
 
 
 def name(agent_id: str, tenant: str = "acme") -> AgentName:
-    """An agent."""
     return AgentName(IdentityHasher().agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
 
 
 def lowered(site: Any, who: AgentName, target: str = "hydra", **more: Any) -> Actuation:
-    """An actuation in the store."""
     wish = DesiredState(
         who.tenant, who.issuer, who.agent_id, who.key, "high", True, 60, False, False, "D1", NOW - 400, NOW, "Payer"
     )
@@ -58,7 +55,6 @@ def lowered(site: Any, who: AgentName, target: str = "hydra", **more: Any) -> Ac
 
 
 def test_what_is_lowered_is_shown(lowering: Any, summary: Any) -> None:
-    """What is wanted, what was there before, and when the server confirmed it."""
     lowering.report([summary("bot")])
     lowered(lowering, name("bot"), status="confirmed", confirmed_ms=NOW + 900, updated_ms=NOW + 900)
     lowered(lowering, name("other"), "kc", error="token endpoint: HTTP 401", original=b"", caused_ms=0)

@@ -41,7 +41,6 @@ BOT = Caller(agent_id="bot", issuer=ISSUER, tenant=TENANT, task="desk")
 
 @pytest.fixture
 def judged(site: Any, summary: Any) -> Iterator[Any]:
-    """The service with a model, and an agent that it knows."""
     site.calls.scorer = CallScorer(call_model(NOW_MS), {})
     site.report([summary(level=LOW, agent_type="Clerk")])
     yield site
@@ -49,7 +48,6 @@ def judged(site: Any, summary: Any) -> Iterator[Any]:
 
 
 def sending(value: str) -> Call:
-    """A call that sends something to an address out of a mail."""
     return Call(
         action="send",
         effect="write",

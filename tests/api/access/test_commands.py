@@ -17,13 +17,11 @@ HIGH, CRITICAL = 3, 4
 
 
 def run(site: Any, *arguments: str, client: str = "gateway") -> Result:
-    """One command."""
     given = ["--url", site.url, "--token", site.token(client)]
     return CliRunner().invoke(make_app(), [*arguments, *given])
 
 
 def waiting(site: Any, summary: Any) -> str:
-    """An approval that waits for a person."""
     site.report([summary(level=HIGH)])
     decided = site.inside(lambda: site.guard.decide(AccessRequest("acme", AS, "bot", ("pay:write",)), "test"))
     site.wait(site.guard.approval_workflow.close())

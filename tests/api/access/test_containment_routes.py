@@ -25,13 +25,10 @@ LOW, HIGH, CRITICAL = 1, 3, 4
 
 
 def ask(site: Any, *scopes: str, agent_id: str = "bot") -> Any:
-    """A request of an agent at issuance."""
     return site.inside(lambda: site.guard.decide(AccessRequest("acme", AS, agent_id, scopes), "test"))
 
 
 def settled(site: Any) -> None:
-    """Wait until what was asked for in the background is written."""
-
     async def wait() -> None:
         await site.guard.approval_workflow.close()
         assert await site.guard.audit_sink.flush(5.0)
@@ -40,7 +37,6 @@ def settled(site: Any) -> None:
 
 
 def post(site: Any, path: str, client: str = "gateway", **body: Any) -> Any:
-    """A person's order."""
     return site.client.post(path, json=body, headers=site.auth(client))
 
 
@@ -176,7 +172,6 @@ def test_an_agent_that_was_never_seen_may_be_pinned(site: Any) -> None:
 def test_orders_that_are_refused(
     site: Any, summary: Any, client: str, path: str, body: dict[str, Any], status: int
 ) -> None:
-    """Another tenant's agent, an agent about itself, no reason given, no end in sight."""
     site.report([summary(), summary("gateway")])
 
     assert post(site, path, client, **body).status_code == status
@@ -184,7 +179,6 @@ def test_orders_that_are_refused(
 
 
 def edges(site: Any, *found: tuple[str, str, str], age_s: float = 60.0, risk: float = 0.0) -> None:
-    """Store edges as a commit does."""
     at_ms = int((site.clock.now - age_s) * 1000)
     place = site.store.partitions.claim(0)
     made = [AgentEdge("acme", AS, kind, source, target, at_ms, at_ms, risk, at_ms) for kind, source, target in found]  # type: ignore[arg-type]
@@ -192,12 +186,10 @@ def edges(site: Any, *found: tuple[str, str, str], age_s: float = 60.0, risk: fl
 
 
 def now_ms(site: Any) -> Callable[[], int]:
-    """The clock of the service."""
     return lambda: int(site.clock.now * 1000)
 
 
 def store_level(site: Any, agent_id: str, level: int) -> None:
-    """Store an agent as a commit does."""
     name = AgentName(IdentityHasher().agent_key("acme", AS, agent_id), "acme", AS, agent_id)
     row = AgentRow(
         name, "Payer", level, 0.9, 0.9, 0.9, 1, 1, 1, 0, 9, "", b"[]", "", features=b"", risk=b"", state_version="v"

@@ -57,7 +57,6 @@ def refusal(order: Awaitable[object]) -> ProblemError:
     ],
 )
 def test_a_pin_has_a_level_a_reason_and_an_end(level: str, why: str, valid_s: float, name: str) -> None:
-    """422 with the name of what is wrong; nothing is looked up or written."""
     problem = refusal(containment().pin(caller("acme"), BOT, level, why, valid_s)).problem
 
     assert (problem.status, problem.code) == (422, "invalid_request")

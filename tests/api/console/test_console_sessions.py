@@ -60,7 +60,6 @@ def test_a_session_ends_after_its_longest_time(site: Any) -> None:
 
 
 def test_each_sign_in_is_a_session_of_its_own(site: Any) -> None:
-    """A cookie that was planted before is not what counts afterwards."""
     site.sign_in("soc")
     first = site.form_token()
     site.sign_in("soc")

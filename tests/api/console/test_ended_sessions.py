@@ -25,7 +25,6 @@ from trustwatch.scoring.store.partition_store import MetadataStore
 
 @pytest.fixture
 def ended(site: Any) -> EndedSessions:
-    """Ends as another process of the same database knows them; there are none yet."""
     site.store.metadata.delete_prefix(KEY_PREFIX)
     return EndedSessions(site.store.metadata, site.clock)
 

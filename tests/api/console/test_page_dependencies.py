@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.console.pages import page_routers
+from trustwatch.api.console.pages import PAGE_MODULES
 
-ROUTES = [route for router in page_routers() for route in router.routes]
+ROUTES = [route for page in PAGE_MODULES for route in page.router.routes]
 PAGES = sorted({route.path for route in ROUTES if "GET" in route.methods and "{" not in route.path})
 FORMS = sorted({route.path.translate({123: "", 125: ""}) for route in ROUTES if "POST" in route.methods})
 

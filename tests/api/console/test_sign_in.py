@@ -20,7 +20,6 @@ NOW = 1_764_000_000.0
 
 
 def began(site: Any, back: str = "/console/") -> str:
-    """Where the browser is sent; the person is known at the provider."""
     site.provider.claims = {"groups": ["soc"]}
     return str(site.browser.get("/console/sign-in/start", params={"next": back}).headers["location"])
 

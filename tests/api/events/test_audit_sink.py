@@ -13,7 +13,6 @@ from trustwatch.ingest.log.group_commit import GroupCommit
 
 
 def event(number: int, filling: str = "") -> dict[str, Any]:
-    """An event of ours."""
     return {
         "id": f"e{number}",
         "time": "2025-11-24T16:00:00Z",
@@ -28,14 +27,11 @@ def event(number: int, filling: str = "") -> dict[str, Any]:
 
 
 def sink(folder: Path) -> AuditSink:
-    """A sink on a log of its own."""
     log = GroupCommit(EventLog(folder / "log"))
     return AuditSink(log, Admission(AgentRegistry(())), lambda: 1_764_000_000_000, lambda: "id")
 
 
 def written(folder: Path, events: list[dict[str, Any]], break_at: int = -1) -> AuditSink:
-    """What became of events."""
-
     async def run() -> AuditSink:
         made = sink(folder)
         commit = made.log.commit
@@ -70,7 +66,6 @@ def test_more_than_one_commit_holds_is_written_in_several(tmp_path: Path) -> Non
 
 
 def test_a_fault_loses_what_it_met_and_no_more(tmp_path: Path) -> None:
-    """And is counted."""
     made = written(tmp_path, [event(number) for number in range(1200)], break_at=2)
 
     assert (made.written, made.dropped) == (700, 500)

@@ -88,14 +88,12 @@ class Both:
         for _ in range(2):
             judged = self.batch.admit(parcels, binding, now_ms)
             assert [told(one) for one in judged.outcomes] == [told(one) for one in wanted]
-            assert judged.all_admitted == all(isinstance(one, Record) for one in wanted)
         plain = len(parcels) - judged.slow_path_records
         self.plain += plain
         return plain
 
 
 def test_all_is_judged_one_by_one_until_the_kernel_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the same outcomes; then plain records are no longer decoded."""
     kept: list[object] = []
     monkeypatch.setattr(compilation, "is_kept", lambda *kernels: bool(kept))
     both = Both()
@@ -130,7 +128,6 @@ def doors() -> list[Both]:
 
 @pytest.mark.parametrize("name", BINDINGS)
 def test_the_simulators_events_are_judged_alike(name: str) -> None:
-    """Every kind of event; where nothing has to be changed in them, nearly all take the compiled way."""
     made = simulate(
         SimulationSettings(
             start=datetime(2026, 3, 2, 8, tzinfo=UTC), duration=timedelta(days=1), agents=30, events_per_agent_day=60.0
@@ -147,7 +144,6 @@ def test_the_simulators_events_are_judged_alike(name: str) -> None:
 
 
 def test_damaged_records_are_judged_alike(doors: list[Both]) -> None:
-    """Bytes flipped, lost, doubled, put in, moved between records."""
     draw = random.Random(11)
     raws = [compact(WHOLE), json.dumps(WHOLE, indent=1).encode(), compact(changed("agent.issuer", None))]
     raws = [raw.replace(b'"acme"', tenant) for raw in raws for tenant in (b'"acme"', '"Zürich"'.encode(), b"null")]
@@ -171,7 +167,6 @@ def test_damaged_records_are_judged_alike(doors: list[Both]) -> None:
 def test_any_records_are_judged_alike(
     doors: list[Both], made: list[dict[str, Any]], name: str, source: str | None, tenant: str | None, ascii_only: bool
 ) -> None:
-    """Properties instead of examples: whatever the members hold, whoever sent them."""
     made = [value | {"source": source, "tenant": tenant} for value in made[:-1]] + made[-1:]
     raws = [json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "replace") for value in made]
     for both in doors:
@@ -179,7 +174,6 @@ def test_any_records_are_judged_alike(
 
 
 def test_what_decides_is_never_mixed_up() -> None:
-    """Claims that differ in one point alone, side by side, from senders that may say different things."""
     paths = ("tenant", "source", "agent.id", "agent.issuer", "agent.type", "agent.capabilities", "principal.id", "id")
     paths += ("agent.self_asserted", "error", "caused_by", "outcome", "type", "vendor")
     values = (..., None, "", "a", "acme", AS, "https://agents.acme.example/7", "Clerk", [], ["read", "zürich", "pay"])
@@ -194,7 +188,6 @@ def test_what_decides_is_never_mixed_up() -> None:
 
 
 def test_lists_and_texts_that_join_to_the_same_are_kept_apart() -> None:
-    """Nothing of one member can be taken for part of the next."""
     pairs = [("ab", "c"), ("a", "bc"), ("abc", ""), ("", "abc")]
     raws = [compact(changed("tenant", one) | {"source": other}) for one, other in pairs]
     raws += [compact(changed("agent.capabilities", list(pair))) for pair in pairs]
@@ -203,7 +196,6 @@ def test_lists_and_texts_that_join_to_the_same_are_kept_apart() -> None:
 
 
 def test_the_limit_of_time_is_exact() -> None:
-    """To the microsecond; around it the reference decides."""
     limit = datetime.fromtimestamp(NOW_MS / 1000 + MAX_CLOCK_AHEAD_S, UTC)
     moments = [limit + timedelta(microseconds=step) for step in (-1_000_000, -1000, -1, 0, 1, 999, 1000, 1_000_000)]
     both = Both()
@@ -214,7 +206,6 @@ def test_the_limit_of_time_is_exact() -> None:
 
 
 def test_a_trusted_agents_claim_is_remembered_and_plain() -> None:
-    """Each has a record that decides the same way for ever, and a change of it that does not."""
     both = Both()
 
     assert both.check(native(compact(WHOLE), compact(changed("id", "other"))), BINDINGS["all"]) == 2
@@ -224,7 +215,6 @@ def test_a_trusted_agents_claim_is_remembered_and_plain() -> None:
 
 
 def test_scopes_add_capabilities_of_trusted_sources_by_the_table() -> None:
-    """Also of a claim that was taken before without scopes."""
     both = Both(scope_actions={"admin": ("delete_*",)})
     declared = changed("agent.capabilities", ["pay"])
     parcels = native(

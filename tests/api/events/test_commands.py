@@ -20,7 +20,6 @@ NOW_MS = 1_764_000_000_000
 
 @pytest.fixture
 def service() -> Iterator[EventTaker]:
-    """Takes events at the second attempt; says `Retry-After` at the first."""
     with running_event_taker() as taker:
         taker.pauses_once = True
         yield taker
@@ -55,7 +54,6 @@ def test_a_pause_is_kept_and_the_batch_sent_again(
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds of each pause; none is kept."""
     kept: list[float] = []
     monkeypatch.setattr(commands.clock, "sleep", kept.append)
     return kept
@@ -63,7 +61,6 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def two_events(tmp_path: Path) -> Path:
-    """A file of them."""
     events = tmp_path / "events.jsonl"
     events.write_text('{"id": "1"}\n{"id": "2"}\n')
     return events

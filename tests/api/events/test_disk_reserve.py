@@ -50,7 +50,6 @@ def test_the_reserve_is_reached_and_left_again(monkeypatch: Any, tmp_path: Path)
 
 
 def test_a_small_disk_keeps_a_tenth(monkeypatch: Any, tmp_path: Path) -> None:
-    """Else nothing at all could be sent to it."""
     Disk(monkeypatch, total=100 * MIB, free=11 * MIB)
     assert not DiskReserve(tmp_path, 512 * MIB, lambda: 0.0).is_reached()
     Disk(monkeypatch, total=100 * MIB, free=9 * MIB)

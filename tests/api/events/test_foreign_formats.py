@@ -63,7 +63,6 @@ def natives(site: Any) -> list[dict[str, Any]]:
 
 
 def export(site: Any, path: str, body: Any, client: str = "otel", **headers: str) -> httpx2.Response:
-    """POST to a path."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     given = {"content-type": "application/json", **site.auth(client)}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -123,7 +122,6 @@ def test_a_request_may_name_its_format(site: Any, kind: str) -> None:
 
 
 def test_a_caller_with_a_format_may_still_send_native_events(site: Any, event: Callable[..., Any]) -> None:
-    """If the request says so."""
     answer = export(site, "/v1/events?format=native", event(), "keycloak")
 
     assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
@@ -147,7 +145,6 @@ def test_an_unknown_format_is_told(site: Any, wanted: str) -> None:
 
 
 def test_a_broken_record_refuses_only_itself(site: Any) -> None:
-    """Each of them becomes a dead letter."""
     wrong = LINE.partition(") ")[2]  # no time
 
     answer = site.send(f"{LINE}\n{wrong}\n{{broken".encode(), "keycloak", TEXT)
@@ -184,14 +181,12 @@ def test_refused_records_are_tried_again_in_their_format(site: Any, event: Calla
     ("kind", "status"), [("application/cloudevents+json", 415), ("application/xml", 415), ("", 415), (NDJSON, 400)]
 )
 def test_media_types_of_foreign_records(site: Any, kind: str, status: int) -> None:
-    """JSON, lines of JSON, lines of text."""
     answer = site.send(b"{broken", "keycloak", kind)
 
     assert answer.status_code == status
 
 
 def test_a_large_foreign_body(site: Any) -> None:
-    """Mapped in a thread, bounded like every other."""
     body = "\n".join(json.dumps({**ENVOY, "duration": number}) for number in range(1_000)).encode()
 
     answer = export(site, ENVOY_PATH, body, "gateway", content_type=NDJSON)
@@ -212,13 +207,11 @@ def test_traces(site: Any) -> None:
 
 
 def test_another_callers_traces_are_self_asserted(site: Any) -> None:
-    """Without a mapping that says otherwise."""
     assert export(site, "/v1/traces", spans(SPAN), "gateway").status_code == 200
     assert natives(site)[0]["agent"]["self_asserted"] is True
 
 
 def test_logs(site: Any) -> None:
-    """Of a gateway, compressed, as collectors send them."""
     record = {
         "timeUnixNano": "1763999940000000000",
         "attributes": [
@@ -324,7 +317,6 @@ def test_protobuf(site: Any) -> None:
 
 
 def test_protobuf_with_refused_records(site: Any) -> None:
-    """The answer counts them."""
     record = {"timeUnixNano": str(2**63), "attributes": [{"key": "client_id", "value": {"stringValue": "bot"}}]}
     good = {**record, "timeUnixNano": "1763999940000000000"}
     status = {"key": "http.status", "value": {"intValue": "200"}}
@@ -350,7 +342,6 @@ def test_protobuf_with_refused_records(site: Any) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs"])
 def test_what_is_no_protobuf_is_refused(site: Any, path: str) -> None:
-    """And kept."""
     answer = export(site, path, b"\x0a\xff", content_type="application/x-protobuf")
 
     assert answer.status_code == 400 and "no OTLP protobuf" in answer.json()["detail"]
@@ -372,7 +363,6 @@ def test_without_the_extra_protobuf_is_refused_with_what_to_do(
 
 
 def test_export_needs_the_scope_and_a_binding(site: Any) -> None:
-    """As `/v1/events` does."""
     body = json.dumps(spans(SPAN)).encode()
     scoped = site.client.post(
         "/v1/traces",
@@ -400,7 +390,6 @@ def test_wrong_settings_are_refused_at_the_start(settings: dict[str, Any], words
 
 
 def test_settings_file(tmp_path: Any) -> None:
-    """Format and mapping of a caller, as YAML."""
     path = tmp_path / "settings.yaml"
     path.write_text(
         "issuers: [{issuer: i, audiences: [a], jwks_uri: 'https://i/jwks'}]\n"

@@ -237,7 +237,6 @@ def test_a_huge_refused_record_is_cut_and_says_so(world: ScriptedBroker) -> None
 
 
 def test_tombstones_and_what_is_no_audit_event_are_counted_alone(world: ScriptedBroker) -> None:
-    """Not every record of a gateway is ours to judge."""
     envoy = settings(format="caddy", mapping={"when": "kind == 'audit'"})
     source = ingest(world, (envoy, Reader(world, [None, b'{"kind": "other"}'])))
 
@@ -248,7 +247,6 @@ def test_tombstones_and_what_is_no_audit_event_are_counted_alone(world: Scripted
 
 
 def test_headers_reach_the_format(world: ScriptedBroker) -> None:
-    """CloudEvents in binary mode live in headers."""
     envelope = {"specversion": "1.0", "id": "7", "source": "urn:x", "type": "io.trustwatch.audit.v1"}
     headers = [(f"ce_{name}", value.encode()) for name, value in envelope.items()] + [("none", None), ("bad", b"\xff")]
     reader = Reader(world, [(event(), headers)])
@@ -360,7 +358,6 @@ def test_silence_of_a_topic_is_noticed_once_and_ended(world: ScriptedBroker) -> 
 
 
 def test_the_loop_ends_after_the_round_at_hand(world: ScriptedBroker) -> None:
-    """Reports come on time, the first at once; an idle loop sleeps."""
     reader = Reader(world, [event()])
     role = ingest(world, (settings(), reader))
     reports: list[int] = []

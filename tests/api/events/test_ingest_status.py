@@ -34,7 +34,6 @@ def metrics(site: Any) -> dict[str, float]:
 
 
 def soon(site: Any, name: str, value: float) -> bool:
-    """Whether a metric gets that value within the second that silence is looked at in, and some."""
     end = time.monotonic() + 5
     while metrics(site)[name] != value and time.monotonic() < end:
         time.sleep(0.05)

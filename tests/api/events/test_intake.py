@@ -147,7 +147,6 @@ def test_bodies_are_taken_as_one_by_one(tmp_path: Path, binding: SourceBinding, 
 
 
 def test_a_receipt_lists_a_hundred_rejections(tmp_path: Path) -> None:
-    """By their places in the body; what was accepted between them is counted."""
     body = [RawRecord(compact(changed("id", f"e-{n}")) if n % 2 else b"{%d" % n) for n in range(600)]
 
     async def run() -> Receipt:

@@ -30,7 +30,6 @@ def refused(work: Callable[[], object]) -> str:
 
 
 def test_one_source_can_not_take_the_room_of_the_others() -> None:
-    """It gets half; whoever else comes then still gets in."""
     site, noisy, quiet = limits(), binding("noisy"), binding("quiet")
     with site.reserve(noisy) as first, site.reserve(noisy) as second, site.reserve(quiet) as other:
         first.grow(20 * MIB)
@@ -43,7 +42,6 @@ def test_one_source_can_not_take_the_room_of_the_others() -> None:
 
 
 def test_all_together_have_a_bound() -> None:
-    """Bodies in memory never exceed it, however many sources there are."""
     site = limits(total=10)
     with site.reserve(binding("a")) as first, site.reserve(binding("b")) as second:
         first.grow(5)
@@ -53,7 +51,6 @@ def test_all_together_have_a_bound() -> None:
 
 
 def test_room_is_given_back_when_a_request_fails() -> None:
-    """Whatever ends it."""
     site = limits()
 
     with pytest.raises(ValueError, match="gone"), site.reserve(binding("a")) as hold:

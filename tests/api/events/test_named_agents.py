@@ -35,7 +35,6 @@ LIST_MEMBERS = [member.path for member in SCHEMA_MEMBERS if member.kind == NAMES
 
 
 def event(path: str, value: Any) -> dict[str, Any]:
-    """An event of an agent of team 1, with one member."""
     made: dict[str, Any] = {
         "time": "2026-03-02T08:00:00Z",
         "tenant": "acme",
@@ -53,7 +52,6 @@ def event(path: str, value: Any) -> dict[str, Any]:
 
 
 def logged(binding: SourceBinding, said: dict[str, Any]) -> NativeEvent:
-    """The event in the log."""
     record = Admission(AgentRegistry(())).admit(RawRecord(msgspec.json.encode(said)), binding, 1_772_500_000_000)
     return decode_event(record.payload)
 

@@ -30,13 +30,11 @@ members:
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
-    """One command."""
     return CliRunner().invoke(make_app(), [str(argument) for argument in arguments], input=stdin)
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A log that no format knows."""
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps({**OWN, "did": did}) + "\n" for did in ("read", "write")))
     return path
@@ -44,7 +42,6 @@ def own(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mapping(tmp_path: Path) -> Path:
-    """A mapping for it."""
     path = tmp_path / "own.yaml"
     path.write_text(MAPPING)
     return path
@@ -81,13 +78,11 @@ def test_native_events_are_converted_to_themselves(tmp_path: Path) -> None:
 
 
 def native(minute: int, **more: Any) -> dict[str, Any]:
-    """A native event."""
     at = f"2026-03-02T08:{minute:02}:00Z"
     return {"time": at, "agent": {"id": "a"}, "type": "other", "action": "x", "outcome": "success", **more}
 
 
 def write_lines(path: Path, *records: Any) -> Path:
-    """A file of one record a line."""
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
@@ -114,7 +109,6 @@ def test_what_came_out_of_order_is_brought_into_it_and_told(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["logs.json", "folder"])
 def test_a_log_is_never_overwritten(tmp_path: Path, name: str) -> None:
-    """Not by what is made of it."""
     path = tmp_path / "logs.json"
     path.write_bytes(CLOUDTRAIL.read_bytes())
     (tmp_path / "folder").mkdir()
@@ -143,7 +137,6 @@ def test_a_mapping_is_tried_member_by_member(own: Path, mapping: Path) -> None:
 
 
 def test_a_format_is_tried_by_its_name(own: Path) -> None:
-    """Its records, others, and those that it skips."""
     done = run("mapping", "try", "aws-cloudtrail", CLOUDTRAIL, "--records", 9)
     assert done.exit_code == 0 and "record 1 of" in done.stdout
     assert "record 7 of" in done.stdout and ": skipped: `when` gives nothing" in done.stdout
@@ -174,7 +167,6 @@ def test_a_format_is_tried_by_its_name(own: Path) -> None:
 def test_what_is_meant_wrongly_is_told(
     own: Path, mapping: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
 ) -> None:
-    """In one line, with what to do."""
     monkeypatch.chdir(own.parent)
     Path("part.yaml").write_text(MAPPING.replace("agent.id: who", "tenant: who"))
     Path("empty").touch()
@@ -185,13 +177,11 @@ def test_what_is_meant_wrongly_is_told(
 
 @pytest.fixture
 def service() -> Iterator[EventTaker]:
-    """Takes all."""
     with running_event_taker() as taker:
         yield taker
 
 
 def sent(service: EventTaker, *arguments: object, stdin: bytes | None = None) -> tuple[list[str | None], list[Any]]:
-    """Formats and records that an `ingest` sent."""
     service.requests.clear()
     done = run("ingest", *arguments, "--url", service.url, stdin=stdin)
     assert done.exit_code == 0, done.output
@@ -285,7 +275,6 @@ def test_lines_of_no_known_format_go_as_they_are(service: EventTaker, own: Path)
 
 
 def test_large_records_go_in_several_requests(service: EventTaker, tmp_path: Path) -> None:
-    """A request holds no more than a service takes."""
     path = tmp_path / "large.jsonl"
     path.write_text((json.dumps({"agent": {"id": "a"}, "action": "x" * 200_000}) + "\n") * 100)
     assert len(sent(service, path)[0]) == 3

@@ -40,7 +40,6 @@ def exported_days(folder: Path) -> int:
 
 
 def call(template: dict[str, Any], day: int, role: int, number: int) -> dict[str, Any]:
-    """One call of one role."""
     at = START + timedelta(days=day, minutes=15 * number + role)
     text = json.dumps(template).replace("orders-agent", f"agent-{role}")
     return {

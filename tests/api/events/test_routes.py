@@ -51,7 +51,6 @@ def letters(site: Any) -> list[RefusedInput]:
 
 
 def test_202_comes_after_the_event_is_on_disk(site: Any, event: Any) -> None:
-    """The bytes that were sent are in the synced part of the log."""
     sent = msgspec.json.encode(event())
 
     answer = site.send(sent)
@@ -62,7 +61,6 @@ def test_202_comes_after_the_event_is_on_disk(site: Any, event: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["application/json", NDJSON, "application/jsonl", "Application/JSON; charset=UTF-8"])
 def test_native_bodies(site: Any, event: Any, kind: str) -> None:
-    """An array, or lines."""
     events = [event(number) for number in range(3)]
     body = msgspec.json.encode(events) if "json;" in kind.lower() or kind.endswith("/json") else lines(events)
 
@@ -113,7 +111,6 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_single_wrong_event_is_a_problem(shared: Any, event: Any, name: str) -> None:
-    """400 with the members of the receipt beside those of the problem."""
     members, path = WRONG[name]
 
     answer = shared.send(event(**members))
@@ -138,7 +135,6 @@ def test_a_single_wrong_event_is_a_problem(shared: Any, event: Any, name: str) -
     ],
 )
 def test_a_body_that_is_no_json_is_one_rejected_record(shared: Any, kind: str, body: bytes) -> None:
-    """It is kept as a dead letter like any other."""
     answer = shared.send(body, kind=kind)
 
     assert (answer.status_code, counts(answer)) == (400, (0, 0, 1))
@@ -155,7 +151,6 @@ def test_a_path_inside_a_cloudevent_is_one_of_what_was_sent(site: Any, event: An
 
 
 def test_an_empty_batch_is_no_mistake(site: Any) -> None:
-    """Nothing in, nothing out, nothing logged."""
     answers = [site.send(b"[]"), site.send(b"\n\n", kind=NDJSON), site.send(b"[]", kind=BATCH)]
 
     assert [(answer.status_code, counts(answer)) for answer in answers] == [(202, (0, 0, 0))] * 3
@@ -196,7 +191,6 @@ def test_tenant_and_issuer_are_filled_in_where_the_sender_has_only_one(site: Any
 
 
 def test_a_sender_for_several_tenants_has_to_name_one(site: Any, event: Any) -> None:
-    """There is nothing to fill in."""
     answer = site.send(event(tenant=None), "two")
 
     assert (answer.json()["path"], answer.json()["detail"][:19]) == ("$.tenant", "the event must name")
@@ -226,7 +220,6 @@ def test_whose_word_on_type_and_capabilities_counts(
 
 
 def test_ten_thousand_events_in_one_body(site: Any, event: Any) -> None:
-    """All durable in their order; one more is too many."""
     events = [event(number, agent_id=f"agent-{number}") for number in range(10_000)]
     body = lines(events)
 
@@ -260,7 +253,6 @@ def test_gzip_bombs_and_large_bodies_stop_at_the_bound(shared: Any) -> None:
 
 
 def test_gzip_of_several_members_is_read_whole(site: Any, event: Any) -> None:
-    """As `cat a.gz b.gz` makes it."""
     body = gzip.compress(lines([event(1)]) + b"\n") + gzip.compress(lines([event(2)]))
 
     assert counts(site.send(body, kind=NDJSON, content_encoding="gzip")) == (2, 0, 0)
@@ -271,7 +263,6 @@ TINY = gzip.compress(b"{}", mtime=0)  # without the time: the tests must be call
 
 @pytest.mark.parametrize("body", [b"no gzip", TINY[:-4], TINY + b"tail"])
 def test_damaged_gzip_is_a_bad_request(shared: Any, body: bytes) -> None:
-    """Nothing of it is guessed."""
     answer = shared.send(body, content_encoding="gzip")
 
     assert (answer.status_code, "gzip" in answer.json()["detail"]) == (400, True)
@@ -288,7 +279,6 @@ def test_damaged_gzip_is_a_bad_request(shared: Any, body: bytes) -> None:
     ],
 )
 def test_other_bodies_are_unsupported(shared: Any, event: Any, kind: str, coding: str) -> None:
-    """415 names what is read."""
     answer = shared.send(event(), kind=kind, content_encoding=coding)
 
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_body")
@@ -303,7 +293,6 @@ def test_a_caller_that_speaks_for_nobody_leaves_nothing_behind(site: Any, event:
 
 
 def test_a_request_without_token_or_scope_leaves_nothing_behind(site: Any, event: Any) -> None:
-    """Authentication comes before the body."""
     nobody = site.client.post("/v1/events", json=event())
     reader = site.client.post("/v1/events", json=event(), headers=site.auth("gateway", "trust.admin"))
 
@@ -326,7 +315,6 @@ def test_a_disk_that_refuses_is_503_until_it_is_well(site: Any, event: Any) -> N
 
 
 def test_a_full_queue_is_429(site: Any, event: Any) -> None:
-    """With a hint when to come again; nothing of the refused body is kept."""
     site.log.queue_bytes = 1
     site.log.waiting_bytes = 1
 
@@ -364,8 +352,6 @@ def test_a_source_with_a_rate_pays_with_time(site: Any, event: Any) -> None:
 
 
 def test_many_senders_at_once_lose_nothing(site: Any, event: Any) -> None:
-    """16 connections, 20 bodies each, every event on disk exactly once."""
-
     def send(connection: int) -> list[int]:
         headers = {**site.auth(), "content-type": NDJSON}
         with httpx2.Client(base_url=site.url) as client:

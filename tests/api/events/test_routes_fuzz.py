@@ -50,7 +50,6 @@ def test_any_body_gets_a_declared_answer(shared: Any, event: Any, data: st.DataO
 
 
 def test_what_was_taken_can_be_read_by_the_pipeline(shared: Any, event: Any) -> None:
-    """Every event record of the tests before decodes again."""
     shared.send(event(), "all")
 
     records = shared.logged(RecordKind.EVENT)

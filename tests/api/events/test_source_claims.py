@@ -54,7 +54,6 @@ def resolved(*callers: CallerSettings, version: int = 2, client: str = "bot") ->
 
 
 def logged(binding: SourceBinding, said: dict[str, Any], *registry: RegisteredAgent) -> dict[str, Any]:
-    """What lies in the log of an event that the source sent."""
     record = Admission(AgentRegistry(registry)).admit(RawRecord(msgspec.json.encode(said)), binding, NOW_MS)
     found: dict[str, Any] = json.loads(record.payload)
     return found
@@ -220,7 +219,7 @@ def test_trustwatch_itself_marks_what_it_did() -> None:
     sink.enqueue(event(source="urn:trustwatch:hydra", outcome="denied", error="x", caused_by="trustwatch"))
 
     assert (len(sink), sink.dropped) == (1, 0)
-    assert is_hidden(json.loads(sink._next_commit()[0].payload))
+    assert is_hidden(json.loads(sink._queue[0].payload))
 
 
 def test_a_record_of_0_1_keeps_its_meaning() -> None:

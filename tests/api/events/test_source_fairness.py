@@ -32,15 +32,12 @@ class Site:
 
     @property
     def waiting(self) -> float:
-        """Records that wait."""
         return self.logged - self.applied
 
     def backlog(self) -> Backlog:
-        """As the intake is told."""
         return Backlog(int(self.applied), int(self.waiting))
 
     def run(self, seconds: float, **rates: float) -> None:
-        """Let senders send so many events per second in requests of up to a hundred; who is refused tries on."""
         self.taken.clear()
         self.refused.clear()
         for _ in range(round(seconds / STEP_S)):
@@ -81,7 +78,6 @@ def test_a_flood_gets_what_the_others_leave() -> None:
 
 
 def test_floods_share_alike() -> None:
-    """However much faster one of them is."""
     site = Site(pace=1_000)
     site.run(60, first=2_000, second=8_000, quiet=10)
     site.run(120, first=2_000, second=8_000, quiet=10)
@@ -130,7 +126,6 @@ def test_nobody_is_slowed_after_an_outage() -> None:
 
 
 def test_the_flood_is_free_again_once_nothing_waits() -> None:
-    """At the pace that the pipeline has then."""
     site = Site(pace=1_000)
     site.run(60, noisy=5_000, quiet=50)
     site.pace = 50_000

@@ -115,7 +115,6 @@ def test_what_another_process_hears_is_not_silent(site: SilenceProcesses) -> Non
 
 
 def test_a_source_that_was_never_heard_is_told_once(site: SilenceProcesses) -> None:
-    """Also after a restart, which starts its watch anew."""
     for _ in range(2):
         look(site.process(), "topic", "edge", silent=True, last_ms=0)
         site.now += 3_600_000
@@ -125,14 +124,12 @@ def test_a_source_that_was_never_heard_is_told_once(site: SilenceProcesses) -> N
 
 
 def test_sources_without_a_bound_are_nobodys_concern(site: SilenceProcesses) -> None:
-    """As are names of another kind."""
     look(site.process(), "topic", "quiet", silent=True, last_ms=0)
     look(site.process(), "caller", "edge", silent=True, last_ms=0)
     assert site.alerts() == []
 
 
 def test_while_the_store_is_away_it_is_said_once_and_told_later(site: SilenceProcesses) -> None:
-    """Nothing ends, and nothing is forgotten."""
     process, real = site.process(), site.store.outbox.enqueue_silence
 
     def away(*_: object) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from trustwatch.api.console import live_updates, sign_in
 from trustwatch.api.console.console_sessions import ConsoleSessions, new_session, session_key
 from trustwatch.api.console.page_dependencies import FORM_HEADER
-from trustwatch.api.console.pages import page_routers
+from trustwatch.api.console.pages import PAGE_MODULES
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
 
@@ -58,7 +58,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 def all_pages() -> list[Route]:
     """Every route of the console, reads first; none is named here."""
-    routers = (sign_in.router, live_updates.router, *page_routers())
+    routers = (sign_in.router, live_updates.router, *(page.router for page in PAGE_MODULES))
     found = {Route(method, route.path) for router in routers for route in router.routes for method in route.methods}
     return sorted((one for one in found if one.method != "HEAD"), key=lambda one: (one.method != "GET", one.path))
 

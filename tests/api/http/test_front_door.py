@@ -14,7 +14,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from trustwatch.api.console import sign_in
-from trustwatch.api.console.pages import page_routers
+from trustwatch.api.console.pages import PAGE_MODULES
 from trustwatch.api.decisions import service as decisions_service
 from trustwatch.api.http import connection_guard
 from trustwatch.api.http.connection_guard import MAX_HEAD_BYTES, MAX_LINGER_BYTES
@@ -90,7 +90,7 @@ def test_no_byte_of_a_body_is_waited_for_without_a_token(shared: Any, path: str,
 
 CONSOLE_FORMS = [
     route.path
-    for router in (sign_in.router, *page_routers())
+    for router in (sign_in.router, *(page.router for page in PAGE_MODULES))
     for route in router.routes
     if isinstance(route, APIRoute) and "POST" in route.methods
 ]

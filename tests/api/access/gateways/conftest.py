@@ -34,8 +34,6 @@ Answer = httpx2.Response
 
 
 class Issuer:
-    """An authorization server, as far as its tokens go."""
-
     def __init__(self, folder: Path) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.file = folder / "as-jwks.json"
@@ -66,8 +64,6 @@ class Issuer:
 
 
 class GatewayTestbed(AccessTestbed):
-    """The application, and the issuer of its agents' tokens."""
-
     def __init__(
         self,
         folder: Path,
@@ -85,12 +81,10 @@ class GatewayTestbed(AccessTestbed):
         return self.run(self.http.request(method, path, headers=headers, **more))
 
     def envoy(self, token: str | None = None, method: str = "GET", path: str = "/mcp", **more: Any) -> Answer:
-        """What Envoy asks about a call."""
         headers = more.pop("headers", {}) | ({} if token is None else {"authorization": f"Bearer {token}"})
         return self.send(method, f"/ext-authz{path}", headers, **more)
 
     def forward(self, token: str | None = None, method: str = "GET", uri: str = "/mcp", **headers: str) -> Answer:
-        """What Caddy and others ask: always GET."""
         given = {"x-forwarded-method": method, "x-forwarded-uri": uri, "x-forwarded-host": "api.example"}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
         return self.send(
@@ -98,7 +92,6 @@ class GatewayTestbed(AccessTestbed):
         )
 
     def introspect(self, token: str, client: str = "gateway", **headers: str) -> Answer:
-        """What an introspection plugin asks."""
         return self.send("POST", "/introspect", self.auth(client) | headers, data={"token": token})
 
     def auth(self, client: str = "gateway", *scopes: str) -> dict[str, str]:
@@ -110,7 +103,6 @@ class GatewayTestbed(AccessTestbed):
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty, migrated database to copy."""
     path = tmp_path_factory.mktemp("empty") / "empty.db"
     open_store(sqlite_url(path)).close()
     return path

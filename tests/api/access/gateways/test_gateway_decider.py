@@ -45,7 +45,6 @@ EXPECTED = [
 
 
 def told(answer: Any) -> str:
-    """What an answer says, having checked that it says it as every gateway understands."""
     if answer.status_code == 200:
         assert answer.content == b""
         assert "www-authenticate" not in answer.headers
@@ -69,7 +68,6 @@ def test_every_verdict(desk: Any, level: RiskLevel, scope: str | None, method: s
 
 @pytest.mark.parametrize("method", ["", "G E T", "GET\x00", "x" * 33])
 def test_a_method_that_is_not_known_is_not_safe(desk: Any, method: str) -> None:
-    """A gateway that does not say it in its sub-request gets the stricter answer."""
     desk.agent("bot", MEDIUM)
 
     assert told(desk.forward(desk.issuer.token(scope=BOTH), method)) == STEP_UP

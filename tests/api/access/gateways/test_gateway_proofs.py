@@ -34,7 +34,6 @@ class Caller:
         return client.proof(token or self.token, method, url, self.desk.now, **given)
 
     def call(self, *proofs: str, scheme: str = "DPoP", query: str = "", **headers: str) -> httpx2.Response:
-        """A POST to the API, as the gateway asks about it; underscores in header names are hyphens."""
         given = [("authorization", f"{scheme} {self.token}"), *(("dpop", proof) for proof in proofs)]
         given += [(name.replace("_", "-"), value) for name, value in headers.items()]
         if self.way == "ext_authz":
@@ -49,7 +48,6 @@ class Caller:
         return answer
 
     def told(self) -> list[tuple[str, str]]:
-        """Types and actions of the signal events so far."""
         return [(one["type"], one["action"]) for one in self.desk.events() if one["type"].startswith("signal.")]
 
 

@@ -82,7 +82,6 @@ def server() -> Iterator[OpaqueServer]:
 
 
 def asked(server: OpaqueServer, **given: Any) -> dict[str, Any]:
-    """Settings of an issuer that can be asked."""
     introspection = IntrospectionServerSettings(url=f"{server.url}/introspect", **given)
     return {"introspection": introspection, "client_id": "trust watch", "client_secret": Secret(SECRET)}
 

@@ -34,14 +34,11 @@ CALLERS = (
 
 
 def hook(kind: str, **given: Any) -> HookSettings:
-    """One hook of a kind, named as the kind, for agents of tenant acme and issuer AS."""
     own: dict[str, Any] = {} if kind == "authzen" else {"tenant": "acme", "issuer": AS, "secret": Secret(SECRET)}
     return HookSettings(**{"name": kind, "kind": kind, **own, **given})
 
 
 class HookTestbed(AccessTestbed):
-    """The application, and the scorer of calls."""
-
     def __init__(
         self,
         folder: Path,
@@ -54,23 +51,19 @@ class HookTestbed(AccessTestbed):
         super().__init__(folder, database, book, (self.calls,), callers=(*CALLERS, *callers), hooks=hooks)
 
     def level(self, level: RiskLevel | str, agent: str = "bot", agent_type: str = "Payer") -> None:
-        """The pipeline reports an agent at a level."""
         self.agent(agent, RiskLevel[level.upper()] if isinstance(level, str) else level, agent_type)
 
     def send(self, method: str, path: str, content: bytes = b"", **headers: str) -> httpx2.Response:
-        """One request; underscores in header names are hyphens."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.runner.run(self.http.request(method, path, content=content, headers=given))
 
     def ask(self, name: str, body: Any, **headers: str) -> httpx2.Response:
-        """One call of a hook, as its product makes it: with the secret in the header, or signed."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         if name == "zitadel":
             headers.setdefault("zitadel_signature", self.signature(content))
         return self.send("POST", f"/hooks/{name}", content, **{"x_trustwatch_key": SECRET, **headers})
 
     def signature(self, content: bytes, at_s: float | None = None, secret: str = SECRET) -> str:
-        """As ZITADEL signs."""
         at = str(int(self.now if at_s is None else at_s))
         return f"t={at},v1=" + hmac.new(secret.encode(), f"{at}.".encode() + content, hashlib.sha256).hexdigest()
 
@@ -78,14 +71,12 @@ class HookTestbed(AccessTestbed):
         return super().auth(client, *scopes)
 
     def evaluate(self, body: Any, *, several: bool = True, client: str = "as", **headers: str) -> httpx2.Response:
-        """One call of the AuthZEN decision point."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         path = "/access/v1/evaluations" if several else "/access/v1/evaluation"
         sent = {"content_type": "application/json", **self.auth(client), **headers}
         return self.send("POST", path, content, **sent)
 
     def events(self) -> list[dict[str, Any]]:
-        """Audit events that were made durable, without their IDs."""
         return [{name: value for name, value in event.items() if name != "id"} for event in super().events()]
 
     def metric(self, line: str) -> float:
@@ -129,7 +120,6 @@ def make_desk(tmp_path: Path, empty_database: Path) -> Iterator[Callable[..., Ho
 
 @pytest.fixture(scope="session")
 def body() -> Callable[[str], Any]:
-    """A request as the product sends it; a new one each time."""
     return lambda name: json.loads((BODIES / f"{name}.json").read_text())
 
 

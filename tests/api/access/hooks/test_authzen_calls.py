@@ -77,8 +77,8 @@ def test_a_batch_may_ask_so_much(desk: Any) -> None:
     assert len(desk.evaluate({"evaluations": [told] * 50 + bare[:49]}).json()["evaluations"]) == 99
     assert len(desk.evaluate({**evaluation(None), "evaluations": of_one_agent}).json()["evaluations"]) == 1_000
     for given, reason in (
-        ({"evaluations": [told] * 51}, "50 evaluations may tell arguments"),
-        ({**told, "evaluations": [{}] * 51}, "50 evaluations may tell arguments"),
+        ({"evaluations": [told] * 51}, "50 evaluations may have arguments"),
+        ({**told, "evaluations": [{}] * 51}, "50 evaluations may have arguments"),
         ({"evaluations": bare}, "evaluations may name 50 agents"),
     ):
         refused = desk.evaluate(given)

@@ -91,7 +91,6 @@ def test_a_gate_alone(make_desk: Any, make_hook: Any) -> None:
 @pytest.mark.parametrize("grant", ["authorization_code", "refresh_token", "token_exchange", "urn:x:y", "anything"])
 @pytest.mark.parametrize("token", ["access_token", "id_token", "refresh_token", "txn_token"])
 def test_every_gate_is_decided(make_desk: Any, token: str, grant: str) -> None:
-    """The profile: a decision point decides any registered gate. A refresh is one."""
     desk = make_desk("authzen")
     desk.level("high")
     answer = desk.evaluate({**PROFILE, "action": {"name": f"issue:{token}:{grant}"}}, several=False)
@@ -120,7 +119,6 @@ def test_the_standards_own_requests(make_desk: Any) -> None:
     ],
 )
 def test_semantics(make_desk: Any, semantic: str, expected: list[Any]) -> None:
-    """Short circuits answer fewer items, the last one being what ended it."""
     desk = make_desk("authzen")
     desk.level("medium")
     items = [{"action": {"name": name}} for name in ("list", "can_delete", "read")]
@@ -196,8 +194,8 @@ def test_a_question_is_an_audit_event(make_desk: Any) -> None:
 @pytest.mark.parametrize(
     ("request_body", "sentence"),
     [
-        (b"", "the body is no JSON"),
-        (b"[]", "the body is no JSON object"),
+        (b"", "the body is not valid JSON"),
+        (b"[]", "the body is not a JSON object"),
         ({}, "subject.type is required and must be a text"),
         ({**SINGLE, "subject": {"type": "user"}}, "subject.id is required and must be a text"),
         ({**SINGLE, "subject": "alice"}, "subject.type is required and must be a text"),

@@ -24,7 +24,6 @@ CHAIN = ["team1-a", "neighbor", "team1-bad"]
 
 @pytest.fixture
 def desk(make_desk: Any) -> Any:
-    """An application whose policy refuses descendants, with a source of `team1-*` and one of all agents."""
     bound = {"tenants": ("acme",), "issuers": (AS,), "sources": ("urn:x",)}
     callers = (
         CallerSettings(name="team1", client_id="team1", agents=("team1-*",), **bound),
@@ -35,7 +34,6 @@ def desk(make_desk: Any) -> Any:
 
 
 def send(desk: Any, client: str, *events: dict[str, Any]) -> None:
-    """Events of an agent by the public route; each is taken."""
     time = datetime.fromtimestamp(desk.now, UTC).isoformat()
     right = {"time": time, "type": "tool.call", "action": "read", "outcome": "success", "agent": {"id": "team1-a"}}
     said = [{**right, "id": f"{client}-{number}", **event} for number, event in enumerate(events)]
@@ -46,7 +44,6 @@ def send(desk: Any, client: str, *events: dict[str, Any]) -> None:
 
 
 def evaluate(desk: Any, client: str, agent: str, **context: Any) -> bool:
-    """One AuthZEN question about an agent."""
     body = {
         "subject": {"type": "agent", "id": agent},
         "action": {"name": "read"},

@@ -126,7 +126,6 @@ def test_a_body_that_says_nothing_is_undecided(make_desk: Any, make_hook: Any, p
 
 
 def strange(value: Any) -> Any:
-    """Values where others are expected."""
     if isinstance(value, dict):
         return {name: strange(member) for name, member in value.items()} | {"unheard_of": {"x": 1}}
     return value
@@ -143,7 +142,6 @@ def test_members_that_nobody_knows_are_no_error(make_desk: Any, body: Any, produ
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a JSON value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(place for name, member in inner for place in places(member, (*path, name)))]
 
@@ -206,7 +204,6 @@ def test_an_event_tells_of_many_scopes_what_it_can(make_desk: Any, body: Any) ->
 
 @pytest.mark.parametrize("given", ["", "a secret of 24 letters!", SECRET + "x", SECRET.upper(), "\xe9" * 24])
 def test_a_wrong_secret_is_refused(make_desk: Any, body: Any, product: str, given: str) -> None:
-    """401 in the product's words; nothing is decided, told or counted as a verdict."""
     desk = make_desk(product)
     content = json.dumps(body(PRODUCTS[product].body)).encode()
     headers = {b"x-trustwatch-key": given.encode("latin-1")}
@@ -344,7 +341,6 @@ def test_a_product_may_have_so_many_persons_asked(make_desk: Any, body: Any, mon
 
 
 def test_the_log_tells_refusals_and_wrong_secrets(make_desk: Any, make_hook: Any, body: Any, product: str) -> None:
-    """By agent, level and reason; neither the secret nor what was asked stands there."""
     words = PRODUCTS[product]
     desk = make_desk(make_hook(product))
     desk.level(RiskLevel.CRITICAL, words.agent)

@@ -125,7 +125,6 @@ PRODUCTS = {"hydra": hydra, "okta": okta, "wso2": wso2, "zitadel": zitadel, "aut
 
 @pytest.fixture
 def every(make_desk: Any) -> Any:
-    """One application with all hooks."""
     return make_desk(*PRODUCTS)
 
 

@@ -17,7 +17,6 @@ HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
 
 @pytest.fixture
 def desk(new_site: Callable[..., Any], make_row: Any, make_decision: Any) -> Any:
-    """A console with a case of two agents that had the same new network, and one of another tenant."""
     site = new_site()
     site.decisions = []
 

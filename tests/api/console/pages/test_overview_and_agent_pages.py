@@ -101,7 +101,7 @@ def test_a_person_fixes_a_level_and_ends_that(site: Any, make_row: Any) -> None:
     after = site.browser.get(ended.headers["location"]).text
 
     assert (done.status_code, made.decided_by, made.why, made.level) == (303, "console:u-1", "key leaked", 4)
-    assert "The level is fixed" in page and "no authorization server is told" in page
+    assert "The level is fixed" in page and "no authorization server is notified" in page
     assert "no longer fixed" in after and "Tokens it has</dt><dd>stay" in after
 
 

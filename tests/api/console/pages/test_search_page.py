@@ -17,7 +17,6 @@ HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
 
 @pytest.fixture
 def desk(new_site: Callable[..., Any], make_row: Any, make_decision: Any) -> Any:
-    """A console with two agents that rose, one of them of another tenant."""
     site = new_site()
     for number, (agent_id, tenant) in enumerate([(HOSTILE, "acme"), ("theirs", "globex")], 1):
         row = make_row(agent_id, tenant, level=3, decision_id=f"d-{number}")
