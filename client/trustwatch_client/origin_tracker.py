@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, Unpack
 
 import httpx2
 import msgspec
@@ -22,7 +22,15 @@ from .argument_origins import (
     keyed_fingerprint,
 )
 from .events import Caller
-from .service_connection import BoundedCache, Counted, Counters, ThreadClient, TokenSource, completed
+from .service_connection import (
+    BoundedCache,
+    Counted,
+    Counters,
+    ThreadClient,
+    ThreadOptions,
+    TokenSource,
+    completed,
+)
 from .timing import Clock, SystemClock
 from .trust_errors import OriginKeyUnavailable, TokenFailed
 
@@ -52,11 +60,6 @@ class _IssuedKey(msgspec.Struct, frozen=True):
     expires_at: datetime
 
 
-def _log_text(error: Exception) -> str:
-    """Return the text of our own errors. Of others return only the kind, since their text may hold what was sent."""
-    return str(error) if isinstance(error, OriginKeyUnavailable) else type(error).__name__
-
-
 class OriginKeys(ThreadClient):
     """Fetches keys in a separate thread. `current` never waits. Safe for threads and asyncio.
 
@@ -73,12 +76,9 @@ class OriginKeys(ThreadClient):
         self,
         url: str,
         token: TokenSource,
-        *,
-        http: httpx2.Client | None = None,
-        clock: Clock | None = None,
-        insecure_http: bool = False,
+        **options: Unpack[ThreadOptions],
     ) -> None:
-        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        super().__init__(url, token, **options)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="trustwatch-origin-key")
         self._keys: BoundedCache[str | None, OriginKey] = BoundedCache(MAX_TENANTS)
         self._asked: dict[str | None, Future[OriginKey]] = {}
@@ -125,26 +125,24 @@ class OriginKeys(ThreadClient):
             return flight
 
     def _request_key(self, tenant: str | None) -> OriginKey:
+        key = None
         try:
             key = self._issued(tenant)
+            self._keys.put(tenant, key)
+            return key
         except Exception as error:  # of the network or of a token callable: events continue without origins
-            self._end_request(tenant, paused=True)
-            self._counters.increment("key_failed")
-            log.warning("no key for the origins of arguments, events are sent without them: %s", _log_text(error))
+            # The text of other errors may hold what was sent.
+            text = str(error) if isinstance(error, OriginKeyUnavailable) else type(error).__name__
+            log.warning("no key for the origins of arguments, events are sent without them: %s", text)
             raise
-        self._keys.put(tenant, key)
-        self._end_request(tenant, paused=False)
-        self._counters.increment("issued")
-        return key
-
-    def _end_request(self, tenant: str | None, *, paused: bool) -> None:
-        """Allow another request, immediately or after a pause."""
-        with self._lock:
-            if paused:
-                if len(self._paused_until) >= MAX_TENANTS:
-                    self._paused_until.clear()
-                self._paused_until[tenant] = self._clock.steady() + RETRY_S
-            self._asked.pop(tenant, None)
+        finally:
+            with self._lock:
+                if key is None:
+                    if len(self._paused_until) >= MAX_TENANTS:
+                        self._paused_until.clear()
+                    self._paused_until[tenant] = self._clock.steady() + RETRY_S
+                self._asked.pop(tenant, None)
+            self._counters.increment("key_failed" if key is None else "issued")
 
     def _issued(self, tenant: str | None) -> OriginKey:
         params = {} if tenant is None else {"tenant": tenant}
