@@ -46,9 +46,9 @@ MAX_TENANTS = 1_000
 
 
 class OriginKey(msgspec.Struct, frozen=True):
-    """Key of a tenant, which is never shown, and when to renew it (by the steady clock)."""
+    """Key of a tenant, never shown, or None before the first; and when to request one, by the steady clock."""
 
-    key: bytes
+    key: bytes | None
     renew_at: float
 
     def __repr__(self) -> str:
@@ -82,7 +82,6 @@ class OriginKeys(ThreadClient):
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="trustwatch-origin-key")
         self._keys: BoundedCache[str | None, OriginKey] = BoundedCache(MAX_TENANTS)
         self._asked: dict[str | None, Future[OriginKey]] = {}
-        self._paused_until: dict[str | None, float] = {}
         self._lock = threading.Lock()
         self._counters = Counters(*KEY_COUNTERS)
 
@@ -99,13 +98,8 @@ class OriginKeys(ThreadClient):
         Raises:
             OriginKeyUnavailable: with the cause.
         """
-        with self._lock:
-            self._paused_until.pop(tenant, None)
-        flight = self._ask(tenant)
-        if flight is None:  # another thread's request failed just now
-            raise OriginKeyUnavailable(f"no key; it is requested again after {RETRY_S:.0f} s")
         try:
-            flight.result(timeout_s)
+            self._ask(tenant).result(timeout_s)
         except TimeoutError:
             raise OriginKeyUnavailable(f"no key within {timeout_s} s") from None
         except (httpx2.HTTPError, TokenFailed) as error:
@@ -116,11 +110,11 @@ class OriginKeys(ThreadClient):
         self._pool.shutdown(cancel_futures=True)
         super().close()
 
-    def _ask(self, tenant: str | None) -> Future[OriginKey] | None:
-        """Start a request for a key, unless one is running or has just failed."""
+    def _ask(self, tenant: str | None) -> Future[OriginKey]:
+        """Start a request for a key, unless one is running."""
         with self._lock:
             flight = self._asked.get(tenant)
-            if flight is None and self._clock.steady() >= self._paused_until.get(tenant, 0.0):
+            if flight is None:
                 flight = self._asked[tenant] = self._pool.submit(self._request_key, tenant)
             return flight
 
@@ -128,7 +122,6 @@ class OriginKeys(ThreadClient):
         key = None
         try:
             key = self._issued(tenant)
-            self._keys.put(tenant, key)
             return key
         except Exception as error:  # of the network or of a token callable: events continue without origins
             # The text of other errors may hold what was sent.
@@ -136,11 +129,10 @@ class OriginKeys(ThreadClient):
             log.warning("no key for the origins of arguments, events are sent without them: %s", text)
             raise
         finally:
+            old = self._keys.get(tenant)
+            pause = OriginKey(None if old is None else old.key, self._clock.steady() + RETRY_S)
+            self._keys.put(tenant, pause if key is None else key)
             with self._lock:
-                if key is None:
-                    if len(self._paused_until) >= MAX_TENANTS:
-                        self._paused_until.clear()
-                    self._paused_until[tenant] = self._clock.steady() + RETRY_S
                 self._asked.pop(tenant, None)
             self._counters.increment("key_failed" if key is None else "issued")
 
