@@ -7,7 +7,7 @@ it happened. Every preparation gives the same data: Tuesday, 13 January 2026.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,30 +110,23 @@ def _is_current(directory: Path, settings: Path, seed: int) -> bool:
 
 
 def _append_to_log(settings: Settings, week: Sequence[SimulatedEvent], day: Sequence[SimulatedEvent]) -> None:
-    """Append records in the order of arrival: each event at its own time, and an hourly tick during the day."""
+    """Append records in the order of arrival: each event at its own time, and during the day a tick after each hour."""
+
+    def record(event: SimulatedEvent) -> Record:
+        return Record(RecordKind.EVENT, raw_id_hash(event.event), event.at_ms, event.event)
+
+    first = int((EXAMPLE_START + HISTORY).timestamp() * 1000)
     with closing(EventLog(settings.data_dir / "log")) as log:
         for start in range(0, len(week), 5_000):
-            log.append([_record(event) for event in week[start : start + 5_000]])
-        for records in _hourly_records(day):
-            log.append(records)
+            log.append([record(event) for event in week[start : start + 5_000]])
+        at = 0
+        for end_ms in range(first + HOUR_MS, first + 25 * HOUR_MS, HOUR_MS):
+            begin = at
+            while at < len(day) and day[at].at_ms < end_ms:
+                at += 1
+            tick = Record(RecordKind.TICK, 0, end_ms, end_ms.to_bytes(8, "little"))
+            log.append([*map(record, day[begin:at]), tick])
         log.sync()
-
-
-def _record(event: SimulatedEvent) -> Record:
-    return Record(RecordKind.EVENT, raw_id_hash(event.event), event.at_ms, event.event)
-
-
-def _hourly_records(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
-    """Yield the day's events hour by hour, each hour followed by a tick."""
-    first = int((EXAMPLE_START + HISTORY).timestamp() * 1000)
-    at = 0
-    for hour in range(24):
-        end_ms = first + (hour + 1) * HOUR_MS
-        records: list[Record] = []
-        while at < len(day) and day[at].at_ms < end_ms:
-            records.append(_record(day[at]))
-            at += 1
-        yield [*records, Record(RecordKind.TICK, 0, end_ms, end_ms.to_bytes(8, "little"))]
 
 
 def _process_day(settings: Settings, begin: int) -> None:

@@ -323,16 +323,13 @@ _HABITS = {
 
 def habits(events: pd.DataFrame) -> pd.DataFrame:
     """Return shares of actions, targets, scopes, hours, … among events that have one: `kind`, `item`, `share`."""
+    numbers = events["client_asn"].map("AS{:.0f}".format, na_action="ignore")
+    networks = numbers.astype(object).fillna(events["client_ip"])
     items = events[list(_HABITS.values())].set_axis(list(_HABITS), axis="columns")
-    items = items.assign(hour=events["time"].dt.strftime("%H:00 UTC"), network=_networks(events))
+    items = items.assign(hour=events["time"].dt.strftime("%H:00 UTC"), network=networks)
     long = items.melt(var_name="kind", value_name="item").replace("", None).dropna()
     counts = long.value_counts(["kind", "item"]).rename("events").reset_index()
     return counts.assign(share=counts["events"] / counts.groupby("kind")["events"].transform("sum"))
-
-
-def _networks(events: pd.DataFrame) -> pd.Series:
-    numbers = events["client_asn"].map("AS{:.0f}".format, na_action="ignore")
-    return numbers.astype(object).fillna(events["client_ip"])
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:

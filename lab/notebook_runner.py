@@ -64,22 +64,21 @@ def start_jupyterlab(folder: Path, settings: Path | None, browser: bool) -> int:
 def run_notebooks(notebooks: Sequence[Path], settings: Path | None, out: Path, say: WriteMessage) -> list[NotebookRun]:
     """Run notebooks, two at a time, each in a kernel of this interpreter. The executed copies go to *out*."""
     out.mkdir(parents=True, exist_ok=True)
-    return asyncio.run(_run_notebooks(notebooks, environment_with(settings), out, say))
+    env = environment_with(settings)
 
+    async def run_all(sockets: Path) -> list[NotebookRun]:
+        slots = asyncio.Semaphore(MAX_CONCURRENT_NOTEBOOKS)
 
-async def _run_notebooks(
-    notebooks: Sequence[Path], env: Mapping[str, str], out: Path, say: WriteMessage
-) -> list[NotebookRun]:
-    slots = asyncio.Semaphore(MAX_CONCURRENT_NOTEBOOKS)
+        async def run(path: Path) -> NotebookRun:
+            async with slots:
+                book = await _run_notebook(path, env, out, sockets)
+                say(f"{book.name}: " + (book.error or f"{book.cells} cells, {book.charts} charts"))
+                return book
 
-    async def run(path: Path) -> NotebookRun:
-        async with slots:
-            book = await _run_notebook(path, env, out, Path(sockets))
-            say(f"{book.name}: " + (book.error or f"{book.cells} cells, {book.charts} charts"))
-            return book
+        return list(await asyncio.gather(*map(run, notebooks)))
 
     with tempfile.TemporaryDirectory(prefix="trustwatch-lab-") as sockets:
-        return list(await asyncio.gather(*map(run, notebooks)))
+        return asyncio.run(run_all(Path(sockets)))
 
 
 async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: Path) -> NotebookRun:
@@ -115,11 +114,15 @@ async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: 
 
 def render_page(book: Any, title: str) -> str:
     """Render an executed notebook as one HTML file that needs no network, with charts as described pictures."""
+    import vl_convert
     from nbconvert import HTMLExporter
 
     copy = deepcopy(book)
     for output in _charts(copy):
-        output["data"] = {"text/html": _picture(output["data"][VEGA_LITE_MIME])}
+        spec = output["data"][VEGA_LITE_MIME]
+        png = base64.b64encode(vl_convert.vegalite_to_png(dict(spec), scale=_PICTURE_SCALE)).decode()
+        source = f'style="max-width: 100%" src="data:image/png;base64,{png}"'
+        output["data"] = {"text/html": f'<img alt="{escape(describe_chart(spec))}" {source}>'}
     nowhere = dict.fromkeys(("require_js_url", "jquery_url", "mathjax_url", "mermaid_js_url"), "")
     exporter: Any = HTMLExporter(**nowhere, exclude_input_prompt=True, exclude_output_prompt=True)
     page: str = exporter.from_notebook_node(copy, resources={"metadata": {"name": title}})[0]
@@ -129,10 +132,3 @@ def render_page(book: Any, title: str) -> str:
 def _charts(book: Any) -> list[Any]:
     outputs = (output for cell in book.cells for output in cell.get("outputs", ()))
     return [output for output in outputs if VEGA_LITE_MIME in output.get("data", {})]
-
-
-def _picture(spec: Mapping[str, Any]) -> str:
-    import vl_convert
-
-    png = base64.b64encode(vl_convert.vegalite_to_png(dict(spec), scale=_PICTURE_SCALE)).decode()
-    return f'<img alt="{escape(describe_chart(spec))}" style="max-width: 100%" src="data:image/png;base64,{png}">'

@@ -128,21 +128,20 @@ def open_session(where: Settings | Path | str | None = None, *, tenants: Collect
     Raises:
         ConfigError: no such file, or invalid settings.
     """
-    settings = where if isinstance(where, Settings) else _read_settings(None if where is None else Path(where))
-    return LabSession(settings, None if tenants is None else frozenset(tenants))
-
-
-def _read_settings(where: Path | None) -> Settings:
-    if where is None or where.is_file():
-        return load_process_settings(where)
-    if not where.is_dir():
-        raise LabError(f"{where}: no such settings file or data directory")
-    settings_file = next((where / name for name in SETTINGS_FILE_NAMES if (where / name).is_file()), None)
-    if settings_file is not None:
-        return load_process_settings(settings_file)
-    where = where.absolute()
-    model = next((path for path in (where / "model", where.parent / "model") if path.is_dir()), where / "model")
-    return Settings(data_dir=where, model_dir=model)
+    shown = None if tenants is None else frozenset(tenants)
+    if isinstance(where, Settings):
+        return LabSession(where, shown)
+    folder = Path(where) if where is not None else None
+    if folder is None or folder.is_file():
+        return LabSession(load_process_settings(folder), shown)
+    if not folder.is_dir():
+        raise LabError(f"{folder}: no such settings file or data directory")
+    for name in SETTINGS_FILE_NAMES:
+        if (folder / name).is_file():
+            return LabSession(load_process_settings(folder / name), shown)
+    folder = folder.absolute()
+    model = next((path for path in (folder / "model", folder.parent / "model") if path.is_dir()), folder / "model")
+    return LabSession(Settings(data_dir=folder, model_dir=model), shown)
 
 
 def open_read_only_store(settings: Settings) -> SqlStore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,21 +74,18 @@ class SimulatedSession:
         self.truth = GroundTruth(
             agent.id, agent.tenant.name, f"conv-{mix64(name ^ stream.salt):016x}", tainted, stream.scenario
         )
-        self._session_json = self._build_session_json()
-        self._deployment: AgentDeployment | None = None
-        self._agent_prefix = self._credential_suffix = ""
-        self._token_until = 0.0
-
-    def _build_session_json(self) -> str:
-        chain, session = self.delegation, self.truth.session
         parts = ""
         if chain.principal is not None:
             parts = f',"principal":{{"id":{to_json(chain.principal)},"type":"user"}}'
         if chain.principal is not None or chain.actors:
-            parts += f',"delegation":{to_json([self.agent.id, *chain.actors])}'
-        trace = mix64(chain.trace ^ self.stream.salt)
-        ids = f',"session":"{session}","trace_id":"{trace:016x}{mix64(trace):016x}","txn":"{trace % 10**12}"'
-        return f'{parts},"task":{to_json(self.task.name)}{ids}'
+            parts += f',"delegation":{to_json([agent.id, *chain.actors])}'
+        trace = mix64(chain.trace ^ stream.salt)
+        ids = f',"session":"{self.truth.session}","trace_id":"{trace:016x}{mix64(trace):016x}","txn":"{trace % 10**12}"'
+        self._session_json = f'{parts},"task":{to_json(task.name)}{ids}'
+        self._keeps_tokens = not chain.actors  # tokens for delegated work end with it
+        self._deployment: AgentDeployment | None = None
+        self._agent_prefix = self._credential_suffix = ""
+        self._token_until = 0.0
 
     def _enter_deployment(self, at_ms: int) -> AgentDeployment:
         """Return the current epoch. Fragments that depend on it are rebuilt when it changes."""
@@ -97,18 +94,6 @@ class SimulatedSession:
             self._deployment = epoch
             self._agent_prefix = agent_json(self.agent, epoch, here=self.origin is None) + self._session_json
         return epoch
-
-    def _new_token(self, at_ms: int) -> None:
-        """Issue a token, which its owner keeps for the next session of this kind."""
-        until = at_ms + self.agent.role.lifetime_s * 1000
-        token = SimulatedToken(
-            hex_digest("token", self.stream.salt, self.stream.next_number()),
-            until,
-            self._enter_deployment(at_ms).thumbprint,
-        )
-        self._use_token(token, at_ms)
-        if self._keeps_tokens:
-            self.stream.tokens[self.task.name, self.delegation.principal] = token
 
     def _use_token(self, token: SimulatedToken, at_ms: int) -> None:
         agent, epoch = self.agent, self._enter_deployment(at_ms)
@@ -129,15 +114,16 @@ class SimulatedSession:
         kind = "token.request" if self.delegation.principal is None else "token.exchange"
         return self.write_token_event(kind, self.task.scopes, event_label=event_label)
 
-    @property
-    def _keeps_tokens(self) -> bool:
-        # Tokens for delegated work end with it.
-        return not self.delegation.actors
-
     def write_token_event(self, kind: str, scopes: list[str], *, event_label: int = 0, denied: bool = False) -> None:
         """Write one event of the token's life at the authorization server."""
         if not (denied and self._credential_suffix):
-            self._new_token(int(self.clock_ms))
+            at_ms, stream = int(self.clock_ms), self.stream
+            name = hex_digest("token", stream.salt, stream.next_number())
+            until = at_ms + self.agent.role.lifetime_s * 1000
+            token = SimulatedToken(name, until, self._enter_deployment(at_ms).thumbprint)
+            self._use_token(token, at_ms)
+            if self._keeps_tokens:  # for the next session of this kind
+                stream.tokens[self.task.name, self.delegation.principal] = token
         given = [] if denied else scopes
         issuer = self.agent.tenant.issuer
         resource = f',"resource":{{"type":"token","id":"{issuer}/token","external":false,"audience":"{issuer}"}}'
@@ -164,7 +150,11 @@ class SimulatedSession:
         if resource is None:
             resource = self._choose_resource(step)
         if outcome is None:
-            outcome = self._choose_outcome(step)
+            outcome, draw = SUCCESS_JSON, draws.uniform()
+            if draw < step.denied:
+                outcome = DENIED_JSON
+            elif draw < step.error + step.denied:
+                outcome = _ERROR_JSONS[draws.uniform_index(len(_ERROR_JSONS))]
         factor = self.agent.volume * self._enter_deployment(int(self.clock_ms)).drift * scale
         numbers = (
             int(draws.lognormal(step.size_in * scale, 0.3)),
@@ -185,25 +175,15 @@ class SimulatedSession:
     ) -> None:
         at_ms = int(self.clock_ms)
         self._enter_deployment(at_ms)
-        head = (
-            self._agent_prefix.replace("urn:gateway:", "urn:as:", 1)
-            if kind.startswith(',"type":"token')
-            else self._agent_prefix
-        )
+        head = self._agent_prefix
+        if kind.startswith(',"type":"token'):
+            head = head.replace("urn:gateway:", "urn:as:", 1)
         size_in, size_out, duration = numbers
         text = (
             f'{kind}{head}{resource}{middle},"bytes_in":{size_in},"bytes_out":{size_out},'
             f'"duration_ms":{duration}{self._credential_suffix}'
         )
         self.stream.append(at_ms, text, self.truth, event_label)
-
-    def _choose_outcome(self, step: TaskStep) -> str:
-        draw = self.stream.draws.uniform()
-        if draw >= step.error + step.denied:
-            return SUCCESS_JSON
-        if draw < step.denied:
-            return DENIED_JSON
-        return _ERROR_JSONS[self.stream.draws.uniform_index(len(_ERROR_JSONS))]
 
     def _choose_resource(self, step: TaskStep) -> str:
         """Choose among the agent's known resources by a Zipf-like law, or occasionally a new one."""
@@ -380,65 +360,52 @@ def start_session(agent: SimulatedAgent, stream: ActorStream, at_ms: float) -> S
 
 def expected_events(role: AgentRole, depth: int = 0) -> float:
     """Return the expected number of events of one session of a role, including sessions it causes at other agents."""
-    total = sum(task.weight for task in role.tasks)
-    return sum(task.weight / total * _expected_task_events(task, depth) for task in role.tasks)
-
-
-def _expected_task_events(task: AgentTask, depth: int) -> float:
-    below = 0.0
-    if depth < _MAX_DELEGATION_DEPTH:
-        calls = [step for step in task.steps if step.calls is not None]
-        below = sum(step.mean_visits * expected_events(ROLES_BY_NAME[str(step.calls)], depth + 1) for step in calls)
-    return 1 + task.mean_steps + below / (1 - task.loop)
+    expected = 0.0
+    for task in role.tasks:
+        below = 0.0
+        if depth < _MAX_DELEGATION_DEPTH:
+            calls = [step for step in task.steps if step.calls is not None]
+            below = sum(step.mean_visits * expected_events(ROLES_BY_NAME[str(step.calls)], depth + 1) for step in calls)
+        expected += task.weight * (1 + task.mean_steps + below / (1 - task.loop))
+    return expected / sum(task.weight for task in role.tasks)
 
 
 class LifecycleActor:
     """Emits the changes that `population` planned, in time order. `next_ms` is the time of the next one."""
 
     def __init__(self, enterprise: Enterprise, stream: ActorStream) -> None:
-        self._end = enterprise.settings.end_ms
+        settings = enterprise.settings
+        plan: list[tuple[int, SimulatedAgent, str]] = []
+        for agent in enterprise.agents:
+            if agent.active_from > settings.start_ms:
+                plan.append((agent.active_from, agent, "client.register"))
+            for epoch in agent.deployments:
+                if epoch.rotated_key and agent.is_active(epoch.start_ms):
+                    plan.append((epoch.start_ms, agent, "client.change"))
+            if agent.retires:
+                plan.append((agent.active_until, agent, "token.revoke"))
+        plan.sort(key=lambda item: (item[0], item[1].index, item[2]))
+        self._plan = deque(plan)
+        self._end = settings.end_ms
         self._stream = stream
-        plan = [item for agent in enterprise.agents for item in _lifecycle_events(agent, enterprise.settings.start_ms)]
-        self._plan = iter(sorted(plan, key=lambda item: (item[0], item[1].index, item[2])))
-        self._next_event = next(self._plan, None)
 
     @property
     def next_ms(self) -> int:
         """Time of the next announcement, or the end of the simulation."""
-        return self._end if self._next_event is None else self._next_event[0]
+        return self._plan[0][0] if self._plan else self._end
 
     def advance(self) -> list[DraftEvent]:
         """Return the next announcement as a row."""
-        if self._next_event is not None:
-            self._write_event(*self._next_event)
-            self._next_event = next(self._plan, None)
-        return self._stream.drain()
-
-    def _write_event(self, at_ms: int, agent: SimulatedAgent, kind: str) -> None:
-        epoch = agent.deployment_at(at_ms)
-        session = f"admin-{hex_digest(kind, self._stream.salt, self._stream.next_number())[:16]}"
-        text = _lifecycle_json(
-            agent, epoch, kind, session, hex_digest("token", self._stream.salt, self._stream.next_number())
+        at_ms, agent, kind = self._plan.popleft()
+        stream, tenant, epoch = self._stream, agent.tenant, agent.deployment_at(at_ms)
+        session = f"admin-{hex_digest(kind, stream.salt, stream.next_number())[:16]}"
+        token = hex_digest("token", stream.salt, stream.next_number())
+        source = agent_json(agent, epoch).replace("urn:gateway:", "urn:as:", 1)
+        text = (
+            f',"type":"{kind}","action":"{kind}","effect":"admin"{source}'
+            f',"resource":{{"type":"client","id":{to_json(agent.id)},"external":false,"audience":"{tenant.issuer}"}}'
+            f'{SUCCESS_JSON},"duration_ms":25,"session":"{session}"{client_json(agent, epoch, None)}'
+            f"{credential_json(agent, epoch, token)}}}"
         )
-        self._stream.append(at_ms, text, GroundTruth(agent.id, agent.tenant.name, session, 0, self._stream.scenario), 0)
-
-
-def _lifecycle_events(agent: SimulatedAgent, start_ms: int) -> Iterator[tuple[int, SimulatedAgent, str]]:
-    if agent.active_from > start_ms:
-        yield agent.active_from, agent, "client.register"
-    for epoch in agent.deployments:
-        if epoch.rotated_key and agent.is_active(epoch.start_ms):
-            yield epoch.start_ms, agent, "client.change"
-    if agent.retires:
-        yield agent.active_until, agent, "token.revoke"
-
-
-def _lifecycle_json(agent: SimulatedAgent, epoch: AgentDeployment, kind: str, session: str, token: str) -> str:
-    issuer = agent.tenant.issuer
-    source = agent_json(agent, epoch).replace("urn:gateway:", "urn:as:", 1)
-    return (
-        f',"type":"{kind}","action":"{kind}","effect":"admin"{source}'
-        f',"resource":{{"type":"client","id":{to_json(agent.id)},"external":false,"audience":"{issuer}"}}'
-        f'{SUCCESS_JSON},"duration_ms":25,"session":"{session}"{client_json(agent, epoch, None)}'
-        f"{credential_json(agent, epoch, token)}}}"
-    )
+        stream.append(at_ms, text, GroundTruth(agent.id, tenant.name, session, 0, stream.scenario), 0)
+        return stream.drain()

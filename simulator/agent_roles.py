@@ -7,6 +7,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
+from itertools import accumulate
 from typing import Any, Literal
 
 import msgspec
@@ -42,13 +43,7 @@ class ActivityProfile:
         raw = [_hourly_activity(shift, *divmod(h, 24)) for h in local]
         mean = sum(raw) / WEEK_HOURS
         self.weights = [w / mean for w in raw]
-        self._cumulative = [0.0]
-        for weight in self.weights:
-            self._cumulative.append(self._cumulative[-1] + weight)
-
-    def weight_at(self, at_ms: int) -> float:
-        """Return the activity in the hour of that moment, 1 on average."""
-        return self.weights[(at_ms // HOUR_MS + _EPOCH_HOUR_OF_WEEK) % WEEK_HOURS]
+        self._cumulative = list(accumulate(self.weights, initial=0.0))
 
     def advance(self, at_ms: int, amount: float) -> int:
         """Return the moment by which `amount` mean hours of activity have passed since `at_ms`.
@@ -68,7 +63,8 @@ class ActivityProfile:
     def quietest_hour(self, at_ms: int, hours: int) -> int:
         """Return the start of the least active of the next `hours` after `at_ms`, the earliest if several are equal."""
         first = at_ms // HOUR_MS + 1
-        return min(range(first, first + hours), key=lambda hour: self.weight_at(hour * HOUR_MS)) * HOUR_MS
+        weights = [self.weights[(hour + _EPOCH_HOUR_OF_WEEK) % WEEK_HOURS] for hour in range(first, first + hours)]
+        return (first + weights.index(min(weights))) * HOUR_MS
 
 
 @lru_cache(maxsize=256)
@@ -198,13 +194,12 @@ def make_step(action: str, effect: str, kind: str, scope: str, **more: Any) -> T
     return TaskStep(action=action, effect=effect, kind=RESOURCES[kind], scope=scope, **more)
 
 
-def _make_task(steps: list[dict[str, Any]], **members: Any) -> AgentTask:
-    return AgentTask(steps=tuple(make_step(**step) for step in steps), **members)
+def _read_role(role: dict[str, Any]) -> AgentRole:
+    tasks = [
+        AgentTask(**task | {"steps": tuple(make_step(**step) for step in task["steps"])}) for task in role["tasks"]
+    ]
+    return AgentRole(**role | {"tasks": tuple(tasks)})
 
 
-def _make_role(tasks: list[dict[str, Any]], **members: Any) -> AgentRole:
-    return AgentRole(tasks=tuple(_make_task(**task) for task in tasks), **members)
-
-
-ROLES = tuple(_make_role(**role) for role in _TABLES["roles"])
+ROLES = tuple(map(_read_role, _TABLES["roles"]))
 ROLES_BY_NAME = {role.name: role for role in ROLES}

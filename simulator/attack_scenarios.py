@@ -108,11 +108,6 @@ def _writes_outside(step: TaskStep) -> bool:
     return step.effect == "write" and step.kind.external and step.kind.style != "plain"
 
 
-def _task_with_external_write(strike: AttackContext) -> AgentTask:
-    """Return a task with an external write, so that the agent stays within its declared purpose and capabilities."""
-    return next(task for task in strike.agent.role.tasks if any(map(_writes_outside, task.steps)))
-
-
 def _unknown_target(kind: ResourceKind, word: str) -> tuple[str, str]:
     host = f"files-{word}.example.com"
     return (f"https://{host}/upload", host) if kind.style == "host" else (f"inbox@{host}", f"inbox@{host}")
@@ -124,7 +119,9 @@ def _unknown_target(kind: ResourceKind, word: str) -> tuple[str, str]:
 )
 def play_exfiltration(strike: AttackContext) -> Iterator[None]:
     """Play a normal beginning, three to six large reads, then one to three large writes to a new target."""
-    draws, task = strike.draws, _task_with_external_write(strike)
+    draws = strike.draws
+    # The agent stays within its declared purpose and capabilities.
+    task = next(task for task in strike.agent.role.tasks if any(map(_writes_outside, task.steps)))
     session = strike.start_session(strike.at_ms, task)
     session.obtain_token()
     session.pause()
@@ -260,13 +257,6 @@ _CALL_STEP = make_step("send_message", "write", "plan", "a2a:call", type="a2a.me
 _PAYMENT_STEP = next(s for s in ROLES_BY_NAME["PaymentProcessor"].steps() if s.action == "process_payment")
 
 
-def _unserved_principal(strike: AttackContext, deputies: list[SimulatedAgent]) -> str:
-    """Return a user for whom no possible caller of the deputies acted, preferably one of the caller's users."""
-    callers = strike.enterprise.agents_with_role(strike.agent.tenant, "Orchestrator")
-    served = {user for agent in (*deputies, *callers) for user in agent.users}
-    return strike.agent.tenant.user_address(next(u for u in concat(strike.agent.users, count()) if u not in served))
-
-
 def _delegated_session(strike: AttackContext, caller: SimulatedSession, callee: SimulatedAgent) -> SimulatedSession:
     caller.perform(_CALL_STEP, event_label=1, peer=callee.id, outcome=SUCCESS_JSON)
     chain = DelegationContext(
@@ -278,18 +268,6 @@ def _delegated_session(strike: AttackContext, caller: SimulatedSession, callee: 
     return session
 
 
-def _make_payment(session: SimulatedSession, pay: TaskStep, number: int) -> None:
-    rank = pay.kind.size + 400 + number
-    session.perform(
-        pay,
-        event_label=1,
-        resource=resource_json(session.agent, RESOURCES["payee"], rank, "new"),
-        outcome=SUCCESS_JSON,
-        scale=2,
-    )
-    session.pause(0.4)
-
-
 @_scenario(
     "an unprivileged agent makes an orchestrator pay for a principal it never acted for",
     _CALLER_ROLES,
@@ -299,13 +277,16 @@ def play_confused_deputy(strike: AttackContext) -> Iterator[None]:
     """Play a chain of caller, orchestrator and payment agent: a new edge, a new principal, three to six payments."""
     draws, enterprise, agent = strike.draws, strike.enterprise, strike.agent
     orchestrator = enterprise.find_callee(agent, "Orchestrator", strike.at_ms, 0.0)
-    payer = (
-        None if orchestrator is None else enterprise.find_callee(orchestrator, "PaymentProcessor", strike.at_ms, 0.0)
-    )
-    if orchestrator is None or payer is None:
+    if orchestrator is None:
         return
-    principal = _unserved_principal(strike, [orchestrator, payer])
-    chain = DelegationContext(principal, (), strike.stream.next_number())
+    payer = enterprise.find_callee(orchestrator, "PaymentProcessor", strike.at_ms, 0.0)
+    if payer is None:
+        return
+    # A user for whom no possible caller of the deputies acted, preferably one of the caller's users.
+    callers = enterprise.agents_with_role(agent.tenant, "Orchestrator")
+    served = {user for other in (orchestrator, payer, *callers) for user in other.users}
+    user = next(user for user in concat(agent.users, count()) if user not in served)
+    chain = DelegationContext(agent.tenant.user_address(user), (), strike.stream.next_number())
     caller = SimulatedSession(strike.stream, agent, agent.role.tasks[0], strike.at_ms, chain)
     caller.obtain_token()
     caller.pause(0.3)
@@ -316,7 +297,9 @@ def play_confused_deputy(strike: AttackContext) -> Iterator[None]:
     middle.pause(0.4)
     last = _delegated_session(strike, middle, payer)
     for number in range(3 + draws.uniform_index(4)):
-        _make_payment(last, _PAYMENT_STEP, number)
+        payee = resource_json(payer, RESOURCES["payee"], _PAYMENT_STEP.kind.size + 400 + number, "new")
+        last.perform(_PAYMENT_STEP, event_label=1, resource=payee, outcome=SUCCESS_JSON, scale=2)
+        last.pause(0.4)
     yield
 
 
@@ -356,11 +339,7 @@ def play_runaway_loop(strike: AttackContext) -> Iterator[None]:
     resource = resource_json(strike.agent, step.kind, 0, "granted")
     for _ in range(300 + draws.uniform_index(601)):
         at = session.clock_ms
-        session.perform(
-            step,
-            event_label=1,
-            resource=resource,
-            outcome=RATE_LIMITED_JSON if draws.uniform() < 0.06 else SUCCESS_JSON,
-        )
+        outcome = RATE_LIMITED_JSON if draws.uniform() < 0.06 else SUCCESS_JSON
+        session.perform(step, event_label=1, resource=resource, outcome=outcome)
         session.clock_ms = at + draws.lognormal(300, 0.3)
     yield

@@ -131,16 +131,16 @@ def simulate_command(
         raise typer.BadParameter(str(error)) from None
     events = islice(events, count)
     if out is None:
-        _send_to_kafka(events, kafka, rate, settings, json)
+        configured = load_process_settings(settings).kafka
+        brokers = msgspec.structs.replace(configured, bootstrap_servers=tuple(kafka.split(",")))
+        sent, seconds = send_at_rate(events, brokers, rate)
+        summary = {"events": sent, "seconds": round(seconds, 3), "per_second": round(sent / max(seconds, 1e-9))}
+        print_summary(summary, json, "sent {events} events in {seconds} s, {per_second} per second")
         return
-    written = _write_files(events, out, labels)
-    print_summary({"events": written, "out": str(out)}, json and str(out) != "-", "wrote {events} events to {out}")
-
-
-def _write_files(events: Iterable[SimulatedEvent], out: Path, labels: Path | None) -> int:
     with ExitStack() as stack:
         target = sys.stdout.buffer if str(out) == "-" else _open_output(out, stack)
-        return write_jsonl(events, target, None if labels is None else _open_output(labels, stack))
+        written = write_jsonl(events, target, None if labels is None else _open_output(labels, stack))
+    print_summary({"events": written, "out": str(out)}, json and str(out) != "-", "wrote {events} events to {out}")
 
 
 def _open_output(path: Path, stack: ExitStack) -> BinaryIO:
@@ -150,16 +150,6 @@ def _open_output(path: Path, stack: ExitStack) -> BinaryIO:
         return file
     packed = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0)
     return cast(BinaryIO, stack.enter_context(packed))
-
-
-def _send_to_kafka(
-    events: Iterable[SimulatedEvent], brokers: str, rate: float, settings: Path | None, as_json: bool
-) -> None:
-    configured = load_process_settings(settings)
-    kafka = msgspec.structs.replace(configured.kafka, bootstrap_servers=tuple(brokers.split(",")))
-    sent, seconds = send_at_rate(events, kafka, rate)
-    summary = {"events": sent, "seconds": round(seconds, 3), "per_second": round(sent / max(seconds, 1e-9))}
-    print_summary(summary, as_json, "sent {events} events in {seconds} s, {per_second} per second")
 
 
 def demo_command(

@@ -20,7 +20,6 @@ from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import httpx2
@@ -136,46 +135,40 @@ class AlertInbox:
         self.secret = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
         self.received = self.refused = 0
         self._lock = Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _make_handler(self))
+        inbox = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers.get("content-length") or 0)
+                if not 0 < length <= MAX_ALERT_BYTES:
+                    status = 413
+                else:
+                    headers = {name.lower(): value for name, value in self.headers.items()}
+                    status = inbox._receive(self.rfile.read(length), headers)
+                self.send_response(status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Log nothing, because the demo prints its own lines."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = Thread(target=self._server.serve_forever, name="demo-inbox", daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/alerts"
 
-    def receive(self, body: bytes, headers: dict[str, str]) -> bool:
-        """Count a body, and return whether its signature is valid."""
-        right = verify_signature(self.secret, body, headers)
+    def _receive(self, body: bytes, headers: dict[str, str]) -> int:
+        """Count a body, and return the status of the answer."""
+        is_signed = verify_signature(self.secret, body, headers)
         with self._lock:
-            if right:
-                self.received += 1
-            else:
-                self.refused += 1
-        return right
+            self.received += is_signed
+            self.refused += not is_signed
+        return 204 if is_signed else 401
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-def _make_handler(inbox: AlertInbox) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
-            if not 0 < length <= MAX_ALERT_BYTES:
-                self._answer(413)
-                return
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            self._answer(204 if inbox.receive(self.rfile.read(length), headers) else 401)
-
-        def _answer(self, status: int) -> None:
-            self.send_response(status)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Log nothing, because the demo prints its own lines."""
-
-    return Handler
 
 
 COMMAND = "trustwatch demo"
@@ -203,9 +196,9 @@ def wait_until_ready(service: subprocess.Popen[bytes], client: httpx2.Client, sa
     A service that reports a reason gets more time, and the reason is printed: a busy machine may compile kernels for
     many minutes.
     """
-    started, told = clock.monotonic(), None
+    started, shown = clock.monotonic(), None
     while service.poll() is None:
-        if clock.monotonic() - started >= (LONGEST_START_S if told else START_TIMEOUT_S):
+        if clock.monotonic() - started >= (LONGEST_START_S if shown else START_TIMEOUT_S):
             return False
         try:
             answer = client.get("/readyz")
@@ -215,9 +208,9 @@ def wait_until_ready(service: subprocess.Popen[bytes], client: httpx2.Client, sa
         if answer.status_code == 200:
             return True
         reason = answer.json().get("reason") if answer.status_code == 503 else None  # others may come from any server
-        if reason and reason != told:
+        if reason and reason != shown:
             say(f"   {reason}")
-        told = reason or told
+            shown = reason
         clock.sleep(0.2)
     return False
 
@@ -236,7 +229,13 @@ class Demo:
     def run(self) -> int:
         """Run the demo, and return the exit status. Raises ConfigError if the directory may not be emptied."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the service would outlive its demo
-        if not clear_made_directory(self._directory, _is_demo):
+        made_by = f"# Written by `{COMMAND}`".encode()
+
+        def is_demo(directory: Path) -> bool:
+            file = directory / SETTINGS_FILE_NAME
+            return file.is_file() and file.read_bytes().startswith(made_by)
+
+        if not clear_made_directory(self._directory, is_demo):
             raise ConfigError(f"{self._directory} holds something other than a demo; give another --directory")
         port = _free_port()
         data = self._directory / "data"
@@ -246,7 +245,15 @@ class Demo:
         settings.write_text(local_settings(COMMAND, SETTINGS_SECTIONS.format(port=port, inbox=inbox.url)))
         create_secret_file(self._directory / "inbox.secret", inbox.secret.encode())
         token = issue_local_token(data, "demo", list(ALL_SCOPES), "trustwatch", 86_400)
-        day = self._train(settings, clock.utc_now() - DAY)
+        self._say(f"1. Simulating four weeks of {AGENTS} agents in two tenants ...")
+        history, day = simulate_history_and_day(clock.utc_now() - DAY - HISTORY, HISTORY, self._seed)
+        for event in day:
+            if event.label.event_label:
+                decoded = decode_event(event.event)
+                who = (decoded.tenant or "", decoded.agent.issuer or "", decoded.agent.id)
+                self._attacked.setdefault(who, event.label.scenario)
+        self._say(f"2. Learning what is normal from {len(history)} events ...")
+        train_on_simulation(load_settings(settings, {}), history, "demo", self._seed, clock.now_ms())
         url = f"http://127.0.0.1:{port}"
         with closing(inbox), (self._directory / "service.log").open("wb") as log:
             command = [sys.executable, "-m", "trustwatch", "serve", "--settings", str(settings)]
@@ -259,22 +266,6 @@ class Demo:
                 service.send_signal(signal.SIGTERM)
                 service.wait(60)
                 self._say("The service has stopped.")
-
-    def _train(self, settings: Path, day_start: datetime) -> list[SimulatedEvent]:
-        self._say(f"1. Simulating four weeks of {AGENTS} agents in two tenants ...")
-        history, day = simulate_history_and_day(day_start - HISTORY, HISTORY, self._seed)
-        self._record_attacks(day)
-        self._say(f"2. Learning what is normal from {len(history)} events ...")
-        train_on_simulation(load_settings(settings, {}), history, "demo", self._seed, clock.now_ms())
-        return day
-
-    def _record_attacks(self, day: list[SimulatedEvent]) -> None:
-        """Record the attacked agents, only to report at the end whether the service noticed."""
-        for event in day:
-            if event.label.event_label:
-                decoded = decode_event(event.event)
-                who = (decoded.tenant or "", decoded.agent.issuer or "", decoded.agent.id)
-                self._attacked.setdefault(who, event.label.scenario)
 
     def _play_day(
         self, service: subprocess.Popen[bytes], url: str, token: str, day: list[SimulatedEvent], inbox: AlertInbox
@@ -289,6 +280,7 @@ class Demo:
             f"4. Playing a day in {86_400 / self._factor:.0f} s: {len(day)} events, "
             f"attacks on {len(self._attacked)} agents"
         )
+        # A record with a misspelled member is rejected alone, and kept for review.
         damaged = [day[0].event.replace(b'"action"', b'"acton"', 1)]
         for batch in _paced_batches(day, self._factor):
             body = b"\n".join([event.event for event in batch] + damaged)
@@ -296,16 +288,11 @@ class Demo:
             if answer.status_code != 202:
                 self._say(f"   the service refused events: {answer.status_code} {answer.text[:300]}")
                 return 1
-            if damaged:
-                self._print_rejections(answer.json())
-                damaged = []
+            for refused in answer.json()["rejections"] if damaged else ():
+                self._say(f"   One record of a gateway is refused, and kept as a dead letter: {refused['reason']}")
+            damaged = []
             self._print_level_changes(client)
         return self._summarize(service, client, url, token, inbox)
-
-    def _print_rejections(self, receipt: dict[str, Any]) -> None:
-        """Show that a record with a misspelled member is rejected alone, and kept for review."""
-        for refused in receipt["rejections"]:
-            self._say(f"   One record of a gateway is refused, and kept as a dead letter: {refused['reason']}")
 
     def _console_link(self, url: str) -> str:
         return f"{url}/console/dev-login?code={issue_login_code(self._directory / 'data', clock.now_s())}"
@@ -315,19 +302,18 @@ class Demo:
             if decision["decision_id"] in self._printed_decisions:
                 continue
             self._printed_decisions.add(decision["decision_id"])
-            if decision["level"] in FLAGGED_LEVELS or decision["previous_level"] in FLAGGED_LEVELS:
-                self._print_decision(decision)
-
-    def _print_decision(self, decision: dict[str, Any]) -> None:
-        who = (decision["tenant"], decision["issuer"], decision["agent_id"])
-        if decision["level"] in FLAGGED_LEVELS:
-            self._flagged.add(who)
-        reason = decision["reasons"][0]["text"] if decision["reasons"] else decision["cause"]
-        truth = f"   <- {self._attacked[who]}" if who in self._attacked else ""
-        self._say(
-            f"   {decision['event_time'][11:19]}  {decision['previous_level']:>8} -> {decision['level']:<8}  "
-            f"{who[2]} ({who[0]}): {reason}{truth}"
-        )
+            is_flagged = decision["level"] in FLAGGED_LEVELS
+            if not is_flagged and decision["previous_level"] not in FLAGGED_LEVELS:
+                continue
+            who = (decision["tenant"], decision["issuer"], decision["agent_id"])
+            if is_flagged:
+                self._flagged.add(who)
+            reason = decision["reasons"][0]["text"] if decision["reasons"] else decision["cause"]
+            truth = f"   <- {self._attacked[who]}" if who in self._attacked else ""
+            self._say(
+                f"   {decision['event_time'][11:19]}  {decision['previous_level']:>8} -> {decision['level']:<8}  "
+                f"{who[2]} ({who[0]}): {reason}{truth}"
+            )
 
     def _summarize(
         self, service: subprocess.Popen[bytes], client: httpx2.Client, url: str, token: str, inbox: AlertInbox
@@ -335,13 +321,14 @@ class Demo:
         clock.sleep(2.0)
         self._print_level_changes(client)
         noticed = [who for who in self._attacked if who in self._flagged]
-        calm = AGENTS - len(self._attacked)
         wrong = len(self._flagged - set(self._attacked))
         self._say(
             f"5. The day is over: {len(noticed)} of {len(self._attacked)} attacked agents noticed; "
-            f"{wrong} of {calm} others flagged at some time."
+            f"{wrong} of {AGENTS - len(self._attacked)} others flagged at some time."
         )
-        self._say(f"   {inbox.received} alerts came to the demo's webhook rightly signed, {inbox.refused} otherwise.")
+        self._say(
+            f"   {inbox.received} alerts with a valid signature came to the demo's webhook, {inbox.refused} without."
+        )
         tenant, issuer, agent_id = next(iter(noticed), next(iter(self._attacked)))
         query = urlencode({"tenant": tenant, "issuer": issuer})  # works if another agent has the same id, too
         path = f"/v1/agents/{quote(agent_id, safe='')}/risk?{query}"
@@ -357,11 +344,6 @@ class Demo:
             )
             return service.wait()
         return 0
-
-
-def _is_demo(directory: Path) -> bool:
-    settings = directory / SETTINGS_FILE_NAME
-    return settings.is_file() and settings.read_bytes().startswith(f"# Written by `{COMMAND}`".encode())
 
 
 def _free_port() -> int:

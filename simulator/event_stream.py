@@ -42,11 +42,19 @@ def plan_attacks(enterprise: Enterprise) -> list[PlannedAttack]:
         scenario = SCENARIOS.get(attack.scenario)
         if scenario is None:
             raise ConfigError(f"unknown scenario {attack.scenario!r}; there are {', '.join(SCENARIOS)}")
-        at_ms = _attack_time_ms(enterprise, attack, draws.uniform_between(*scenario.window))
+        share = draws.uniform_between(*scenario.window)
+        if attack.at is None:
+            at_ms = settings.start_ms + int((settings.end_ms - settings.start_ms) * share)
+        elif timedelta(0) <= attack.at < settings.duration:
+            at_ms = settings.start_ms + attack.at // timedelta(milliseconds=1)
+        else:
+            raise ConfigError(f"attack {attack.scenario} at {attack.at} is outside the duration {settings.duration}")
         taken = {plan.agent.index for plan in planned}
         agent = _choose_agent(enterprise, scenario, attack, at_ms, taken, draws.uniform())
         if attack.at is None:
-            at_ms = _within_working_hours(enterprise, agent, at_ms, draws.uniform())
+            # Most attacks hide in work: the moment moves into the agent's working hours, if some remain.
+            moved = agent.activity.advance(at_ms, 0.2 + draws.uniform())
+            at_ms = moved if moved + HOUR_MS < settings.end_ms else at_ms
         if scenario.quiet_before is not None:
             quiet = min(scenario.quiet_before // timedelta(milliseconds=1), (at_ms - agent.active_from) * 3 // 5)
             agent.active_until, agent.retires = at_ms - quiet, False
@@ -70,21 +78,6 @@ def _random_attacks(enterprise: Enterprise, draws: RandomStream) -> Iterator[Att
             yield Attack(name, at)
 
 
-def _attack_time_ms(enterprise: Enterprise, attack: Attack, share: float) -> int:
-    settings = enterprise.settings
-    if attack.at is None:
-        return settings.start_ms + int((settings.end_ms - settings.start_ms) * share)
-    if not timedelta(0) <= attack.at < settings.duration:
-        raise ConfigError(f"attack {attack.scenario} at {attack.at} is outside the duration {settings.duration}")
-    return settings.start_ms + attack.at // timedelta(milliseconds=1)
-
-
-def _within_working_hours(enterprise: Enterprise, agent: SimulatedAgent, at_ms: int, draw: float) -> int:
-    """Move a drawn moment into the agent's working hours, if some remain, since most attacks hide in work."""
-    moved = agent.activity.advance(at_ms, 0.2 + draw)
-    return moved if moved + HOUR_MS < enterprise.settings.end_ms else at_ms
-
-
 def _choose_agent(
     enterprise: Enterprise, scenario: AttackScenario, attack: Attack, at_ms: int, taken: set[int], draw: float
 ) -> SimulatedAgent:
@@ -99,7 +92,9 @@ def _choose_agent(
     if not suited:
         who = f"agent {attack.agent!r}" if attack.agent is not None else f"agent of a role in {sorted(scenario.roles)}"
         raise ConfigError(f"no {who} for attack {scenario.name}; the enterprise has {len(enterprise.agents)} agents")
-    seasoned = [agent for agent in suited if _has_history(enterprise, agent, at_ms)] or suited
+    start, end = enterprise.settings.start_ms, enterprise.settings.end_ms
+    first, last = at_ms - min(DAY_MS, (at_ms - start) // 2), min(end, at_ms + 6 * HOUR_MS)
+    seasoned = [agent for agent in suited if agent.active_from <= first and agent.active_until >= last] or suited
     free = [agent for agent in seasoned if agent.index not in taken] or seasoned
     return free[int(draw * len(free))]
 
@@ -108,12 +103,6 @@ def _can_play(enterprise: Enterprise, scenario: AttackScenario, agent: Simulated
     return agent.role.name in scenario.roles and all(
         enterprise.agents_with_role(agent.tenant, need) for need in scenario.needs
     )
-
-
-def _has_history(enterprise: Enterprise, agent: SimulatedAgent, at_ms: int) -> bool:
-    start, end = enterprise.settings.start_ms, enterprise.settings.end_ms
-    history = min(DAY_MS, (at_ms - start) // 2)
-    return agent.active_from <= at_ms - history and agent.active_until >= min(end, at_ms + 6 * HOUR_MS)
 
 
 class AttackActor:
@@ -129,18 +118,13 @@ class AttackActor:
         self._next_drafts: list[DraftEvent] = []
         self.next_ms = plan.at_ms
 
-    def _prepare_next(self) -> int:
-        for _ in self._scenario_run:
-            self._next_drafts = self._stream.drain()
-            if self._next_drafts:
-                return min(self._next_drafts).at_ms
-        self._next_drafts = []
-        return self._end
-
     def advance(self) -> list[DraftEvent]:
         """Return the next batch, which is empty at the attack's first moment."""
-        rows = self._next_drafts
-        self.next_ms = self._prepare_next()
+        rows, self._next_drafts, self.next_ms = self._next_drafts, [], self._end
+        for _ in self._scenario_run:
+            if drafts := self._stream.drain():
+                self._next_drafts, self.next_ms = drafts, min(drafts).at_ms
+                break
         return rows
 
 
@@ -161,7 +145,10 @@ def simulate(settings: SimulationSettings) -> Iterator[SimulatedEvent]:
         ConfigError: before the first event: an attack names an unknown scenario or agent, or no agent can play it.
     """
     enterprise = Enterprise(settings)
-    salt = _salt(settings)
+    # The salt of event IDs: two simulations differ even if only their start does.
+    key = np.random.SeedSequence((settings.seed, abs(settings.start_ms), settings.end_ms - settings.start_ms))
+    low, high = key.generate_state(2)
+    salt = int(high) << 32 | int(low)
     attacks = plan_attacks(enterprise)
     actors: list[SimulationActor] = [
         AgentActor(enterprise, agent, ActorStream(agent.index, RandomStream(settings.seed, 1, agent.index), salt))
@@ -173,13 +160,6 @@ def simulate(settings: SimulationSettings) -> Iterator[SimulatedEvent]:
         stream = ActorStream(number + 1 + turn, RandomStream(settings.seed, 2, turn), salt, attack.scenario.name)
         actors.append(AttackActor(enterprise, attack, stream))
     return _complete_events(_merge_actors(actors, settings.start_ms, settings.end_ms), salt)
-
-
-def _salt(settings: SimulationSettings) -> int:
-    """Return a salt of event IDs, so that two simulations differ even if only their start does."""
-    key = np.random.SeedSequence((settings.seed, abs(settings.start_ms), settings.end_ms - settings.start_ms))
-    low, high = key.generate_state(2)
-    return int(high) << 32 | int(low)
 
 
 def _merge_actors(actors: list[SimulationActor], start_ms: int, end_ms: int) -> Iterator[list[DraftEvent]]:
@@ -209,14 +189,8 @@ def _complete_events(slices: Iterator[list[DraftEvent]], salt: int) -> Iterator[
         for at_ms, key, text, truth, event_label in rows:
             if at_ms // 1000 != second:
                 second = at_ms // 1000
-                stamp = format_second(second)
+                stamp = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
             name = f"evt-{mix64(key ^ salt):016x}"
             event = f'{{"id":"{name}","time":"{stamp}{at_ms % 1000:03d}Z"{text}'.encode()
-            yield SimulatedEvent(
-                event, SimulatedLabel(name, truth[0], truth[1], truth[2], event_label, truth[3], truth[4]), at_ms
-            )
-
-
-def format_second(second: int) -> str:
-    """Format RFC 3339 in UTC up to and including the decimal point. Milliseconds and `Z` follow."""
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+            label = SimulatedLabel(name, truth[0], truth[1], truth[2], event_label, truth[3], truth[4])
+            yield SimulatedEvent(event, label, at_ms)

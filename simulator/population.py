@@ -104,44 +104,39 @@ def plan_deployments(
     """Return the deployments of one agent until the end of the simulation, in time order."""
     rate = (RESTARTS_PER_DAY + UPGRADES_PER_DAY) * settings.churn
     major, minor = 1 + draws.uniform_index(3), draws.uniform_index(10)
-    epoch = AgentDeployment(
-        start_ms=born,
-        version=f"{major}.{minor}",
-        upgrades=0,
-        instance=_instance_name(slug, settings.seed, index, 0),
-        thumbprint=_thumbprint(settings.seed, index, 0),
-        drift=1.0,
-        rotated_key=False,
-        address_suffix=10 + draws.uniform_index(200),
-    )
-    epochs = [epoch]
+    epochs = [
+        AgentDeployment(
+            start_ms=born,
+            version=f"{major}.{minor}",
+            upgrades=0,
+            instance=_instance_name(slug, settings.seed, index, 0),
+            thumbprint=_thumbprint(settings.seed, index, 0),
+            drift=1.0,
+            rotated_key=False,
+            address_suffix=10 + draws.uniform_index(200),
+        )
+    ]
     at = float(born)
     while rate > 0:
         at += draws.exponential() / rate * DAY_MS
         if at >= settings.end_ms:
             break
-        epochs.append(_next_deployment(epochs[-1], int(at), draws, (slug, settings.seed, index, len(epochs))))
+        last, number = epochs[-1], len(epochs)
+        upgrade = draws.uniform() < UPGRADES_PER_DAY / (RESTARTS_PER_DAY + UPGRADES_PER_DAY)
+        rotated = upgrade and draws.uniform() < KEY_ROTATION_SHARE
+        epochs.append(
+            AgentDeployment(
+                start_ms=int(at),
+                version=f"{major}.{minor + last.upgrades + 1}" if upgrade else last.version,
+                upgrades=last.upgrades + upgrade,
+                instance=_instance_name(slug, settings.seed, index, number),
+                thumbprint=_thumbprint(settings.seed, index, number) if rotated else last.thumbprint,
+                drift=draws.lognormal(1.0, 0.08) if upgrade else last.drift,
+                rotated_key=rotated,
+                address_suffix=10 + draws.uniform_index(200),  # another address of the same network
+            )
+        )
     return epochs
-
-
-def _next_deployment(
-    last: AgentDeployment, at_ms: int, draws: RandomStream, key: tuple[str, int, int, int]
-) -> AgentDeployment:
-    """Return the deployment after a restart or an upgrade: a new instance at another address of the same network."""
-    slug, seed, index, number = key
-    upgrade = draws.uniform() < UPGRADES_PER_DAY / (RESTARTS_PER_DAY + UPGRADES_PER_DAY)
-    rotated = upgrade and draws.uniform() < KEY_ROTATION_SHARE
-    major, minor = last.version.split(".")
-    return AgentDeployment(
-        start_ms=at_ms,
-        version=f"{major}.{int(minor) + 1}" if upgrade else last.version,
-        upgrades=last.upgrades + upgrade,
-        instance=_instance_name(slug, seed, index, number),
-        thumbprint=_thumbprint(seed, index, number) if rotated else last.thumbprint,
-        drift=draws.lognormal(1.0, 0.08) if upgrade else last.drift,
-        rotated_key=rotated,
-        address_suffix=10 + draws.uniform_index(200),
-    )
 
 
 def _instance_name(slug: str, seed: int, index: int, number: int) -> str:
@@ -186,10 +181,8 @@ class SimulatedTenant:
 
     def user_address(self, number: int) -> str:
         """Return the mail address of the numbered user."""
-        first, last = (
-            FIRST_NAMES[number % len(FIRST_NAMES)],
-            LAST_NAMES[number // len(FIRST_NAMES) % len(LAST_NAMES)],
-        )
+        first = FIRST_NAMES[number % len(FIRST_NAMES)]
+        last = LAST_NAMES[number // len(FIRST_NAMES) % len(LAST_NAMES)]
         turn = number // (len(FIRST_NAMES) * len(LAST_NAMES))
         return f"{first}.{last}{turn or ''}@{self.domain}"
 
@@ -250,10 +243,20 @@ class Enterprise:
         role = ROLES[kind]
         number_of_users = 20 + settings.agents // len(self.tenants)
         users = list(dict.fromkeys(draws.uniform_index(number_of_users) for _ in range(4 + draws.uniform_index(9))))
-        born, dies = _lifespan(settings, draws)
+        # Most agents live throughout; 1 % join and 0.5 % retire per day.
+        start, end = settings.start_ms, settings.end_ms
+        days = (end - start) / DAY_MS * settings.churn
+        joins, retires, when, gone = draws.uniform(), draws.uniform(), draws.uniform(), draws.uniform()
+        born = start + int((end - start) * when) if joins < 1 - 0.99**days else start
+        dies = born + int((end - born) * (0.2 + 0.8 * gone)) if retires < 1 - 0.995**days else end
+        style, agent_id = draws.uniform(), f"agent-{role.slug}-{slot}"
+        if style < 0.12:
+            agent_id = f"https://agents.{tenant.domain}/{role.slug}/{slot}"
+        elif style < 0.24:
+            agent_id = f"spiffe://{tenant.domain}/ns/prod/sa/{role.slug}-{slot}"
         return SimulatedAgent(
             index=index,
-            id=_agent_id(tenant, role, slot, draws.uniform()),
+            id=agent_id,
             tenant=tenant,
             role=role,
             role_index=slot,
@@ -283,21 +286,3 @@ class Enterprise:
     def mean_activity(self) -> float:
         """Mean of the roles' activity over all agents. Dividing by it makes the settings' scale a true mean."""
         return sum(agent.role.activity for agent in self.agents) / len(self.agents)
-
-
-def _lifespan(settings: SimulationSettings, draws: RandomStream) -> tuple[int, int]:
-    """Return first and last moment of an agent. Most live throughout; 1 % join and 0.5 % retire per day."""
-    start, end = settings.start_ms, settings.end_ms
-    days = (end - start) / DAY_MS * settings.churn
-    joins, retires, when, gone = draws.uniform(), draws.uniform(), draws.uniform(), draws.uniform()
-    born = start + int((end - start) * when) if joins < 1 - 0.99**days else start
-    dies = born + int((end - born) * (0.2 + 0.8 * gone)) if retires < 1 - 0.995**days else end
-    return born, dies
-
-
-def _agent_id(tenant: SimulatedTenant, role: AgentRole, slot: int, draw: float) -> str:
-    if draw < 0.12:
-        return f"https://agents.{tenant.domain}/{role.slug}/{slot}"
-    if draw < 0.24:
-        return f"spiffe://{tenant.domain}/ns/prod/sa/{role.slug}-{slot}"
-    return f"agent-{role.slug}-{slot}"

@@ -6,7 +6,7 @@ in memory and sends hashes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, Unpack
@@ -27,7 +27,7 @@ except ModuleNotFoundError as error:
 
 from .argument_origins import text_of
 from .events import AuditEvent, Caller, Effect, EventResource, Outcome
-from .guard import REFUSAL_DETAILS, UNKNOWN_AGENT, Guard, Guarded, GuardedRequest, GuardOptions, Ruling
+from .guard import REFUSAL_DETAILS, UNKNOWN_AGENT, Guard, GuardedRequest, GuardOptions, Ruling
 
 T = TypeVar("T")
 MAX_TEXT_CHARACTERS = 512
@@ -66,7 +66,7 @@ def _guarded_stream(method: str, name: str) -> Any:
     return on_request
 
 
-class TrustA2AHandler(Guarded, RequestHandler):
+class TrustA2AHandler(Guard, RequestHandler):
     """Wraps a request handler, so that JSON-RPC, REST and gRPC are all guarded:
     `create_jsonrpc_routes(TrustA2AHandler(…))`.
 
@@ -79,14 +79,10 @@ class TrustA2AHandler(Guarded, RequestHandler):
         agent: id of the agent that this server is; `peer` of the events.
         caller: reads the calling agent from the context, in which the app's own authentication has put its identity;
             None = no agent, and the request passes without an event. Never read an unverified token here.
-        client: looks up risk; None enforces nothing.
-        sender: receives the events; None sends none.
         needed: scopes that a method needs, by its name.
-        approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
-        origins: traces where the parts of messages came from; None reads neither them nor answers.
         untrusted: whether answers of this agent may hold what others wrote; None = unknown.
-        calls: judges each request that does more than read before it is answered (`AsyncCallVerdicts`); use it with
-            *origins*.
+        options: as in `GuardOptions`. *calls* judges each request that does more than read; *origins* traces the parts
+            of messages.
     """
 
     def __init__(
@@ -99,12 +95,12 @@ class TrustA2AHandler(Guarded, RequestHandler):
         untrusted: bool | None = None,
         **options: Unpack[GuardOptions],
     ) -> None:
+        super().__init__(**options)
+        self.peer = agent
+        self.untrusted = untrusted
         self._handler = handler
-        self._agent = agent
         self._caller = caller
-        self._guard = Guard(**options)
         self._needed = needed or {}
-        self._untrusted = untrusted
 
     def __getattr__(self, name: str) -> Any:
         """Pass on every other attribute of the wrapped handler, such as its agent card, but no unguarded request."""
@@ -150,7 +146,7 @@ class TrustA2AHandler(Guarded, RequestHandler):
             request.record_error(error)
             raise
         finally:
-            await request.finish(self._untrusted)
+            await request.finish()
 
     async def _stream(
         self,
@@ -175,27 +171,31 @@ class TrustA2AHandler(Guarded, RequestHandler):
         finally:
             await stream.aclose()
             if request is not None:
-                await request.finish(self._untrusted)
+                await request.finish()
 
     async def _admit(self, method: str, params: Any, context: ServerCallContext) -> _Request | None:
         """Identify the caller and judge the call; None without a caller. Raises A2AError for a refused call."""
         caller = self._caller(context)
         if caller is None:
-            self._guard.count_unidentified()
+            self.count_unidentified()
             return None
-        request = _Request(self._guard, caller, self._agent, method, params)
+        request = _Request(self, caller, method, params)
         await request.evaluate(A2A_METHOD_EFFECTS[method], self._needed.get(method))
-        if self._guard.judges_calls and A2A_METHOD_EFFECTS[method] != "read":
-            await request.judge_call(_serialized_without_id(params))
+        if self.calls is not None and A2A_METHOD_EFFECTS[method] != "read":
+            sent = type(params)()
+            sent.CopyFrom(params)
+            if hasattr(sent, "message"):
+                sent.message.ClearField("message_id")  # it changes when the message is sent again
+            await request.judge_call(sent.SerializeToString(deterministic=True).hex())
         if request.ruling.refused:
-            await request.finish(self._untrusted)
+            await request.finish()
             raise refusal_error(request.ruling)
         return request
 
 
 @dataclass(eq=False, repr=False)
 class _Request(GuardedRequest):
-    peer: str
+    guard: TrustA2AHandler
     method: str
     params: Any
 
@@ -220,7 +220,17 @@ class _Request(GuardedRequest):
         """Read the answer, and the ids that the request did not have, such as the ID of a new task."""
         self._context = self._context or _shortened_text(getattr(result, "context_id", None))
         if self.is_traced and self._characters_left > 0:
-            parts = [part for message in _messages_in(result) for part in _parts_of(message).values()]
+            messages: list[Any] = []  # not the history, which the agent has already seen
+            for one in getattr(result, "tasks", None) or (result,):
+                if isinstance(one, (types.Message, types.Artifact)):
+                    messages.append(one)
+                if isinstance(one, (types.Task, types.TaskStatusUpdateEvent)) and one.status.HasField("message"):
+                    messages.append(one.status.message)
+                if isinstance(one, types.Task):
+                    messages.extend(one.artifacts)
+                if isinstance(one, types.TaskArtifactUpdateEvent):
+                    messages.append(one.artifact)
+            parts = [part for message in messages for part in _parts_of(message).values()]
             self._answers.append(parts)
             self._characters_left -= len(text_of(parts, self._characters_left))
         own = getattr(result, "id", None) if isinstance(result, types.Task) else getattr(result, "task_id", None)
@@ -229,11 +239,11 @@ class _Request(GuardedRequest):
     def record_error(self, error: BaseException) -> None:
         self.outcome, self.error = "error", type(error).__name__[:100]
 
-    async def finish(self, untrusted: bool | None) -> None:
+    async def finish(self) -> None:
         if self._begins_conversation:  # only its answer names the conversation
             self._look_up_message()
         succeeded = self.outcome == "success" and not self.ruling.refused
-        await self.finish_trace(self._answers, untrusted if succeeded else None)
+        await self.finish_trace(self._answers, self.guard.untrusted if succeeded else None)
         self.send_event()
 
     def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
@@ -244,24 +254,11 @@ class _Request(GuardedRequest):
             type="a2a.message",
             action=self.method,
             effect=A2A_METHOD_EFFECTS[self.method],
-            resource=EventResource(type="agent", id=self.peer),
-            peer=self.peer,
+            resource=EventResource(type="agent", id=self.guard.peer),
+            peer=self.guard.peer,
             session=self._context,
             txn=self._task,
         )
-
-
-def _messages_in(result: object) -> Iterator[Any]:
-    """Yield messages and artifacts of an answer, but not the history, which the agent has already seen."""
-    for task in getattr(result, "tasks", None) or (result,):
-        if isinstance(task, (types.Message, types.Artifact)):
-            yield task
-        if isinstance(task, (types.Task, types.TaskStatusUpdateEvent)) and task.status.HasField("message"):
-            yield task.status.message
-        if isinstance(task, types.Task):
-            yield from task.artifacts
-        if isinstance(task, types.TaskArtifactUpdateEvent):
-            yield task.artifact
 
 
 def _parts_of(message: Any) -> dict[str, list[object]]:
@@ -272,16 +269,6 @@ def _parts_of(message: Any) -> dict[str, list[object]]:
                 parts[name].append(value)
     parts["data"].extend(get_data_parts(message.parts))
     return parts
-
-
-def _serialized_without_id(params: Any) -> str:
-    """Return a request as text, without the ID of its message, which changes when it is sent again."""
-    request = type(params)()
-    request.CopyFrom(params)
-    if hasattr(request, "message"):
-        request.message.ClearField("message_id")
-    serialized: bytes = request.SerializeToString(deterministic=True)
-    return serialized.hex()
 
 
 def refusal_error(ruling: Ruling) -> A2AError:

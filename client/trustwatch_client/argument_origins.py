@@ -108,14 +108,6 @@ class _Traced(msgspec.Struct, frozen=True, gc=False):
     seen: SeenText | None
     part: bool = False
 
-    @property
-    def rank(self) -> int:
-        if self.seen is None:
-            return 2
-        if self.seen.kind != "tool":
-            return 3
-        return 0 if self.seen.untrusted else 1
-
 
 class ArgumentOrigins:
     """Holds the memory of one conversation, and finds the origins of call arguments. Thread-safe.
@@ -167,7 +159,7 @@ class ArgumentOrigins:
         self._counters.increment("traced" if hashed is not None else "no_key")
         derived = any(value.seen is not None and value.seen.untrusted for value in traced)
         event_arguments = None if hashed is None else self._event_arguments(traced, hashed)
-        return TracedCall(index, _label(action), event_arguments, derived)
+        return TracedCall(index, action[:MAX_LABEL_LENGTH] or OTHER_NAME, event_arguments, derived)
 
     def hash_arguments(self, arguments: object) -> str | None:
         """Return the hash of all arguments of a call, or None without a key."""
@@ -215,37 +207,46 @@ class ArgumentOrigins:
         most = self._limits.argument_characters // len(lengths) if too_long > 0 else self._limits.argument_characters
         traced: list[_Traced] = []
         for name, value in values:
-            traced.extend(self._trace_value(name, value[:most] if isinstance(value, str) else value))
+            if not isinstance(value, str):
+                if (form := number_form(value)) is not None:
+                    traced.append(self._looked_up(name, form))
+            elif min(len(value), most) > LONG_TEXT_CHARACTERS:
+                traced += self._long_text(name, value[:most].casefold())
+            else:
+                traced += self._short_text(name, value[:most])
         return traced
 
-    def _trace_value(self, name: str, value: str | float) -> Iterator[_Traced]:
-        if not isinstance(value, str):
-            if (form := number_form(value)) is not None:
-                yield self._looked_up(name, form)
-        elif len(value) > LONG_TEXT_CHARACTERS:
-            text = value.casefold()
-            yield self._long_text(name, text)
-            yield from self._inner_values(name, text)
-        else:
-            yield from self._short_text(name, value)
-
-    def _short_text(self, name: str, value: str) -> Iterator[_Traced]:
+    def _short_text(self, name: str, value: str) -> list[_Traced]:
         forms: list[str] = []
         for form in value_forms(value):
             if len(form) >= MIN_TEXT_CHARACTERS:
                 forms.append(form)
                 if (seen := self._first_holder(form)) is not None:
-                    yield _Traced(name, form, seen)
-                    return
+                    return [_Traced(name, form, seen)]
         if not forms:
-            return
-        seen = None
-        if not self._is_made_up(forms[0]):
-            seen = self._copied_from([self._memory.holders(piece) for piece in _pieces_of_words(forms[0])])
+            return []
+        seen, words = None, forms[0].split()
+        if hash(forms[0]) not in self._made_up:
+            if len(words) > WORDS_OF_SHORT_PIECE:
+                count = len(words) - WORDS_OF_SHORT_PIECE + 1
+                starts = range(0, count, max(1, count // PIECES_OF_TEXT))
+                pieces = [" ".join(words[at : at + WORDS_OF_SHORT_PIECE]) for at in starts]
+            else:
+                pieces = [" ".join(pair) for pair in pairwise(words)] if len(words) == 3 else []
+            seen = self._copied_from([self._memory.holders(piece) for piece in pieces])
         if seen is None:
             self._make_up(forms)
-        yield _Traced(name, forms[0], seen, part=seen is not None)
-        yield from self._inner_values(name, forms[0], forms)
+        return [_Traced(name, forms[0], seen, part=seen is not None), *self._inner_values(name, forms[0], forms)]
+
+    def _long_text(self, name: str, text: str) -> list[_Traced]:
+        seen = None
+        if hash(text) not in self._made_up:
+            step = len(text) // PIECES_OF_TEXT
+            pieces = [text[at : at + PIECE_CHARACTERS] for at in range(0, step * PIECES_OF_TEXT, step)]
+            seen = self._copied_from([self._memory.holders_of_middle(piece) for piece in pieces])
+        if seen is None:
+            self._make_up((text,))
+        return [_Traced(name, text, seen, part=seen is not None), *self._inner_values(name, text)]
 
     def _looked_up(self, name: str, form: str) -> _Traced:
         seen = self._first_holder(form)
@@ -256,19 +257,7 @@ class ArgumentOrigins:
     def _first_holder(self, form: str) -> SeenText | None:
         """Return the text that contains a form, unless the agent made the value up and a tool echoed it."""
         seen = self._memory.find(form)
-        return None if seen is not None and seen.kind == "tool" and self._is_made_up(form) else seen
-
-    def _long_text(self, name: str, text: str) -> _Traced:
-        seen = None
-        if not self._is_made_up(text):
-            step = len(text) // PIECES_OF_TEXT
-            places = range(0, step * PIECES_OF_TEXT, step)
-            seen = self._copied_from(
-                [self._memory.holders_of_middle(text[at : at + PIECE_CHARACTERS]) for at in places]
-            )
-        if seen is None:
-            self._make_up((text,))
-        return _Traced(name, text, seen, part=seen is not None)
+        return None if seen is not None and seen.kind == "tool" and hash(form) in self._made_up else seen
 
     @staticmethod
     def _copied_from(holders_by_piece: Sequence[Sequence[SeenText]]) -> SeenText | None:
@@ -279,13 +268,16 @@ class ArgumentOrigins:
         most = [seen for seen, count in counts.items() if count > COPIED_SHARE * len(holders_by_piece)]
         return min(most, key=lambda seen: (-counts[seen], seen.order), default=None)
 
-    def _inner_values(self, name: str, text: str, whole: Sequence[str] = ()) -> Iterator[_Traced]:
-        inner = [form for form in inner_forms(text) if form not in whole][:MAX_INNER_VALUES]
-        for form in inner:
-            yield self._looked_up(name + INNER_MARK, form)
-
-    def _is_made_up(self, form: str) -> bool:
-        return hash(form) in self._made_up
+    def _inner_values(self, name: str, text: str, whole: Sequence[str] = ()) -> list[_Traced]:
+        """Look up the mail addresses, URLs and their hosts, long numbers and the file's name in a lowercase text."""
+        forms = mail_addresses(text, MAX_INNER_VALUES)
+        for url in urls(text, MAX_INNER_VALUES):
+            forms += [url, url_host("x://" + url) or ""]
+        forms += long_number_keys(text, MAX_INNER_VALUES)
+        if " " not in text and "/" in text and "://" not in text:
+            forms.append(text.rstrip("/").rpartition("/")[2])
+        inner = [form for form in dict.fromkeys(forms) if len(form) >= MIN_TEXT_CHARACTERS and form not in whole]
+        return [self._looked_up(name + INNER_MARK, form) for form in inner[:MAX_INNER_VALUES]]
 
     def _make_up(self, forms: Sequence[str]) -> None:
         for form in forms:
@@ -296,20 +288,28 @@ class ArgumentOrigins:
     def _event_arguments(self, traced: Sequence[_Traced], hashed: Fingerprint) -> list[EventArgument]:
         if len(traced) > self._limits.sent:
             self._counters.increment("cut")
-            kept = sorted(range(len(traced)), key=lambda at: (traced[at].rank, at))[: self._limits.sent]
+
+            def rank(at: int) -> tuple[int, int]:
+                seen = traced[at].seen
+                if seen is None:
+                    return 2, at
+                return (3 if seen.kind != "tool" else 0 if seen.untrusted else 1), at
+
+            kept = sorted(range(len(traced)), key=rank)[: self._limits.sent]
             traced = [traced[at] for at in sorted(kept)]
-        return [_event_argument(value, hashed) for value in traced]
-
-
-def _event_argument(value: _Traced, hashed: Fingerprint) -> EventArgument:
-    seen, raw = value.seen, value.form.encode("utf-8", "surrogatepass")
-    # Long texts keep their blanks, because removing them costs more than everything else.
-    digits = hashed(raw if len(raw) > LONG_TEXT_CHARACTERS or b" " not in raw else raw.translate(None, b" "))
-    if seen is None:
-        return EventArgument(value.name, "unseen", digits)
-    if seen.kind != "tool":
-        return EventArgument(value.name, seen.kind, digits, part=value.part)
-    return EventArgument(value.name, "tool", digits, seen.call, seen.action, value.part, seen.untrusted)
+        arguments = []
+        for value in traced:
+            seen, raw = value.seen, value.form.encode("utf-8", "surrogatepass")
+            # Long texts keep their blanks, because removing them costs more than everything else.
+            digits = hashed(raw if len(raw) > LONG_TEXT_CHARACTERS or b" " not in raw else raw.translate(None, b" "))
+            if seen is None:
+                arguments.append(EventArgument(value.name, "unseen", digits))
+            elif seen.kind != "tool":
+                arguments.append(EventArgument(value.name, seen.kind, digits, part=value.part))
+            else:
+                origin = seen.call, seen.action, value.part, seen.untrusted
+                arguments.append(EventArgument(value.name, "tool", digits, *origin))
+        return arguments
 
 
 def keyed_fingerprint(key: bytes) -> Fingerprint:
@@ -382,27 +382,3 @@ def text_of(value: object, most: int) -> str:
         if remaining <= 0:
             break
     return "\n".join(texts)
-
-
-def inner_forms(text: str) -> list[str]:
-    """Return the values in a lowercase text: mail addresses, URLs and their hosts, long numbers, a file's name."""
-    forms = mail_addresses(text, MAX_INNER_VALUES)
-    for url in urls(text, MAX_INNER_VALUES):
-        forms += [url, url_host("x://" + url) or ""]
-    forms += long_number_keys(text, MAX_INNER_VALUES)
-    if " " not in text and "/" in text and "://" not in text:
-        forms.append(text.rstrip("/").rpartition("/")[2])
-    return [form for form in dict.fromkeys(forms) if len(form) >= MIN_TEXT_CHARACTERS]
-
-
-def _pieces_of_words(text: str) -> list[str]:
-    words = text.split()
-    count = len(words) - WORDS_OF_SHORT_PIECE + 1
-    if count < 2:
-        return [" ".join(pair) for pair in pairwise(words)] if len(words) == 3 else []
-    step = max(1, count // PIECES_OF_TEXT)
-    return [" ".join(words[at : at + WORDS_OF_SHORT_PIECE]) for at in range(0, count, step)]
-
-
-def _label(text: str) -> str:
-    return text[:MAX_LABEL_LENGTH] or OTHER_NAME

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from .events import AuditEvent, Caller, Effect, EventClient, EventResource, Outcome
-from .guard import UNKNOWN_AGENT, Challenge, Guard, Guarded, GuardedRequest, GuardOptions, refusal_response
+from .guard import UNKNOWN_AGENT, Challenge, Guard, GuardedRequest, GuardOptions, refusal_response
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -45,7 +45,7 @@ _VARIABLE_SEGMENT = re.compile(r"\d+|[0-9a-fA-F]{8,}|[0-9a-fA-F-]{32,}|[^/]*\d[^
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-class TrustMiddleware(Guarded):
+class TrustMiddleware(Guard):
     """ASGI middleware that looks up the risk of callers. Place it inside the app's authentication, which verifies the
     claims.
 
@@ -54,20 +54,16 @@ class TrustMiddleware(Guarded):
         caller: reads the agent from the scope, in which the app's own authentication has put verified claims
             (`caller_from_claims` helps); None = no agent, and the request passes without an event. Never read an
             unverified token here: any client could act as any agent.
-        client: looks up risk; None enforces nothing.
-        sender: receives the events; None sends none.
         action: returns the action; the default is method and route (the router's pattern, or the path with `{id}` for
             variable parts).
         resource: returns the resource; the default is the path without its query.
         needed: scopes that a request needs, so that a policy that names scopes is applied exactly.
         challenge: requirements of a step-up.
-        approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
         exclude: paths without risk look-up and events, exact or ending in `*`.
-        origins: traces where values of queries and bodies came from, in conversations that `Caller.session` names; None
-            reads neither them nor answers.
         untrusted: actions whose answers may hold what others wrote; None = unknown.
-        calls: judges each request before the app receives it (`AsyncCallVerdicts`); use it with *origins*. The action
-            is then determined before the app runs.
+        options: as in `GuardOptions`. *calls* judges each request before the app receives it, and the action is then
+            determined before the app runs. *origins* traces values of queries and bodies, in conversations that
+            `Caller.session` names.
     """
 
     def __init__(
@@ -83,30 +79,32 @@ class TrustMiddleware(Guarded):
         untrusted: Collection[str] | None = None,
         **options: Unpack[GuardOptions],
     ) -> None:
+        super().__init__(**options)
         self.app = app
         self.untrusted = untrusted
         self.action = action or default_action
         self.resource = resource or default_resource
         self._caller = caller
-        self._guard = Guard(**options)
         self._needed = needed
         self._challenge = challenge or Challenge()
         self._exclude = tuple(exclude)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or self._excluded(scope["path"]):
-            await self.app(scope, receive, send)
-            return
-        caller = self._caller(scope)
+        excluded = scope["type"] not in ("http", "websocket") or any(
+            scope["path"] == pattern or (pattern.endswith("*") and scope["path"].startswith(pattern[:-1]))
+            for pattern in self._exclude
+        )
+        caller = None if excluded else self._caller(scope)
         if caller is None:
-            self._guard.count_unidentified()
+            if not excluded:
+                self.count_unidentified()
             await self.app(scope, receive, send)
             return
-        request = _Request(self._guard, caller, self, scope, receive, send)
+        request = _Request(self, caller, scope, receive, send)
         await request.evaluate(_effect(scope), self._needed(scope) if self._needed else None)
         try:
-            if self._guard.judges_calls or request.is_traced:
-                await request.start(_matched_route(self.app, scope))
+            if self.calls is not None or request.is_traced:
+                await request.start()
             if request.ruling.refused:
                 await self._refuse(scope, request)
             else:
@@ -118,11 +116,6 @@ class TrustMiddleware(Guarded):
             request.set_outcome(None)
         finally:
             request.send_event()
-
-    def _excluded(self, path: str) -> bool:
-        return any(
-            path == pattern or (pattern.endswith("*") and path.startswith(pattern[:-1])) for pattern in self._exclude
-        )
 
     async def _refuse(self, scope: Scope, request: _Request) -> None:
         status, headers, body = refusal_response(request.ruling.action, self._challenge)
@@ -137,7 +130,7 @@ class TrustMiddleware(Guarded):
 
 @dataclass(eq=False, repr=False)
 class _Request(GuardedRequest):
-    middleware: TrustMiddleware
+    guard: TrustMiddleware
     scope: Scope
     _receive: Receive
     _send: Send
@@ -151,27 +144,37 @@ class _Request(GuardedRequest):
     _answer: bytes = field(default=b"", init=False)
     _answer_type: str = field(default="", init=False)
 
-    async def start(self, route: object) -> None:
+    async def start(self) -> None:
         """Name the action before the app has routed the request, trace its values, and judge the call.
 
         The request and the event must name the same action.
         """
-        scope = self.scope if route is None else {**self.scope, "route": route}
-        self._action = self.middleware.action(scope)
+        scope = self.scope
+        for route in getattr(self.guard.app, "routes", ()):  # of Starlette and FastAPI
+            match, child_scope = route.matches(scope)
+            if getattr(match, "name", "") == "FULL":
+                if (matched := child_scope.get("route")) is not None:
+                    scope = {**scope, "route": matched}
+                break
+        self._action = self.guard.action(scope)
         if self.ruling.refused:
             return
         if self.is_traced and self.scope["type"] == "http":
             self._body = await self._read_body()
             self.start_trace(None, self._action, self._values())
-        if self.guard.judges_calls:
-            self._bytes_in = _announced_bytes(self.scope)
+        if self.guard.calls is not None:
+            announced = _header(self.scope, b"content-length")
+            self._bytes_in = float(announced) if announced.isascii() and announced.isdigit() else None
             try:
                 await self.judge_call(self._exact_arguments())
             finally:
                 self._bytes_in = 0.0
 
     def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
-        action = self._action or self.middleware.action(self.scope)
+        action = self._action or self.guard.action(self.scope)
+        address = self.scope.get("client")
+        ip, user_agent = address[0] if address else None, _header(self.scope, b"user-agent")[:MAX_TEXT_CHARACTERS]
+        trace = _TRACEPARENT.fullmatch(_header(self.scope, b"traceparent"))
         return AuditEvent(
             time=time,
             agent=UNKNOWN_AGENT,
@@ -179,12 +182,12 @@ class _Request(GuardedRequest):
             type="api.call",
             action=action[:MAX_TEXT_CHARACTERS] or "-",
             effect=_effect(self.scope),
-            resource=self.middleware.resource(self.scope),
+            resource=self.guard.resource(self.scope),
             status=self.status,
             bytes_in=self._bytes_in,
             bytes_out=self._bytes_out,
-            client=_event_client(self.scope),
-            trace_id=_trace_id(self.scope),
+            client=EventClient(ip=ip, user_agent=user_agent or None) if ip is not None or user_agent else None,
+            trace_id=trace.group(1) if trace else None,
         )
 
     async def receive(self) -> Message:
@@ -232,10 +235,10 @@ class _Request(GuardedRequest):
             headers = dict(message.get("headers", ()))
             self._answer_type = "" if b"content-encoding" in headers else _media_type(headers.get(b"content-type", b""))
         elif message["type"] == "http.response.body":
-            if _is_readable(self._answer_type):
+            if self._answer_type.startswith("text/") or self._answer_type == _FORM or _is_json(self._answer_type):
                 self._answer += message.get("body", b"")[: MAX_ANSWER_BYTES - len(self._answer)]
             if not message.get("more_body", False):
-                untrusted = self.middleware.untrusted
+                untrusted = self.guard.untrusted
                 is_untrusted = None if untrusted is None else self._action in untrusted
                 await self.finish_trace(_values_of(self._answer, self._answer_type), is_untrusted)
 
@@ -280,34 +283,8 @@ def default_resource(scope: Mapping[str, Any]) -> EventResource:
     return EventResource(id=scope["path"][:MAX_TEXT_CHARACTERS] or "/", target=host.split(":")[0] or None)
 
 
-def _matched_route(app: App, scope: Scope) -> object:
-    """Return the route that the router of a Starlette or FastAPI app will put into the scope, or None."""
-    for route in getattr(app, "routes", ()):
-        match, child_scope = route.matches(scope)
-        if getattr(match, "name", "") == "FULL":
-            return child_scope.get("route")
-    return None
-
-
-def _announced_bytes(scope: Mapping[str, Any]) -> float | None:
-    length = _header(scope, b"content-length")
-    return float(length) if length.isascii() and length.isdigit() else None
-
-
 def _effect(scope: Mapping[str, Any]) -> Effect:
     return METHOD_EFFECTS.get(scope.get("method", ""), "unknown")
-
-
-def _event_client(scope: Mapping[str, Any]) -> EventClient | None:
-    address = scope.get("client")
-    agent = _header(scope, b"user-agent")[:MAX_TEXT_CHARACTERS]
-    event_client = EventClient(ip=address[0] if address else None, user_agent=agent or None)
-    return event_client if msgspec.structs.astuple(event_client) != (None, None, None) else None
-
-
-def _trace_id(scope: Mapping[str, Any]) -> str | None:
-    match = _TRACEPARENT.fullmatch(_header(scope, b"traceparent"))
-    return match.group(1) if match else None
 
 
 def _header(scope: Mapping[str, Any], name: bytes) -> str:
@@ -316,10 +293,6 @@ def _header(scope: Mapping[str, Any], name: bytes) -> str:
 
 def _media_type(value: bytes) -> str:
     return value.decode("latin-1").partition(";")[0].strip().lower()
-
-
-def _is_readable(media_type: str) -> bool:
-    return media_type.startswith("text/") or media_type == _FORM or _is_json(media_type)
 
 
 def _is_json(media_type: str) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, Unpack
 from urllib.parse import quote, urlencode
 
 import httpx2
@@ -19,20 +19,19 @@ from .service_connection import (
     BoundedCache,
     Counters,
     LoopClient,
+    LoopOptions,
     Requests,
     ThreadClient,
+    ThreadOptions,
     TokenSource,
     completed,
 )
-from .timing import Clock
 from .trust_errors import FailureCause, TrustUnavailable
 
 BUDGET_S = 0.25
 FailMode = Literal["open", "closed"]
 
 _log = logging.getLogger("trustwatch_client")
-
-_ALLOWED = CallVerdict("allow", allow=True)
 
 
 class _Verdicts:
@@ -47,18 +46,17 @@ class _Verdicts:
         self._counters = Counters("asked", "fail_open", "fail_closed")
         self._logged_causes: set[FailureCause] = set()
 
-    async def _ask(self, caller: Caller, call: Call | AuditEvent, arguments_hash: str | None) -> httpx2.Response:
-        named = {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
-        url = f"{self._url}/v1/agents/{quote(caller.agent_id, safe='')}/calls/evaluate?{urlencode(named)}"
-        question = msgspec.to_builtins(caller.add_to_call(call if isinstance(call, Call) else call.as_call()))
-        if arguments_hash is not None:
-            question["arguments_hash"] = arguments_hash
-        return await self._requests.ask(url, msgspec.json.encode(question), self._budget_s)
-
     def _count(self, call: Call | AuditEvent) -> None:
         self._counters.increment("asked")
         if isinstance(call, AuditEvent):
             warnings.warn("evaluate takes a Call; pass event.as_call()", DeprecationWarning, stacklevel=3)
+
+    async def _ask(self, caller: Caller, call: Call | AuditEvent, arguments_hash: str | None) -> httpx2.Response:
+        url = f"{self._url}/v1/agents/{quote(caller.agent_id, safe='')}/calls/evaluate?{urlencode(_names_of(caller))}"
+        question = msgspec.to_builtins(caller.add_to_call(call if isinstance(call, Call) else call.as_call()))
+        if arguments_hash is not None:
+            question["arguments_hash"] = arguments_hash
+        return await self._requests.ask(url, msgspec.json.encode(question), self._budget_s)
 
     def _verdict_of(self, caller: Caller, reply: httpx2.Response) -> CallVerdict:
         if reply.status_code != 200:
@@ -71,7 +69,15 @@ class _Verdicts:
         return verdict
 
     def _without_answer(self, caller: Caller, error: Exception) -> CallVerdict:
-        return self._apply_fail_mode(caller, _cause_of(error), type(error).__name__)
+        cause: FailureCause = "token"  # only a token callable runs code of others
+        match error:
+            case httpx2.TimeoutException() | TimeoutError():
+                cause = "timeout"
+            case httpx2.HTTPError():
+                cause = "network"
+            case msgspec.MsgspecError() | UnicodeError():  # of the answer, or of a name in the request
+                cause = "malformed"
+        return self._apply_fail_mode(caller, cause, type(error).__name__)
 
     def _apply_fail_mode(self, caller: Caller, cause: FailureCause, detail: str) -> CallVerdict:
         self._counters.increment(f"cause_{cause}")
@@ -80,7 +86,7 @@ class _Verdicts:
             self._logged_causes.add(cause)
             _log.warning("no verdicts on calls from Trustwatch: %s: %s; fail mode %s", cause, detail, self._fail_mode)
         if self._fail_mode == "open":
-            return _ALLOWED
+            return CallVerdict("allow", allow=True)
         raise TrustUnavailable(cause, f"verdict on a call: {detail}", (caller.agent_id,))
 
 
@@ -102,11 +108,9 @@ class CallVerdicts(_Verdicts, ThreadClient):
         fail_mode: FailMode,
         budget_s: float = BUDGET_S,
         workers: int = 4,
-        http: httpx2.Client | None = None,
-        clock: Clock | None = None,
-        insecure_http: bool = False,
+        **options: Unpack[ThreadOptions],
     ) -> None:
-        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        super().__init__(url, token, **options)
         self._prepare(fail_mode, budget_s)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trustwatch-calls")
 
@@ -153,11 +157,9 @@ class AsyncCallVerdicts(_Verdicts, LoopClient):
         *,
         fail_mode: FailMode,
         budget_s: float = BUDGET_S,
-        http: httpx2.AsyncClient | None = None,
-        clock: Clock | None = None,
-        insecure_http: bool = False,
+        **options: Unpack[LoopOptions],
     ) -> None:
-        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        super().__init__(url, token, **options)
         self._prepare(fail_mode, budget_s)
 
     async def evaluate(
@@ -174,15 +176,8 @@ class AsyncCallVerdicts(_Verdicts, LoopClient):
         return self._verdict_of(caller, reply)
 
 
-def _cause_of(error: Exception) -> FailureCause:
-    match error:
-        case httpx2.TimeoutException() | TimeoutError():
-            return "timeout"
-        case httpx2.HTTPError():
-            return "network"
-        case msgspec.MsgspecError() | UnicodeError():  # of the answer, or of a name in the request
-            return "malformed"
-    return "token"  # only a token callable runs code of others
+def _names_of(caller: Caller) -> dict[str, str]:
+    return {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
 
 
 INTERVENTIONS_PATH = "/v1/interventions"
@@ -217,15 +212,12 @@ class Approvals(LoopClient):
         *,
         cache_s: float = 1.0,
         timeout_s: float = 0.5,
-        http: httpx2.AsyncClient | None = None,
-        clock: Clock | None = None,
-        insecure_http: bool = False,
+        **options: Unpack[LoopOptions],
     ) -> None:
-        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        super().__init__(url, token, **options)
         self._cache_s, self._timeout_s = cache_s, timeout_s
-        self._cached_scopes: BoundedCache[tuple[str, str | None, str | None], tuple[float, tuple[str, ...]]] = (
-            BoundedCache(MAX_CACHED_CALLERS)
-        )
+        self._cached_scopes: BoundedCache[tuple[str | None, ...], tuple[float, tuple[str, ...]]]
+        self._cached_scopes = BoundedCache(MAX_CACHED_CALLERS)
 
     async def __call__(self, caller: Caller) -> tuple[str, ...]:
         """Return the scopes that are approved for *caller* now; none if the service does not answer."""
@@ -233,18 +225,15 @@ class Approvals(LoopClient):
         cached = self._cached_scopes.get(who)
         if cached is not None and cached[0] > self._clock.steady():
             return cached[1]
-        scopes = await self._fetch_approvals(caller)
-        self._cached_scopes.put(who, (self._clock.steady() + self._cache_s, scopes))
-        return scopes
-
-    async def _fetch_approvals(self, caller: Caller) -> tuple[str, ...]:
         query = {"kind": "approval", "status": "approved", "agent_id": caller.agent_id, "limit": "500"}
-        query |= {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
+        scopes: tuple[str, ...] = ()
         try:
-            reply = await self._requests.send("GET", self._url + INTERVENTIONS_PATH, self._timeout_s, params=query)
+            url, params = self._url + INTERVENTIONS_PATH, query | _names_of(caller)
+            reply = await self._requests.send("GET", url, self._timeout_s, params=params)
             reply.raise_for_status()
             page = msgspec.json.decode(reply.content, type=_ApprovalsPage)
+            scopes = tuple(scope for item in page.items for scope in item.scopes)
         except Exception as error:  # network, token, or an invalid page
             _log.warning("approvals are unavailable: %s", type(error).__name__)
-            return ()
-        return tuple(scope for item in page.items for scope in item.scopes)
+        self._cached_scopes.put(who, (self._clock.steady() + self._cache_s, scopes))
+        return scopes

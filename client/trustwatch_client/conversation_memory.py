@@ -116,7 +116,11 @@ def value_forms(value: str) -> Iterator[str]:
     elif " " not in plain and ("://" in plain or plain.startswith("www.")):
         yield url_without_scheme(plain)
     if _DIGIT_PATTERN.search(plain) is not None:
-        yield from _whole_number_keys(plain)
+        if (amount := _AMOUNT_PATTERN.fullmatch(plain)) is not None:
+            yield from _amount_keys(amount.group(1).replace(" ", ""))
+        grouped = plain.strip("+() ")
+        if grouped.isalnum() or _GROUPS_PATTERN.fullmatch(grouped) is not None:
+            yield from _group_keys(grouped)
     if " " not in plain:
         for decoded in _decoded_value(value.strip()):
             yield normal_text(decoded)
@@ -196,16 +200,6 @@ def _group_keys(group: str) -> Iterator[str]:
     compact = _BETWEEN_GROUPS_PATTERN.sub("", group)
     if len(compact) >= MIN_TEXT_CHARACTERS:
         yield NUMBER_MARK + compact
-
-
-def _whole_number_keys(text: str) -> Iterator[str]:
-    """Return the keys of a text that consists only of a number or grouped digits."""
-    amount = _AMOUNT_PATTERN.fullmatch(text)
-    if amount is not None:
-        yield from _amount_keys(amount.group(1).replace(" ", ""))
-    grouped = text.strip("+() ")
-    if grouped.isalnum() or _GROUPS_PATTERN.fullmatch(grouped) is not None:
-        yield from _group_keys(grouped)
 
 
 def _amount_keys(number: str) -> Iterator[str]:
@@ -348,10 +342,11 @@ class ConversationMemory:
     """Keeps texts in normal form, and an index from words to texts."""
 
     def __init__(self, characters: int) -> None:
-        self._most = {"tool": int(characters * TOOL_SHARE), "told": characters - int(characters * TOOL_SHARE)}
+        for_tools = int(characters * TOOL_SHARE)
+        self._most = {"tool": for_tools, "given": characters - for_tools}
         self._most_words = max(2, characters // CHARACTERS_PER_WORD)
-        self._used = {"tool": 0, "told": 0}
-        self._texts: dict[str, OrderedDict[int, SeenText]] = {"tool": OrderedDict(), "told": OrderedDict()}
+        self._used = {"tool": 0, "given": 0}
+        self._texts: dict[str, OrderedDict[int, SeenText]] = {"tool": OrderedDict(), "given": OrderedDict()}
         self._by_bit: dict[int, SeenText] = {}
         self._free = list(range(MAX_TEXTS))
         self._masks: dict[str, int] = {}
@@ -373,12 +368,22 @@ class ConversationMemory:
 
     def add(self, kind: SeenKind, text: str, call: int = -1, action: str = "", *, untrusted: bool = False) -> None:
         """Keep a text, cut at its end if it is too long. A text that is already kept is ignored."""
-        group = "tool" if kind == "tool" else "told"
-        normal = self._normal(text, self._most[group])
+        group = "tool" if kind == "tool" else "given"
+        most = self._most[group]
+        normal = "\n".join((normal_text(text[:most]), *(normal_text(part) for part in decoded_parts(text[:most]))))
+        self.cut += len(text) > most or len(normal) > most
+        normal = normal[:most]
         if any(seen.text == normal for seen in self._texts[group].values()):
             return  # the earliest counts
-        keys = self._bounded_keys(normal)
-        self._make_room(group, len(normal), len(keys))
+        keys = set(self._keys(normal))
+        if len(keys) > self._most_words // 2:  # one text takes at most half of the index
+            self.cut += 1
+            keys = set(islice(keys, self._most_words // 2))
+        # The oldest make room: of the same group for characters, results before prompts for words and places.
+        while self._texts[group] and self._used[group] + len(normal) > most:
+            self._forget(group)
+        while self._by_bit and (len(self._masks) + len(keys) > self._most_words or not self._free):
+            self._forget("tool" if self._texts["tool"] else "given")
         self._number += 1
         bit = self._free.pop()
         seen = SeenText(kind, normal, bit, (_RANK[kind], self._number), call, action, untrusted)
@@ -386,26 +391,6 @@ class ConversationMemory:
         self._used[group] += len(normal)
         for key in keys:
             self._masks[key] = self._masks.get(key, 0) | (1 << bit)
-
-    def _normal(self, text: str, most: int) -> str:
-        normal = "\n".join((normal_text(text[:most]), *(normal_text(part) for part in decoded_parts(text[:most]))))
-        self.cut += len(text) > most or len(normal) > most
-        return normal[:most]
-
-    def _bounded_keys(self, normal: str) -> set[str]:
-        """Return the keys of a text, which takes at most half of the index."""
-        keys = set(self._keys(normal))
-        if len(keys) > self._most_words // 2:
-            self.cut += 1
-            keys = set(islice(keys, self._most_words // 2))
-        return keys
-
-    def _make_room(self, group: str, characters: int, words: int) -> None:
-        """Drop the oldest texts: of the same group for characters, results before prompts for words and places."""
-        while self._texts[group] and self._used[group] + characters > self._most[group]:
-            self._forget(group)
-        while self._by_bit and (len(self._masks) + words > self._most_words or not self._free):
-            self._forget("tool" if self._texts["tool"] else "told")
 
     def find(self, form: str) -> SeenText | None:
         """Return the text that contains a form: prompts before the system's text, then the earliest result."""

@@ -41,7 +41,12 @@ ModelVersionName = Annotated[str, member("version of the model", "2026-11-24.1")
 PolicyVersion = Annotated[str, member("version of the active token policy", "3")]
 REASONS = member("why, the strongest first")
 Counterfactual = Annotated[
-    str, member("what would have led to a lower level; null if no single change would", "medium had it", null=True)
+    str,
+    member(
+        "what would have led to a lower level; null if no single change would",
+        "medium had the network been usual",
+        null=True,
+    ),
 ]
 MODE = member("mode of the tenant; in `shadow`, no call is held back", "enforce")
 CONCERN = member("kind of trouble that the level is about; null below `medium`", "compromise", null=True)

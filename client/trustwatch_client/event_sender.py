@@ -6,9 +6,9 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Unpack
 
-import httpx2
 import msgspec
 
 from .events import AuditEvent, encode_event
@@ -16,11 +16,12 @@ from .service_connection import (
     AsyncTokenSource,
     Counters,
     LoopClient,
+    LoopOptions,
     Requests,
     ThreadClient,
+    ThreadOptions,
     TokenSource,
     completed,
-    require_not_negative,
     require_positive,
 )
 from .timing import Clock, backoff, parse_retry_after
@@ -59,7 +60,7 @@ class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
         require_positive(
             self, "queue_size", "batch_events", "batch_bytes", "request_timeout_s", "backoff_s", "backoff_most_s"
         )
-        require_not_negative(self, "linger_s")
+        require_positive(self, "linger_s", or_zero=True)
         if self.batch_events > 10_000 or self.batch_bytes > 8 << 20:
             raise ValueError("batch_events is at most 10,000 and batch_bytes at most 8 MiB, as in the service")
 
@@ -78,13 +79,6 @@ class _IngestReceipt(msgspec.Struct, frozen=True):
     duplicate: int = 0
     rejected: int = 0
     rejections: tuple[_EventRejection, ...] = ()
-
-
-def _read_receipt(body: bytes) -> _IngestReceipt:
-    try:
-        return msgspec.json.decode(body, type=_IngestReceipt)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _IngestReceipt()
 
 
 class _ThreadSignal:
@@ -188,15 +182,15 @@ class _Sender:
         return left
 
     async def _run(self) -> None:
+        def is_due() -> bool:
+            return self._closing or bool(self._split_batches) or len(self._queued) >= self._settings.batch_events
+
         while not self._stopped:
             await self._signal.wait_for(lambda: self._stopped or not self._is_idle())
-            await self._signal.wait_for(lambda: self._closing or self._has_full_batch(), self._settings.linger_s)
+            await self._signal.wait_for(is_due, self._settings.linger_s)
             if batch := self._take_batch():
                 await self._send_batch(batch)
             self._signal.notify()
-
-    def _has_full_batch(self) -> bool:
-        return bool(self._split_batches) or len(self._queued) >= self._settings.batch_events
 
     def _take_batch(self) -> EventBatch:
         with self._lock:
@@ -214,36 +208,28 @@ class _Sender:
             return self._in_flight
 
     async def _send_batch(self, batch: EventBatch) -> None:
-        attempt = 0
+        """Send *batch* again and again, until the service accepts or rejects it, or the sender stops."""
+        settings, url, body, attempt = self._settings, self._url + EVENTS_PATH, b"\n".join(batch), 0
         while not self._stopped:
             attempt += 1
-            wait = self._handle_reply(batch, attempt, *await self._post(batch))
-            if wait is None:
-                return
+            try:
+                reply = await self._requests.send(
+                    "POST", url, settings.request_timeout_s, content=body, headers=NDJSON_HEADERS
+                )
+            except Exception:  # of the network or of a token callable: the sender continues
+                status, retry_after = None, None
+            else:
+                status, retry_after = reply.status_code, reply.headers.get("retry-after")
+                if status in (200, 202, *_PERMANENT_ERROR_STATUSES):
+                    self._count_results(batch, status, reply.content)
+                    return
+            self._counters.increment("retries")
+            self._log_once(f"status {status}", "events are not accepted; they are sent again")
+            wait = backoff(attempt, settings.backoff_s, settings.backoff_most_s)
+            if status in (429, 503):
+                wait += min(parse_retry_after(retry_after, self._clock.wall()) or 0.0, MAX_RETRY_AFTER_S)
             if await self._signal.wait_for(lambda: self._closing, wait):  # while it closes, waits are short
-                await self._signal.wait_for(lambda: self._stopped, min(wait, self._settings.backoff_s))
-
-    async def _post(self, batch: EventBatch) -> tuple[int | None, Mapping[str, str], bytes]:
-        try:
-            timeout_s, url = self._settings.request_timeout_s, self._url + EVENTS_PATH
-            reply = await self._requests.send("POST", url, timeout_s, content=b"\n".join(batch), headers=NDJSON_HEADERS)
-        except Exception:  # of the network or of a token callable: the sender continues
-            return None, {}, b""
-        return reply.status_code, reply.headers, reply.content
-
-    def _handle_reply(
-        self, batch: EventBatch, attempt: int, status: int | None, headers: Mapping[str, str], body: bytes
-    ) -> float | None:
-        """Count the results in a reply, or return the seconds until the next attempt."""
-        if status in (200, 202, *_PERMANENT_ERROR_STATUSES):
-            self._count_results(batch, status or 0, body)
-            return None
-        self._counters.increment("retries")
-        self._log_once(f"status {status}", "events are not accepted; they are sent again")
-        wait = backoff(attempt, self._settings.backoff_s, self._settings.backoff_most_s)
-        if status in (429, 503):
-            wait += min(parse_retry_after(headers.get("retry-after"), self._clock.wall()) or 0.0, MAX_RETRY_AFTER_S)
-        return wait
+                await self._signal.wait_for(lambda: self._stopped, min(wait, settings.backoff_s))
 
     def _count_results(self, batch: EventBatch, status: int, body: bytes) -> None:
         """Count the results of *batch*. A batch whose body was too large is split in two."""
@@ -253,7 +239,10 @@ class _Sender:
             if middle:
                 self._split_batches.extendleft((batch[middle:], batch[:middle]))
                 return
-        receipt = _read_receipt(body)
+        try:
+            receipt = msgspec.json.decode(body, type=_IngestReceipt)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            receipt = _IngestReceipt()
         if status in _PERMANENT_ERROR_STATUSES:
             self._counters.increment("rejected", len(batch))
         else:
@@ -289,12 +278,9 @@ class EventSender(_Sender, ThreadClient):
         url: str,
         token: TokenSource,
         settings: SenderSettings | None = None,
-        *,
-        http: httpx2.Client | None = None,
-        clock: Clock | None = None,
-        insecure_http: bool = False,
+        **options: Unpack[ThreadOptions],
     ) -> None:
-        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        super().__init__(url, token, **options)
         self._prepare(settings, _ThreadSignal())
         self._thread = threading.Thread(target=lambda: completed(self._run()), name="trustwatch-events", daemon=True)
         self._thread.start()
@@ -326,12 +312,9 @@ class AsyncEventSender(_Sender, LoopClient):
         url: str,
         token: AsyncTokenSource,
         settings: SenderSettings | None = None,
-        *,
-        http: httpx2.AsyncClient | None = None,
-        clock: Clock | None = None,
-        insecure_http: bool = False,
+        **options: Unpack[LoopOptions],
     ) -> None:
-        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        super().__init__(url, token, **options)
         self._prepare(settings, _LoopSignal())
 
     def send(self, event: AuditEvent) -> str:

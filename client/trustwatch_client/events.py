@@ -51,17 +51,12 @@ def check_content(event: Mapping[str, object]) -> None:
         if name == "attributes":
             if isinstance(value, Mapping):
                 _check_attributes(value, "$.attributes", 1)
-        elif name == "arguments":
-            _check_arguments(value)
+        elif name == "arguments":  # the schema allows only a keyed hash next to names and actions
+            for at, argument in enumerate(value if isinstance(value, list) else ()):
+                for label in ("name", "from_action"):
+                    _check_texts(argument.get(label), f"$.arguments[{at}].{label}")
         else:
             _check_texts(value, f"$.{name}")
-
-
-def _check_arguments(value: object) -> None:
-    """Check names and actions. The schema allows only a keyed hash in addition."""
-    for at, argument in enumerate(value if isinstance(value, list) else ()):
-        for name in ("name", "from_action"):
-            _check_texts(argument.get(name), f"$.arguments[{at}].{name}")
 
 
 def _check_texts(value: object, path: str) -> None:
@@ -407,12 +402,22 @@ def caller_from_claims(
             client act as any agent.
         tenant: of every caller; else `tenant_claim` names it.
     """
-    actors = _delegation_actors(claims)
+    actors: list[str] = []
+    inner = claims.get("act")
+    while isinstance(inner, Mapping) and len(actors) < MAX_DELEGATION_ACTORS:
+        if (actor := _first_text(inner, "sub", "client_id")) is None:
+            break
+        actors.append(actor)
+        inner = inner.get("act")
     agent = actors[0] if actors else _first_text(claims, "client_id", "azp", "cid", "sub")
     if agent is None:
         return None
     principal = _text_or_none(claims.get("delegated_user_id")) or _text_or_none(claims.get("sub"))
     token_id = _text_or_none(claims.get("jti"))
+    issued, ends, auth_time = claims.get("iat"), claims.get("exp"), claims.get("auth_time")
+    lifetime_s = None
+    if isinstance(issued, (int, float)) and isinstance(ends, (int, float)) and ends >= issued:
+        lifetime_s = float(ends - issued)
     return Caller(
         agent_id=agent,
         issuer=_text_or_none(claims.get("iss")),
@@ -425,28 +430,10 @@ def caller_from_claims(
         scopes=_name_list(claims.get("scope", claims.get("scp"))),
         task=_text_or_none(claims.get("task")),
         token_id=fingerprint(token_id) if token_id else None,
-        token_lifetime_s=_lifetime_s(claims.get("iat"), claims.get("exp")),
+        token_lifetime_s=lifetime_s,
         acr=_text_or_none(claims.get("acr")),
-        auth_time=float(at) if isinstance(at := claims.get("auth_time"), (int, float)) else None,
+        auth_time=float(auth_time) if isinstance(auth_time, (int, float)) else None,
     )
-
-
-def _delegation_actors(claims: Mapping[str, Any]) -> list[str]:
-    actors: list[str] = []
-    inner = claims.get("act")
-    while isinstance(inner, Mapping) and len(actors) < MAX_DELEGATION_ACTORS:
-        name = _first_text(inner, "sub", "client_id")
-        if name is None:
-            break
-        actors.append(name)
-        inner = inner.get("act")
-    return actors
-
-
-def _lifetime_s(issued: object, ends: object) -> float | None:
-    if isinstance(issued, (int, float)) and isinstance(ends, (int, float)) and ends >= issued:
-        return float(ends - issued)
-    return None
 
 
 def _first_text(claims: Mapping[str, Any], *names: str) -> str | None:

@@ -11,7 +11,7 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -45,7 +45,6 @@ MAX_TEXT_IN_LOOP = 16_384
 """Longer answers are remembered in a thread: 10 kB take about 1 ms."""
 UNKNOWN_AGENT = EventAgent(id="-")
 """Agent of an event until `Caller.add_to_event` names it."""
-
 
 GuardAction = Literal["allow", "deny", "step_up", "unavailable"]
 ResponseHeaders = list[tuple[bytes, bytes]]
@@ -116,27 +115,14 @@ def shown_by_token(challenge: Challenge, clock: Clock | None = None) -> Approval
     accepted = (challenge.acr_values or "").split()
 
     def shown(caller: Caller) -> tuple[str, ...]:
-        if not accepted and challenge.max_age_s is None:
+        age_s = clock.wall() - caller.auth_time if caller.auth_time is not None else float("inf")
+        is_old = challenge.max_age_s is not None and age_s > challenge.max_age_s
+        requires_nothing = not accepted and challenge.max_age_s is None
+        if requires_nothing or is_old or (accepted and caller.acr not in accepted):
             return ()
-        if accepted and caller.acr not in accepted:
-            return ()
-        if challenge.max_age_s is not None:
-            age = clock.wall() - caller.auth_time if caller.auth_time is not None else float("inf")
-            if age > challenge.max_age_s:
-                return ()
         return ("*",)
 
     return shown
-
-
-async def read_approved_scopes(approved: ApprovalSource, caller: Caller) -> Collection[str]:
-    """Return the scopes from *approved*, or none if it fails."""
-    try:
-        scopes = approved(caller)
-        return await scopes if inspect.isawaitable(scopes) else scopes
-    except Exception as error:
-        log.warning("approvals are unavailable: %s", type(error).__name__)
-        return ()
 
 
 class RiskLookup(Protocol):
@@ -204,9 +190,8 @@ def judge(
         needed: scopes that the request needs; None: unknown. A scope that the level does not allow denies the request.
         approved: scopes that a person approved for this agent, compared exactly; `*` is all.
     """
-    policy = answer.token_policy
+    policy, allowed = answer.token_policy, answer.token_policy.allowed_scopes
     would: GuardAction = "allow"
-    allowed = policy.allowed_scopes
     is_outside = allowed is not None and not all(_matches_any(scope, allowed) for scope in needed or ())
     if not policy.allow or policy.revoke or is_outside:
         would = "deny"
@@ -231,34 +216,31 @@ def _matches_any(scope: str, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)
 
 
-class _TracingFailures:
-    """Context that counts errors of tracing instead of raising them. A generator would cost each request 2 µs."""
+class GuardOptions(TypedDict, total=False):
+    """Options of `Guard`, which every middleware takes by keyword.
 
-    def __init__(self, origins: OriginTracker | None) -> None:
-        self._origins = origins
+    Attributes:
+        client: looks up risk; None enforces nothing.
+        sender: receives the events; None sends none.
+        approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
+        calls: judges single calls before they are made (`AsyncCallVerdicts`); use it with *origins*. None judges none.
+        origins: traces where arguments came from; None reads neither arguments nor answers.
+        clock: for tests.
+    """
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if kind is None or not isinstance(error, Exception):
-            return False
-        if self._origins is not None:
-            self._origins.count_failure()
-        # Only the kind, since the error's text may hold content.
-        log.warning("arguments of a call not traced: %s", kind.__name__)
-        return True
+    client: RiskLookup | None
+    sender: EventSink | None
+    approved: ApprovalSource | None
+    calls: CallJudge | None
+    origins: OriginTracker | None
+    clock: Clock | None
 
 
 class Guard(Counted):
-    """Looks up the risk of callers and sends events of their requests.
+    """Looks up the risk of callers and sends events of their requests. Base class of the middlewares.
 
     Args:
-        client: None enforces nothing.
-        sender: None sends no events.
-        approved: queried if an answer requires a step-up; None approves nothing.
-        calls: judges single calls before they are made; None judges none.
-        origins: traces arguments; None traces none.
+        client, sender, approved, calls, origins, clock: as in `GuardOptions`.
     """
 
     def __init__(
@@ -271,12 +253,11 @@ class Guard(Counted):
         clock: Clock | None = None,
     ) -> None:
         self._client = client
-        self._calls = calls
-        self._approved = approved
         self._sender = sender
+        self._approved = approved
         self._counters = Counters(*GUARD_COUNTERS)
+        self.calls = calls
         self.origins = origins
-        self.failures = _TracingFailures(origins)
         self.clock = clock or SystemClock()
 
     async def evaluate(self, caller: Caller, effect: Effect | None, needed: Collection[str] | None = None) -> Ruling:
@@ -285,31 +266,34 @@ class Guard(Counted):
             return ALLOWED
         try:
             answer = await self._client.risk(caller.agent_id, tenant=caller.tenant, issuer=caller.issuer)
-            ruling = judge(answer, effect, needed)
-            if ruling.action == "step_up" and self._approved is not None:
-                ruling = judge(answer, effect, needed, await read_approved_scopes(self._approved, caller))
-                ruling = ruling._replace(approved=ruling.action == "allow")
         except TrustUnavailable:
-            ruling = Ruling("unavailable", "unavailable")
+            self._counters.increment("unavailable")
+            return Ruling("unavailable", "unavailable")
+        ruling = judge(answer, effect, needed)
+        if ruling.action == "step_up" and self._approved is not None:
+            try:
+                scopes = self._approved(caller)
+                if inspect.isawaitable(scopes):
+                    scopes = await scopes
+            except Exception as error:
+                log.warning("approvals are unavailable: %s", type(error).__name__)
+                scopes = ()
+            ruling = judge(answer, effect, needed, scopes)
+            ruling = ruling._replace(approved=ruling.action == "allow")
         self._counters.increment(ruling.action)
         if ruling.would != ruling.action:
             self._counters.increment("shadow")
         return ruling
-
-    @property
-    def judges_calls(self) -> bool:
-        """Whether calls are judged one by one."""
-        return self._calls is not None
 
     async def judge_call(self, ruling: Ruling, caller: Caller, event: AuditEvent, arguments_hash: str | None) -> Ruling:
         """Return the ruling on the call that *event* will report. A refused call stays refused.
 
         A call that a person approved is not judged: the level stays, and the service would require a person again.
         """
-        if self._calls is None or ruling.refused or ruling.approved:
+        if self.calls is None or ruling.refused or ruling.approved:
             return ruling
         try:
-            verdict = await self._calls.evaluate(caller, event.as_call(), arguments_hash=arguments_hash)
+            verdict = await self.calls.evaluate(caller, event.as_call(), arguments_hash=arguments_hash)
         except TrustUnavailable:
             self._counters.increment("unavailable")
             return ruling._replace(action="unavailable", would="unavailable")
@@ -331,27 +315,6 @@ class Guard(Counted):
     def count_unidentified(self) -> None:
         """Count a request that names no agent. The app's authentication decides on it, and no event is sent."""
         self._counters.increment("unnamed")
-
-
-class GuardOptions(TypedDict, total=False):
-    """Arguments of `Guard`, which all middlewares take by keyword."""
-
-    client: RiskLookup | None
-    sender: EventSink | None
-    approved: ApprovalSource | None
-    calls: CallJudge | None
-    origins: OriginTracker | None
-    clock: Clock | None
-
-
-class Guarded:
-    """Base class of the middlewares."""
-
-    _guard: Guard
-
-    def counts(self) -> Mapping[str, int]:
-        """Return the counters by name; docs/client.md lists them."""
-        return self._guard.counts()
 
 
 @dataclass(eq=False, repr=False)
@@ -394,52 +357,61 @@ class GuardedRequest:
             event.arguments, event.untrusted_result = self._call.arguments, self._untrusted
         return self.caller.add_to_event(event)
 
+    def send_event(self) -> None:
+        self.guard.send_event(self.event())
+
     async def evaluate(self, effect: Effect | None, needed: Collection[str] | None) -> None:
         """Judge the request by the risk of its caller."""
         self.ruling = await self.guard.evaluate(self.caller, effect, needed)
 
     async def judge_call(self, arguments: object) -> None:
         """Judge the call itself, if calls are judged. An approval is bound to all of *arguments*."""
-        if self.guard.judges_calls:
-            hashed = self.hash_arguments(arguments)
-            self.ruling = await self.guard.judge_call(self.ruling, self.caller, self.event(), hashed)
-
-    def send_event(self) -> None:
-        self.guard.send_event(self.event())
+        if self.guard.calls is None:
+            return
+        hashed = None
+        if self.guard.origins is not None:
+            try:
+                hashed = self.guard.origins.hash_arguments(self.caller, arguments)
+            except Exception as error:
+                self._count_failure(error)
+        self.ruling = await self.guard.judge_call(self.ruling, self.caller, self.event(), hashed)
 
     def start_trace(self, session: str | None, action: str, arguments: object) -> None:
         """Look up the arguments of the call in the conversation of its session."""
-        with self.guard.failures:
+        try:
             if (conversation := self._conversation_of(session)) is not None:
                 self._conversation, self._call = conversation, conversation.start_call(action, arguments)
+        except Exception as error:
+            self._count_failure(error)
 
     def add_system(self, session: str | None, value: object) -> None:
         """Remember a text with which a server instructs the agent."""
-        with self.guard.failures:
+        try:
             if (conversation := self._conversation_of(session)) is not None:
                 conversation.add_system(value)
+        except Exception as error:
+            self._count_failure(error)
 
     async def finish_trace(self, answer: object, untrusted: bool | None) -> None:
         """Remember the answer before the agent receives it, so that its next call finds the values."""
         conversation, call = self._conversation, self._call
         if conversation is None or call is None:
             return
-        with self.guard.failures:
+        try:
             text = text_of(answer, conversation.most_characters)
             if len(text) > MAX_TEXT_IN_LOOP:
                 self._untrusted = await asyncio.to_thread(conversation.finish_call, call, text, untrusted=untrusted)
             else:
                 self._untrusted = conversation.finish_call(call, text, untrusted=untrusted)
-
-    def hash_arguments(self, arguments: object) -> str | None:
-        """Return the hash of all arguments of the call, or None if calls are not traced."""
-        origins = self.guard.origins
-        if origins is None:
-            return None
-        with self.guard.failures:
-            return origins.hash_arguments(self.caller, arguments)
-        return None
+        except Exception as error:
+            self._count_failure(error)
 
     def _conversation_of(self, session: str | None) -> ArgumentOrigins | None:
         origins = self.guard.origins
         return None if origins is None else origins.conversation_of(self.caller, session)
+
+    def _count_failure(self, error: Exception) -> None:
+        if self.guard.origins is not None:
+            self.guard.origins.count_failure()
+        # Only the kind is logged, since the error's text may hold content.
+        log.warning("arguments of a call not traced: %s", type(error).__name__)

@@ -16,7 +16,6 @@ from pydantic import BaseModel
 
 try:
     from mcp.server.auth.middleware.auth_context import get_access_token
-    from mcp.server.auth.provider import AccessToken
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
     from mcp.shared.exceptions import MCPError
 except ModuleNotFoundError as error:
@@ -27,7 +26,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .events import AuditEvent, Caller, Effect, EventResource, Outcome, caller_from_claims
-from .guard import REFUSAL_DETAILS, UNKNOWN_AGENT, Guard, Guarded, GuardedRequest, GuardOptions, Ruling
+from .guard import REFUSAL_DETAILS, UNKNOWN_AGENT, Guard, GuardedRequest, GuardOptions, Ruling
 
 Context = ServerRequestContext[Any, Any]
 TOOL_CALL = "tools/call"
@@ -67,7 +66,7 @@ TRACED_METHODS = frozenset({TOOL_CALL, "resources/read"})
 _NAME_PARAMETERS: Mapping[str, str] = {TOOL_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
 
 
-class TrustMcpMiddleware(Guarded):
+class TrustMcpMiddleware(Guard):
     """Server middleware for MCP: `MCPServer("tools", middleware=[TrustMcpMiddleware(...)])`.
 
     Tool calls are events of type `tool.call` whose action is the tool; every other request is an `api.call` with the
@@ -85,19 +84,15 @@ class TrustMcpMiddleware(Guarded):
             stdio there is none. None = no agent. It may raise MCPError to refuse.
         without_caller: `refuse` refuses requests without an agent, with an error that names `caller=`; `pass` lets them
             pass without a look-up or an event. Both are counted as `unnamed`.
-        client: looks up risk; None enforces nothing.
-        sender: receives the events; None sends none.
         effects: effects of tools and of your own methods, by name (`read`, `write`, `delete`, `admin`); others are
             `unknown`, except `READ_METHODS`.
         needed: scopes that a tool or method needs, by name.
-        approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
-        origins: traces where the arguments of tools and resources came from; None reads neither them nor answers.
         untrusted: tools whose answers may hold what others wrote (mail, web pages, tickets, files), `resources/read`
             for resources; None = unknown.
-        calls: judges each tool call, and each other request that does more than read, before it is made
-            (`AsyncCallVerdicts`); use it with *origins*.
         resource: returns the resource of a request, so that single tools can have a type (`risk.sensitive_types`) or be
             external; without it, or if it returns None, the type is `mcp` and the id the tool's.
+        options: as in `GuardOptions`. Each tool call and each other request that does more than read is judged by
+            *calls*; *origins* traces the arguments of tools and resources.
     """
 
     def __init__(
@@ -114,41 +109,46 @@ class TrustMcpMiddleware(Guarded):
     ) -> None:
         if without_caller not in ("refuse", "pass"):
             raise ValueError(f"without_caller is {without_caller!r}; it is refuse or pass")
+        super().__init__(**options)
         self.server = server
-        self.resource = resource or (lambda _: None)
+        self.resource = resource
         self.untrusted = untrusted
         self._without_caller = without_caller
         self._caller = caller or caller_from_token
-        self._guard = Guard(**options)
         self._effects = effects or {}
         self._needed = needed or {}
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
-        if _is_ungated(ctx):
+        # Names are compared exactly, as the SDK does.
+        if ctx.method in UNGATED_METHODS or (ctx.request_id is None and ctx.method.startswith("notifications/")):
             return await call_next(ctx)
         try:
             caller = self._caller(ctx)
         except MCPError:
-            self._guard.count_unidentified()
+            self.count_unidentified()
             raise
         if caller is None:
-            self._guard.count_unidentified()
+            self.count_unidentified()
             if self._without_caller == "pass":
                 return await call_next(ctx)
             raise MCPError(ACCESS_REFUSED, NO_AGENT, {"error": "no_agent"})
-        name = _called_name(ctx)
+        name = (ctx.params or {}).get(_NAME_PARAMETERS.get(ctx.method, ""))
+        name = name[:MAX_NAME_CHARACTERS] if isinstance(name, str) and name else None
         named = name or ctx.method
         effect: Effect = "read" if ctx.method in READ_METHODS else self._effects.get(named, "unknown")
-        request = _Request(self._guard, caller, self, ctx, name, effect)
+        request = _Request(self, caller, ctx, name, effect)
         await request.evaluate(effect, self._needed.get(named))
         request.look_up_arguments()
         try:
-            if ctx.method == TOOL_CALL or effect != "read":
-                await request.judge_call(_arguments(ctx))
+            if ctx.method == TOOL_CALL:
+                await request.judge_call((ctx.params or {}).get("arguments") or {})
+            elif effect != "read":  # `_meta` is of the transport
+                await request.judge_call({name: value for name, value in (ctx.params or {}).items() if name != "_meta"})
             if request.ruling.refused:
                 raise refusal_error(request.ruling)
             result = await call_next(ctx)
-            request.outcome, request.error = ("error", "tool_error") if _is_tool_error(result) else ("success", None)
+            is_error = result.get("isError") if isinstance(result, Mapping) else getattr(result, "is_error", False)
+            request.outcome, request.error = ("error", "tool_error") if is_error else ("success", None)
             await request.read_answer(result)
             return result
         except Exception as error:
@@ -161,7 +161,7 @@ class TrustMcpMiddleware(Guarded):
 
 @dataclass(eq=False, repr=False)
 class _Request(GuardedRequest):
-    middleware: TrustMcpMiddleware
+    guard: TrustMcpMiddleware
     ctx: Context
     name: str | None
     effect: Effect
@@ -169,6 +169,10 @@ class _Request(GuardedRequest):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._is_tool = self.ctx.method == TOOL_CALL
+        self._action = self.name if self._is_tool and self.name else self.ctx.method
+        headers = getattr(self.ctx.request, "headers", None)  # protocol versions up to 2025-11-25 have sessions
+        session = headers.get("mcp-session-id") if headers is not None else None
+        self._session = session[:MAX_NAME_CHARACTERS] if isinstance(session, str) and session else None
         if self.ctx.method != LISTEN:  # a stream of changes ends when its client leaves
             self.outcome, self.error = "error", "cancelled"
 
@@ -176,24 +180,26 @@ class _Request(GuardedRequest):
         if self.ctx.method in TRACED_METHODS:
             params = self.ctx.params or {}
             arguments = params.get("arguments") if self._is_tool else {"uri": params.get("uri")}
-            self.start_trace(_session_id(self.ctx), self._action, arguments or {})
+            self.start_trace(self._session, self._action, arguments or {})
 
     async def read_answer(self, result: HandlerResult) -> None:
         if not self.is_traced:
             return
         if self.ctx.method in TRACED_METHODS:
             called = self.name if self._is_tool else self.ctx.method
-            untrusted = None if self.middleware.untrusted is None else called in self.middleware.untrusted
+            untrusted = None if self.guard.untrusted is None else called in self.guard.untrusted
             await self.finish_trace(list(_values_of(result)), untrusted)
         elif self.ctx.method == "prompts/get":
-            self.add_system(_session_id(self.ctx), list(_values_of(result)))
-
-    @property
-    def _action(self) -> str:
-        return self.name if self._is_tool and self.name else self.ctx.method
+            self.add_system(self._session, list(_values_of(result)))
 
     def new_event(self, time: datetime, outcome: Outcome) -> AuditEvent:
-        server = self.middleware.server
+        server, name = self.guard.server, self.name
+        resource = self.guard.resource(self.ctx) if self.guard.resource else None
+        if resource is None:
+            object_id = f"{server}/{name}" if name else server
+            if self.ctx.method == "resources/read" and name:
+                object_id = urlsplit(name)._replace(query="", fragment="").geturl()
+            resource = EventResource(type="mcp", id=object_id, target=server)
         return AuditEvent(
             time=time,
             agent=UNKNOWN_AGENT,
@@ -201,9 +207,9 @@ class _Request(GuardedRequest):
             type="tool.call" if self._is_tool else "api.call",
             action=self._action[:MAX_NAME_CHARACTERS] or "-",
             effect=self.effect,
-            resource=self.middleware.resource(self.ctx) or _default_resource(self.ctx, server, self.name),
+            resource=resource,
             peer=server,
-            session=_session_id(self.ctx),
+            session=self._session,
         )
 
 
@@ -216,18 +222,13 @@ def caller_from_token(_: Context) -> Caller | None:
     token = get_access_token()
     if token is None:
         return None
-    claims = claims_from_token(token)
+    claims: dict[str, Any] = {"client_id": token.client_id, "scope": " ".join(token.scopes), "sub": token.subject}
+    if token.expires_at is not None:
+        claims["exp"] = token.expires_at
+    claims |= token.claims or {}  # as the token's verifier supplied them
     if claims.get("cnf") is not None:
         raise MCPError(ACCESS_REFUSED, BOUND, {"error": "invalid_token"})
     return caller_from_claims(claims)
-
-
-def claims_from_token(token: AccessToken) -> dict[str, Any]:
-    """Return the claims of a verified token, as its verifier supplied them."""
-    said: dict[str, Any] = {"client_id": token.client_id, "scope": " ".join(token.scopes), "sub": token.subject}
-    if token.expires_at is not None:
-        said["exp"] = token.expires_at
-    return said | dict(token.claims or {})
 
 
 def refusal_error(ruling: Ruling) -> MCPError:
@@ -236,40 +237,15 @@ def refusal_error(ruling: Ruling) -> MCPError:
     return MCPError(ACCESS_REFUSED, detail, {"error": code})
 
 
-def _is_ungated(ctx: Context) -> bool:
-    """Return whether a method is not guarded. Names are compared exactly, as the SDK does."""
-    return ctx.method in UNGATED_METHODS or (ctx.request_id is None and ctx.method.startswith("notifications/"))
-
-
-def _arguments(ctx: Context) -> Mapping[str, Any]:
-    """Return the arguments of a tool, or the parameters of another method without those of the transport."""
-    params = ctx.params or {}
-    if ctx.method == TOOL_CALL:
-        return params.get("arguments") or {}
-    return {name: value for name, value in params.items() if name != "_meta"}
-
-
-def _called_name(ctx: Context) -> str | None:
-    value = (ctx.params or {}).get(_NAME_PARAMETERS.get(ctx.method, ""))
-    return value[:MAX_NAME_CHARACTERS] if isinstance(value, str) and value else None
-
-
-def _is_tool_error(result: HandlerResult) -> bool:
-    if isinstance(result, Mapping):
-        return bool(result.get("isError"))
-    return bool(getattr(result, "is_error", False))
-
-
 def _values_of(result: HandlerResult) -> Iterator[object]:
     """Yield texts and values of an answer, but no member names, pictures or sounds."""
     answer = result.model_dump(mode="json", by_alias=True) if isinstance(result, BaseModel) else result
     if answer is None:
         return
     yield answer.get("structuredContent")
-    messages = answer.get("messages") or ()
     for block in (*(answer.get("content") or ()), *(answer.get("contents") or ())):
         yield from _values_of_block(block)
-    for message in messages:
+    for message in answer.get("messages") or ():
         yield from _values_of_block(message.get("content") if isinstance(message, Mapping) else None)
 
 
@@ -277,16 +253,3 @@ def _values_of_block(block: object) -> Iterator[object]:
     if isinstance(block, Mapping):
         yield from (block.get(name) for name in ("text", "uri", "name", "title", "description"))
         yield from _values_of_block(block.get("resource"))
-
-
-def _default_resource(ctx: Context, server: str, name: str | None) -> EventResource:
-    if ctx.method == "resources/read" and name:
-        return EventResource(type="mcp", id=urlsplit(name)._replace(query="", fragment="").geturl(), target=server)
-    return EventResource(type="mcp", id=f"{server}/{name}" if name else server, target=server)
-
-
-def _session_id(ctx: Context) -> str | None:
-    """Return `Mcp-Session-Id`, which protocol versions up to 2025-11-25 have."""
-    headers = getattr(ctx.request, "headers", None)
-    session_id = headers.get("mcp-session-id") if headers is not None else None
-    return session_id[:MAX_NAME_CHARACTERS] if isinstance(session_id, str) and session_id else None

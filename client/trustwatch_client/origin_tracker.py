@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, Unpack
 
 import httpx2
 import msgspec
@@ -22,7 +22,15 @@ from .argument_origins import (
     keyed_fingerprint,
 )
 from .events import Caller
-from .service_connection import BoundedCache, Counted, Counters, ThreadClient, TokenSource, completed
+from .service_connection import (
+    BoundedCache,
+    Counted,
+    Counters,
+    ThreadClient,
+    ThreadOptions,
+    TokenSource,
+    completed,
+)
 from .timing import Clock, SystemClock
 from .trust_errors import OriginKeyUnavailable, TokenFailed
 
@@ -38,9 +46,9 @@ MAX_TENANTS = 1_000
 
 
 class OriginKey(msgspec.Struct, frozen=True):
-    """Key of a tenant, which is never shown, and when to renew it (by the steady clock)."""
+    """Key of a tenant, never shown, or None before the first; and when to request one, by the steady clock."""
 
-    key: bytes
+    key: bytes | None
     renew_at: float
 
     def __repr__(self) -> str:
@@ -50,11 +58,6 @@ class OriginKey(msgspec.Struct, frozen=True):
 class _IssuedKey(msgspec.Struct, frozen=True):
     key: str
     expires_at: datetime
-
-
-def _log_text(error: Exception) -> str:
-    """Return the text of our own errors. Of others return only the kind, since their text may hold what was sent."""
-    return str(error) if isinstance(error, OriginKeyUnavailable) else type(error).__name__
 
 
 class OriginKeys(ThreadClient):
@@ -73,16 +76,12 @@ class OriginKeys(ThreadClient):
         self,
         url: str,
         token: TokenSource,
-        *,
-        http: httpx2.Client | None = None,
-        clock: Clock | None = None,
-        insecure_http: bool = False,
+        **options: Unpack[ThreadOptions],
     ) -> None:
-        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        super().__init__(url, token, **options)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="trustwatch-origin-key")
         self._keys: BoundedCache[str | None, OriginKey] = BoundedCache(MAX_TENANTS)
         self._asked: dict[str | None, Future[OriginKey]] = {}
-        self._paused_until: dict[str | None, float] = {}
         self._lock = threading.Lock()
         self._counters = Counters(*KEY_COUNTERS)
 
@@ -99,13 +98,8 @@ class OriginKeys(ThreadClient):
         Raises:
             OriginKeyUnavailable: with the cause.
         """
-        with self._lock:
-            self._paused_until.pop(tenant, None)
-        flight = self._ask(tenant)
-        if flight is None:  # another thread's request failed just now
-            raise OriginKeyUnavailable(f"no key; it is requested again after {RETRY_S:.0f} s")
         try:
-            flight.result(timeout_s)
+            self._ask(tenant).result(timeout_s)
         except TimeoutError:
             raise OriginKeyUnavailable(f"no key within {timeout_s} s") from None
         except (httpx2.HTTPError, TokenFailed) as error:
@@ -116,35 +110,31 @@ class OriginKeys(ThreadClient):
         self._pool.shutdown(cancel_futures=True)
         super().close()
 
-    def _ask(self, tenant: str | None) -> Future[OriginKey] | None:
-        """Start a request for a key, unless one is running or has just failed."""
+    def _ask(self, tenant: str | None) -> Future[OriginKey]:
+        """Start a request for a key, unless one is running."""
         with self._lock:
             flight = self._asked.get(tenant)
-            if flight is None and self._clock.steady() >= self._paused_until.get(tenant, 0.0):
+            if flight is None:
                 flight = self._asked[tenant] = self._pool.submit(self._request_key, tenant)
             return flight
 
     def _request_key(self, tenant: str | None) -> OriginKey:
+        key = None
         try:
             key = self._issued(tenant)
+            return key
         except Exception as error:  # of the network or of a token callable: events continue without origins
-            self._end_request(tenant, paused=True)
-            self._counters.increment("key_failed")
-            log.warning("no key for the origins of arguments, events are sent without them: %s", _log_text(error))
+            # The text of other errors may hold what was sent.
+            text = str(error) if isinstance(error, OriginKeyUnavailable) else type(error).__name__
+            log.warning("no key for the origins of arguments, events are sent without them: %s", text)
             raise
-        self._keys.put(tenant, key)
-        self._end_request(tenant, paused=False)
-        self._counters.increment("issued")
-        return key
-
-    def _end_request(self, tenant: str | None, *, paused: bool) -> None:
-        """Allow another request, immediately or after a pause."""
-        with self._lock:
-            if paused:
-                if len(self._paused_until) >= MAX_TENANTS:
-                    self._paused_until.clear()
-                self._paused_until[tenant] = self._clock.steady() + RETRY_S
-            self._asked.pop(tenant, None)
+        finally:
+            old = self._keys.get(tenant)
+            pause = OriginKey(None if old is None else old.key, self._clock.steady() + RETRY_S)
+            self._keys.put(tenant, pause if key is None else key)
+            with self._lock:
+                self._asked.pop(tenant, None)
+            self._counters.increment("key_failed" if key is None else "issued")
 
     def _issued(self, tenant: str | None) -> OriginKey:
         params = {} if tenant is None else {"tenant": tenant}

@@ -96,7 +96,7 @@ class Pin(msgspec.Struct, frozen=True):
 class EnforcementPoint(msgspec.Struct, frozen=True):
     """A server that applies the policy. *max_token_lifetime_s* is None if it keeps its own lifetime."""
 
-    by: Annotated[str, member("who queries this service, or is told", "actuator")]
+    by: Annotated[str, member("who queries this service, or is notified by it", "actuator")]
     name: Annotated[str, member("name of the hook or actuator in the settings; for a gateway, its issuer", "hydra-eu")]
     kind: Annotated[str, member("the product", "hydra")]
     max_token_lifetime_s: Annotated[int | None, member("longest lifetime of new tokens, s; null: the server's own", 60)]
@@ -226,14 +226,6 @@ def read_answers(body: bytes) -> list[Answer | ServiceProblem]:
     ]
 
 
-def read_problem(body: bytes) -> ServiceProblem:
-    """Return the problem document of a refusal, or an empty one if it has none."""
-    try:
-        return _problem_decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ServiceProblem()
-
-
 def fail_open_answer(question: Question, policy: TokenPolicy) -> Answer:
     """Return the answer of a client with fail mode `open`: *unknown*, marked `fail_open`."""
     return Answer(
@@ -251,8 +243,11 @@ def fail_open_answer(question: Question, policy: TokenPolicy) -> Answer:
 
 def classify_refusal(status: int, body: bytes) -> tuple[FailureCause, str]:
     """Return the cause and a text for a reply that is not an answer. The text quotes only the reply's code."""
-    problem = read_problem(body)
-    said = f"HTTP {status} {problem.code}".strip()
+    try:
+        code = _problem_decoder.decode(body).code
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        code = ""
+    said = f"HTTP {status} {code}".strip()
     if status == 429:
         return "throttled", said
     return ("server_error" if status >= 500 else "refused"), said

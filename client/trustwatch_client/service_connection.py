@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Annotated, Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Protocol, Self, TypedDict, TypeVar
 from urllib.parse import quote_plus, urlsplit
 
 import httpx2
@@ -48,16 +48,11 @@ def validate_url(url: str, *, insecure_http: bool = False) -> str:
     return url.rstrip("/")
 
 
-def require_positive(settings: msgspec.Struct, *names: str) -> None:
+def require_positive(settings: msgspec.Struct, *names: str, or_zero: bool = False) -> None:
     for name in names:
-        if not getattr(settings, name) > 0:
-            raise ValueError(f"{name} is {getattr(settings, name)}; it must be above 0")
-
-
-def require_not_negative(settings: msgspec.Struct, *names: str) -> None:
-    for name in names:
-        if not getattr(settings, name) >= 0:
-            raise ValueError(f"{name} is {getattr(settings, name)}; it must not be below 0")
+        value = getattr(settings, name)
+        if not (value > 0 or (or_zero and value == 0)):
+            raise ValueError(f"{name} is {value}; it must {'not be below' if or_zero else 'be above'} 0")
 
 
 RENEWAL_SHARE = 0.8
@@ -140,6 +135,10 @@ class ClientCredentials:
         return form, self._authentication.authenticate(self.client_id, self.token_url, form, now)
 
 
+class _OAuthError(msgspec.Struct, frozen=True):
+    error: str = ""
+
+
 class _TokenResponse(msgspec.Struct, frozen=True):
     access_token: Annotated[str, msgspec.Meta(min_length=1)]
     expires_in: float | str | None = None
@@ -154,7 +153,11 @@ class _CachedAccessToken(msgspec.Struct, frozen=True):
 
 def _read_token_response(reply: httpx2.Response, now: float) -> _CachedAccessToken:
     if reply.status_code != 200:
-        raise TokenFailed(f"the token endpoint answered HTTP {reply.status_code}: {_oauth_error(reply.content)}")
+        try:  # the description of an error may repeat what was sent, so only its code is quoted
+            code = msgspec.json.decode(reply.content, type=_OAuthError).error[:60]
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            code = "no error code"
+        raise TokenFailed(f"the token endpoint answered HTTP {reply.status_code}: {code}")
     try:
         granted = msgspec.json.decode(reply.content, type=_TokenResponse)
         lifetime = 60.0 if granted.expires_in is None else float(granted.expires_in)
@@ -166,79 +169,92 @@ def _read_token_response(reply: httpx2.Response, now: float) -> _CachedAccessTok
     return _CachedAccessToken(granted.access_token, now + RENEWAL_SHARE * lifetime, now + lifetime)
 
 
-def _oauth_error(body: bytes) -> str:
-    """Return the `error` code of a reply, without its description, which may repeat what was sent."""
-    try:
-        said = msgspec.json.decode(body).get("error", "")
-    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError):
-        return "no error code"
-    return said[:60] if isinstance(said, str) else "no error code"
-
-
 TokenSource = Callable[[], str] | ClientCredentials
 AsyncTokenSource = Callable[[], str | Awaitable[str]] | ClientCredentials
 
 
 @dataclass(eq=False, repr=False)
-class AccessTokens:
-    """Supplies tokens for the requests of one client. One task or thread fetches a token while the others wait."""
+class Requests:
+    """Sends requests with access tokens, for threads and for asyncio.
 
-    source: AsyncTokenSource
-    clock: Clock
+    Attributes:
+        request: of the HTTP client.
+        tokens: supplies the tokens.
+        lock: one task or thread fetches a token while the others wait.
+        may_await: whether a token callable may be async.
+    """
+
     request: SendRequest
-    fetching: AbstractAsyncContextManager[object]
+    tokens: AsyncTokenSource
+    clock: Clock
+    lock: AbstractAsyncContextManager[object]
     _: KW_ONLY
-    waits: bool
+    may_await: bool
     _cached: _CachedAccessToken | None = field(default=None, init=False)
 
-    async def get(self) -> str:
-        """Return a valid token. Raises TokenFailed."""
-        if not isinstance(self.source, ClientCredentials):
-            supplied = self.source()
-            in_time = self.waits and inspect.isawaitable(supplied)
-            return _require_token(await _supplied_in_time(supplied) if in_time else supplied)
-        if (token := self._fresh_token()) is not None:
-            return token
-        async with self.fetching:
+    async def send(
+        self, method: str, url: str, timeout_s: float, *, on_attempt: Callable[[], None] = lambda: None, **given: Any
+    ) -> httpx2.Response:
+        """Make one attempt. A token that the service refuses is forgotten. Raises TokenFailed, httpx2.HTTPError."""
+        token = await self._token()
+        on_attempt()
+        headers = {**given.pop("headers", {}), "authorization": f"Bearer {token}"}
+        reply = await self.request(method, url, headers=headers, timeout=timeout_s, **given)
+        if reply.status_code in _TOKEN_REFUSED and (cached := self._cached) is not None and cached.token == token:
+            self._cached = None
+        return reply
+
+    async def ask(
+        self, url: str, question: bytes, timeout_s: float, on_attempt: Callable[[], None] = lambda: None
+    ) -> httpx2.Response:
+        """POST JSON, and retry once if the token is refused or the service closed a kept connection.
+
+        Raises TokenFailed, httpx2.HTTPError.
+        """
+        given: dict[str, Any] = {"content": question, "headers": _JSON_HEADERS, "on_attempt": on_attempt}
+        try:
+            reply = await self.send("POST", url, timeout_s, **given)
+            if reply.status_code not in _TOKEN_REFUSED:
+                return reply
+        except RETRYABLE_ERRORS:
+            pass
+        return await self.send("POST", url, timeout_s, **given)
+
+    async def _token(self) -> str:
+        if isinstance(self.tokens, ClientCredentials):
             if (token := self._fresh_token()) is not None:
                 return token
+            async with self.lock:
+                return self._fresh_token() or await self._fetch_token(self.tokens)
+        supplied: object = self.tokens()
+        if self.may_await and inspect.isawaitable(supplied):
             try:
-                form, headers = self.source.request(self.clock.wall())
-                url = self.source.token_url
-                reply = await self.request("POST", url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S)
-                self._cached = _read_token_response(reply, self.clock.steady())
-            except (httpx2.HTTPError, TokenFailed) as error:
-                if self._cached is not None and self.clock.steady() < self._cached.expires_at:
-                    return self._cached.token  # the old token is still valid
-                if isinstance(error, TokenFailed):
-                    raise
-                raise TokenFailed(f"the token endpoint does not answer: {type(error).__name__}") from None
-            return self._cached.token
-
-    def discard_token(self, token: str) -> None:
-        """Forget *token*, which the service refused."""
-        cached = self._cached
-        if cached is not None and cached.token == token:
-            self._cached = None
+                async with asyncio.timeout(TOKEN_TIMEOUT_S):  # callers would queue behind it
+                    supplied = await supplied
+            except TimeoutError:
+                raise TokenFailed(f"the token callable returned nothing within {TOKEN_TIMEOUT_S:g} s") from None
+        if not isinstance(supplied, str) or not supplied:
+            kind = type(supplied).__name__
+            raise TokenFailed(f"the token callable returned {kind}; it must return a non-empty text")
+        return supplied
 
     def _fresh_token(self) -> str | None:
         cached = self._cached
         return cached.token if cached is not None and self.clock.steady() < cached.renew_at else None
 
-
-async def _supplied_in_time(token: Any) -> object:
-    """Await the token of a callable. Raise TokenFailed if it takes too long, since callers would queue behind it."""
-    try:
-        async with asyncio.timeout(TOKEN_TIMEOUT_S):
-            return await token
-    except TimeoutError:
-        raise TokenFailed(f"the token callable returned nothing within {TOKEN_TIMEOUT_S:g} s") from None
-
-
-def _require_token(token: object) -> str:
-    if not isinstance(token, str) or not token:
-        raise TokenFailed(f"the token callable returned {type(token).__name__}; it must return a non-empty text")
-    return token
+    async def _fetch_token(self, credentials: ClientCredentials) -> str:
+        try:
+            form, headers = credentials.request(self.clock.wall())
+            url = credentials.token_url
+            reply = await self.request("POST", url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S)
+            self._cached = _read_token_response(reply, self.clock.steady())
+        except (httpx2.HTTPError, TokenFailed) as error:
+            if self._cached is not None and self.clock.steady() < self._cached.expires_at:
+                return self._cached.token  # the old token is still valid
+            if isinstance(error, TokenFailed):
+                raise
+            raise TokenFailed(f"the token endpoint does not answer: {type(error).__name__}") from None
+        return self._cached.token
 
 
 class Counters:
@@ -297,42 +313,6 @@ class BoundedCache(Generic[Key, Value]):
                 self._entries.popitem(last=False)
 
 
-@dataclass(eq=False, repr=False)
-class Requests:
-    """Sends requests to the service, for threads and for asyncio."""
-
-    request: SendRequest
-    tokens: AccessTokens
-
-    async def send(
-        self, method: str, url: str, timeout_s: float, *, on_attempt: Callable[[], None] = lambda: None, **given: Any
-    ) -> httpx2.Response:
-        """Make one attempt. A token that the service refuses is forgotten. Raises TokenFailed, httpx2.HTTPError."""
-        token = await self.tokens.get()
-        on_attempt()
-        headers = {**given.pop("headers", {}), "authorization": f"Bearer {token}"}
-        reply = await self.request(method, url, headers=headers, timeout=timeout_s, **given)
-        if reply.status_code in _TOKEN_REFUSED:
-            self.tokens.discard_token(token)
-        return reply
-
-    async def ask(
-        self, url: str, question: bytes, timeout_s: float, on_attempt: Callable[[], None] = lambda: None
-    ) -> httpx2.Response:
-        """POST JSON, and retry once if the token is refused or the service closed a kept connection.
-
-        Raises TokenFailed, httpx2.HTTPError.
-        """
-        given: dict[str, Any] = {"content": question, "headers": _JSON_HEADERS, "on_attempt": on_attempt}
-        try:
-            reply = await self.send("POST", url, timeout_s, **given)
-            if reply.status_code not in _TOKEN_REFUSED:
-                return reply
-        except RETRYABLE_ERRORS:
-            pass
-        return await self.send("POST", url, timeout_s, **given)
-
-
 class _ThreadLock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -344,20 +324,40 @@ class _ThreadLock:
         self._lock.release()
 
 
+class ThreadOptions(TypedDict, total=False):
+    """Options of the clients for threads; `TrustClient` describes them."""
+
+    http: httpx2.Client | None
+    clock: Clock | None
+    insecure_http: bool
+
+
+class LoopOptions(TypedDict, total=False):
+    """Options of the clients for asyncio; `TrustClient` describes them."""
+
+    http: httpx2.AsyncClient | None
+    clock: Clock | None
+    insecure_http: bool
+
+
 class ThreadClient(Counted):
     """Base class of the clients for threads. A `with` block closes them. `completed` runs their coroutines."""
 
     def __init__(
-        self, url: str, token: TokenSource, http: httpx2.Client | None, clock: Clock | None, *, insecure_http: bool
+        self,
+        url: str,
+        token: TokenSource,
+        *,
+        http: httpx2.Client | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
     ) -> None:
         self._url = validate_url(url, insecure_http=insecure_http)
         self._clock = clock or SystemClock()
         _check_type(http, httpx2.Client)
         self._owns_http = http is None
         self._http = http or httpx2.Client(trust_env=False)
-        self._requests = Requests(
-            self._request, AccessTokens(token, self._clock, self._request, _ThreadLock(), waits=False)
-        )
+        self._requests = Requests(self._request, token, self._clock, _ThreadLock(), may_await=False)
 
     async def _request(self, method: str, url: str, **given: Any) -> httpx2.Response:
         return self._http.request(method, url, **given)
@@ -382,18 +382,17 @@ class LoopClient(Counted):
         self,
         url: str,
         token: AsyncTokenSource,
-        http: httpx2.AsyncClient | None,
-        clock: Clock | None,
         *,
-        insecure_http: bool,
+        http: httpx2.AsyncClient | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
     ) -> None:
         self._url = validate_url(url, insecure_http=insecure_http)
         self._clock = clock or SystemClock()
         _check_type(http, httpx2.AsyncClient)
         self._owns_http = http is None
         self._http = http or httpx2.AsyncClient(trust_env=False)
-        request = self._http.request
-        self._requests = Requests(request, AccessTokens(token, self._clock, request, asyncio.Lock(), waits=True))
+        self._requests = Requests(self._http.request, token, self._clock, asyncio.Lock(), may_await=True)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

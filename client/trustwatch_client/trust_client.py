@@ -8,7 +8,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, Unpack
 
 import httpx2
 import msgspec
@@ -28,11 +28,12 @@ from .service_connection import (
     BoundedCache,
     Counters,
     LoopClient,
+    LoopOptions,
     Requests,
     ThreadClient,
+    ThreadOptions,
     TokenSource,
     completed,
-    require_not_negative,
     require_positive,
 )
 from .timing import Clock, parse_retry_after
@@ -99,7 +100,7 @@ class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
         if self.fail_mode not in ("open", "closed", "last_known"):
             raise ValueError(f"fail_mode is {self.fail_mode!r}; it is open, closed or last_known")
         require_positive(self, "budget_s", "request_timeout_s", "cache_size", "max_in_flight", "workers")
-        require_not_negative(self, "last_known_s", "cache_s", "pause_s")
+        require_positive(self, "last_known_s", "cache_s", "pause_s", or_zero=True)
 
 
 class LookupFailure(NamedTuple):
@@ -139,66 +140,95 @@ class _Lookups:
         self._paused_until = -math.inf
         self._logged_causes: set[FailureCause] = set()
 
-    def _cached_answer(self, question: Question) -> Answer | None:
-        kept = self._answers.get(question)
-        now = self._clock.steady()
-        if kept is None or now >= kept.fresh_until:
-            return None
-        self._counters.increment("cache")
-        return msgspec.structs.replace(kept.answer, source="cache", age_s=now - kept.received_at)
-
-    def _plan(
-        self, questions: Sequence[Question], in_flight: Mapping[Question, FlightT]
-    ) -> tuple[dict[Question, LookupResult], dict[Question, FlightT], list[Question]]:
-        """Split queries into results, running requests, and queries to send, so that no agent is queried twice."""
+    def _start_requests(
+        self, questions: Sequence[Question], start: Callable[[Sequence[Question]], FlightT]
+    ) -> tuple[dict[Question, LookupResult], dict[Question, FlightT]]:
+        """Return the results that are known, and the running requests for the others. No agent is queried twice."""
         results: dict[Question, LookupResult] = {}
         flights: dict[Question, FlightT] = {}
         new: list[Question] = []
-        for question in dict.fromkeys(questions):
-            if (answer := self._cached_answer(question)) is not None:
-                results[question] = answer
-            elif not _is_valid_question(question):
-                results[question] = INVALID_QUESTION
-            elif (flight := in_flight.get(question)) is not None:
-                flights[question] = flight
-                self._counters.increment("joined")
-            else:
-                new.append(question)
-        refused = self._pause_failure() if new else None
-        if refused is None and len(in_flight) + len(new) > self._settings.max_in_flight:
-            refused = TOO_MANY_IN_FLIGHT
-        if refused is not None:
-            return results | dict.fromkeys(new, refused), flights, []
-        return results, flights, new
+        with self._lock:
+            for question in dict.fromkeys(questions):
+                kept, now = self._answers.get(question), self._clock.steady()
+                if kept is not None and now < kept.fresh_until:
+                    self._counters.increment("cache")
+                    age_s = now - kept.received_at
+                    results[question] = msgspec.structs.replace(kept.answer, source="cache", age_s=age_s)
+                elif not _is_valid_question(question):
+                    results[question] = INVALID_QUESTION
+                elif (flight := self._flights.get(question)) is not None:
+                    self._counters.increment("joined")
+                    flights[question] = flight
+                else:
+                    new.append(question)
+            refused = self._pause_failure() if new else None
+            if refused is None and len(self._flights) + len(new) > self._settings.max_in_flight:
+                refused = TOO_MANY_IN_FLIGHT
+            if refused is not None:
+                return results | dict.fromkeys(new, refused), flights
+            for at in range(0, len(new), MAX_QUESTIONS):
+                chunk = new[at : at + MAX_QUESTIONS]
+                started = dict.fromkeys(chunk, start(chunk))
+                flights |= started
+                self._flights |= started
+        return results, flights
 
     def _pause_failure(self) -> LookupFailure | None:
         if self._clock.steady() < self._paused_until:
             return LookupFailure("paused", "a request failed a moment ago")
         return None
 
-    def _read_reply(
-        self, questions: Sequence[Question], status: int, headers: Mapping[str, str], body: bytes
-    ) -> dict[Question, LookupResult]:
-        """Read a reply into one result for each query; answers are cached."""
-        if status != 200:
-            cause, detail = classify_refusal(status, body)
-            # An invalid query must not delay others.
-            pause = (
-                0.0
-                if status in _QUESTION_ERROR_STATUSES
-                else parse_retry_after(headers.get("retry-after"), self._clock.wall())
-            )
-            return self._record_failure(questions, cause, detail, pause)
+    async def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
+        """Request answers for *chunk*. Raises nothing unless it is canceled."""
         try:
-            replies = read_answers(body)
+            if chunk and (failure := self._pause_failure()) is not None:  # it failed in the meantime
+                return dict.fromkeys(chunk, failure)
+            url, body = self._url + QUERY_PATH, msgspec.json.encode({"agents": chunk})
+            reply = await self._requests.ask(url, body, timeout_s, lambda: self._counters.increment("requests"))
+            return self._read_reply(chunk, reply)
+        except TokenFailed as error:
+            return self._record_failure(chunk, "token", str(error))
+        except httpx2.HTTPError as error:
+            return self._record_failure(chunk, "network", type(error).__name__)
+        except Exception as error:  # anything that a token callable raises: the fail mode applies
+            return self._record_failure(chunk, "token", f"the token callable raised {type(error).__name__}")
+        finally:
+            with self._lock:
+                for question in chunk:
+                    self._flights.pop(question, None)
+
+    def _read_reply(self, questions: Sequence[Question], reply: httpx2.Response) -> dict[Question, LookupResult]:
+        """Read a reply into one result for each query; answers are cached."""
+        if reply.status_code != 200:
+            cause, detail = classify_refusal(reply.status_code, reply.content)
+            pause_s = parse_retry_after(reply.headers.get("retry-after"), self._clock.wall())
+            if reply.status_code in _QUESTION_ERROR_STATUSES:  # an invalid query must not delay others
+                pause_s = 0.0
+            return self._record_failure(questions, cause, detail, pause_s)
+        try:
+            answers = read_answers(reply.content)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return self._record_failure(questions, "malformed", f"the reply is not a risk answer: {error}")
-        if len(replies) != len(questions):
-            return self._record_failure(questions, "malformed", f"{len(replies)} answers to {len(questions)} questions")
+        if len(answers) != len(questions):
+            return self._record_failure(questions, "malformed", f"{len(answers)} answers to {len(questions)} questions")
         self._logged_causes.clear()
-        return {
-            question: self._accept_reply(question, reply) for question, reply in zip(questions, replies, strict=True)
-        }
+        return {question: self._accept(question, one) for question, one in zip(questions, answers, strict=True)}
+
+    def _accept(self, question: Question, reply: Answer | ServiceProblem) -> LookupResult:
+        if isinstance(reply, ServiceProblem):
+            return LookupFailure("refused", f"{reply.code or reply.status}: {reply.detail}")
+        answer = msgspec.structs.replace(reply, source="service", age_s=0.0)
+        fresh_s = 0.0
+        if answer.stale:
+            self._counters.increment("stale")
+            if not self._settings.accept_stale:
+                return LookupFailure("stale", "the service marked its answer as out of date")
+        elif answer.expires_at is not None:
+            fresh_s = min(self._settings.cache_s, answer.expires_at.timestamp() - self._clock.wall())
+        self._counters.increment("service")
+        now = self._clock.steady()
+        self._answers.put(question, _CachedAnswer(answer, now, now + fresh_s))
+        return answer
 
     def _record_failure(
         self, questions: Sequence[Question], cause: FailureCause, detail: str, pause_s: float | None = None
@@ -207,17 +237,9 @@ class _Lookups:
         self._paused_until = self._clock.steady() + wait
         if cause not in self._logged_causes:  # once per outage: it must not flood the log
             self._logged_causes.add(cause)
-            log.warning(
-                "no risk answers from Trustwatch: %s: %s; fail mode %s", cause, detail, self._settings.fail_mode
-            )
+            mode = self._settings.fail_mode
+            log.warning("no risk answers from Trustwatch: %s: %s; fail mode %s", cause, detail, mode)
         return dict.fromkeys(questions or (CONNECTION_CHECK,), LookupFailure(cause, detail))
-
-    def _record_error(self, questions: Sequence[Question], error: Exception) -> dict[Question, LookupResult]:
-        if isinstance(error, TokenFailed):
-            return self._record_failure(questions, "token", str(error))
-        if isinstance(error, httpx2.HTTPError):
-            return self._record_failure(questions, "network", type(error).__name__)
-        return self._record_failure(questions, "token", f"the token callable raised {type(error).__name__}")
 
     def _raise_if_check_failed(self, results: Mapping[Question, LookupResult]) -> None:
         if isinstance(failure := results.get(CONNECTION_CHECK), LookupFailure):
@@ -229,87 +251,32 @@ class _Lookups:
         Raises:
             TrustUnavailable: the fail mode is closed, and some have no answer.
         """
-        answers = [self._apply_fail_mode_to_one(question, results[question]) for question in questions]
-        lost = [
-            (question, result)
-            for question, result in zip(questions, answers, strict=True)
-            if isinstance(result, LookupFailure)
-        ]
+        settings, count = self._settings, self._counters.increment
+        keeps = settings.fail_mode == "last_known"
+        mode = settings.without_last_known if keeps else settings.fail_mode
+        answers: list[Answer] = []
+        lost: list[tuple[str, LookupFailure]] = []
+        for question in questions:
+            count("asked")
+            result = results[question]
+            if isinstance(result, Answer):
+                answers.append(result)
+                continue
+            count(f"cause_{result.cause}")
+            kept = self._answers.get(question) if keeps else None
+            if kept is not None and (age_s := self._clock.steady() - kept.received_at) <= settings.last_known_s:
+                count("last_known")
+                answers.append(msgspec.structs.replace(kept.answer, source="last_known", age_s=age_s))
+            elif mode == "open":
+                count("fail_open")
+                answers.append(fail_open_answer(question, settings.unknown_policy))
+            else:
+                count("fail_closed")
+                lost.append((question.agent_id, result))
         if lost:
-            self._counters.increment("fail_closed", len(lost))
             failure = lost[0][1]
-            raise TrustUnavailable(failure.cause, failure.detail, tuple(question.agent_id for question, _ in lost))
-        return [result for result in answers if isinstance(result, Answer)]
-
-    def _apply_fail_mode_to_one(self, question: Question, result: LookupResult) -> LookupResult:
-        self._counters.increment("asked")
-        if isinstance(result, Answer):
-            return result
-        self._counters.increment(f"cause_{result.cause}")
-        mode = self._settings.fail_mode
-        if mode == "last_known":
-            if (last_known := self._last_known_answer(question)) is not None:
-                self._counters.increment("last_known")
-                return last_known
-            mode = self._settings.without_last_known
-        if mode == "closed":
-            return result
-        self._counters.increment("fail_open")
-        return fail_open_answer(question, self._settings.unknown_policy)
-
-    def _last_known_answer(self, question: Question) -> Answer | None:
-        kept = self._answers.get(question)
-        if kept is None:
-            return None
-        age = self._clock.steady() - kept.received_at
-        if age > self._settings.last_known_s:
-            return None
-        return msgspec.structs.replace(kept.answer, source="last_known", age_s=age)
-
-    def _accept_reply(self, question: Question, reply: Answer | ServiceProblem) -> LookupResult:
-        if isinstance(reply, ServiceProblem):
-            return LookupFailure("refused", f"{reply.code or reply.status}: {reply.detail}")
-        answer = msgspec.structs.replace(reply, source="service", age_s=0.0)
-        if answer.stale:
-            self._counters.increment("stale")
-            if not self._settings.accept_stale:
-                return LookupFailure("stale", "the service marked its answer as out of date")
-        self._counters.increment("service")
-        self._store(question, answer)
-        return answer
-
-    def _store(self, question: Question, answer: Answer) -> None:
-        now, left = self._clock.steady(), 0.0
-        if answer.expires_at is not None and not answer.stale:
-            left = answer.expires_at.timestamp() - self._clock.wall()
-        self._answers.put(question, _CachedAnswer(answer, now, now + min(self._settings.cache_s, left)))
-
-    def _start_requests(
-        self, questions: Sequence[Question], start: Callable[[Sequence[Question]], FlightT]
-    ) -> tuple[dict[Question, LookupResult], dict[Question, FlightT]]:
-        with self._lock:
-            results, flights, new = self._plan(questions, self._flights)
-            for at in range(0, len(new), MAX_QUESTIONS):
-                chunk = new[at : at + MAX_QUESTIONS]
-                started = dict.fromkeys(chunk, start(chunk))
-                flights |= started
-                self._flights |= started
-        return results, flights
-
-    async def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
-        """Request answers for *chunk*. Raises nothing unless it is canceled."""
-        try:
-            if chunk and (failure := self._pause_failure()) is not None:  # it failed in the meantime
-                return dict.fromkeys(chunk, failure)
-            url, body = self._url + QUERY_PATH, msgspec.json.encode({"agents": chunk})
-            reply = await self._requests.ask(url, body, timeout_s, lambda: self._counters.increment("requests"))
-            return self._read_reply(chunk, reply.status_code, reply.headers, reply.content)
-        except Exception as error:  # anything that a token callable raises: the fail mode applies
-            return self._record_error(chunk, error)
-        finally:
-            with self._lock:
-                for question in chunk:
-                    self._flights.pop(question, None)
+            raise TrustUnavailable(failure.cause, failure.detail, tuple(agent_id for agent_id, _ in lost))
+        return answers
 
 
 def _is_valid_question(question: Question) -> bool:
@@ -346,12 +313,9 @@ class TrustClient(_Lookups, ThreadClient):
         url: str,
         token: TokenSource,
         settings: RiskSettings,
-        *,
-        http: httpx2.Client | None = None,
-        clock: Clock | None = None,
-        insecure_http: bool = False,
+        **options: Unpack[ThreadOptions],
     ) -> None:
-        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        super().__init__(url, token, **options)
         self._prepare(settings)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="trustwatch-risk")
 
@@ -410,12 +374,9 @@ class AsyncTrustClient(_Lookups, LoopClient):
         url: str,
         token: AsyncTokenSource,
         settings: RiskSettings,
-        *,
-        http: httpx2.AsyncClient | None = None,
-        clock: Clock | None = None,
-        insecure_http: bool = False,
+        **options: Unpack[LoopOptions],
     ) -> None:
-        super().__init__(url, token, http, clock, insecure_http=insecure_http)
+        super().__init__(url, token, **options)
         self._prepare(settings)
 
     async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer:

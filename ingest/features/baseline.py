@@ -39,13 +39,10 @@ def empty_baseline(sensitive_types: Array = NO_TYPES) -> Baseline:
     Args:
         sensitive_types: uint64 (s,), hashes of the types of resources whose answers are sensitive.
     """
-    baseline = _allocate_baseline(items=_places_of(sensitive_types), scopes=0)
+    items = 1 + len(sensitive_types) if len(sensitive_types) else 0
+    baseline = _allocate_baseline(items, scopes=0)
     _mark_sensitive(baseline, sensitive_types)
     return baseline
-
-
-def _places_of(sensitive_types: Array) -> int:
-    return 1 + len(sensitive_types) if len(sensitive_types) else 0
 
 
 @compiled

@@ -8,7 +8,7 @@ feature that measures them, so everything named after them is declared there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, get_args
 
 from ..events import NativeEvent
@@ -173,46 +173,32 @@ def label_of(feature: Feature) -> str:
 
 
 def _wrong(feature: Feature, by_name: dict[str, Feature]) -> str:
-    kinds = (
-        *feature.new_with,
-        *feature.restates,
-        *feature.gathers,
-        *feature.gathers_new,
-        *_kinds_borrowed_by(feature.explanation),
-    )
+    explanation = feature.explanation
+    borrowed: tuple[int, ...] = ()
+    if isinstance(explanation, Strongest | PeersKnow):
+        borrowed = explanation.kinds
+    elif isinstance(explanation, Carried):
+        borrowed = (explanation.kind,)
+    kinds = {*feature.new_with, *feature.restates, *feature.gathers, *feature.gathers_new, *borrowed}
+    measured = {other.explanation.kind for other in by_name.values() if isinstance(other.explanation, Item)}
     missing = [part for part in feature.parts if part not in by_name]
+    composed = [part for part in feature.parts if part in by_name and by_name[part].parts]
+    by_level = isinstance(explanation, Quantity) or (feature.added and feature.unit == BITS)
+    counts = {EACH_TIME: True, ONCE: isinstance(explanation, Item), BY_LEVEL: by_level}
+    has_singular = not isinstance(explanation, Item) or explanation.singular_noun != explanation.plural
     facts = {
         f"unit {feature.unit!r}: there are {', '.join(_HIGH)}": feature.unit in _HIGH,
         f"importance {feature.importance}: 0 to 1": 0.0 <= feature.importance <= 1.0,
-        f"counts {feature.counts!r}: names count once, quantities by level": _counts_well(feature),
-        f"made of {', '.join(missing)}, which is no feature": not missing,
-        "made of a feature that is made of others: name the parts of that": not any(
-            by_name[part].parts for part in feature.parts if part in by_name
+        f"counts {feature.counts!r}: names count once, quantities by level": counts.get(feature.counts, False),
+        f"made of {', '.join(missing)}, which is not a feature": not missing,
+        "made of a feature that is made of others: name the parts of that": not composed,
+        "follows a kind of item that has no feature": kinds <= measured,
+        f"no such explanation: {explanation!r}; there are {', '.join(_EXPLANATIONS)}": isinstance(
+            explanation, Explanation
         ),
-        "follows a kind of item that has no feature": all(_is_measured(kind, by_name.values()) for kind in kinds),
-        f"no such explanation: {feature.explanation!r}; there are {', '.join(_EXPLANATIONS)}": isinstance(
-            feature.explanation, Explanation
-        ),
-        "an item needs its singular where its plural has no s": not isinstance(feature.explanation, Item)
-        or feature.explanation.singular_noun != feature.explanation.plural,
+        "an item needs a singular if its plural has no s": has_singular,
     }
     return next((wrong for wrong, fine in facts.items() if not fine), "")
-
-
-def _kinds_borrowed_by(explanation: Explanation) -> tuple[int, ...]:
-    if isinstance(explanation, Strongest | PeersKnow):
-        return explanation.kinds
-    return (explanation.kind,) if isinstance(explanation, Carried) else ()
-
-
-def _counts_well(feature: Feature) -> bool:
-    gathered = isinstance(feature.explanation, Quantity) or (feature.added and feature.unit == BITS)
-    fits = {EACH_TIME: True, ONCE: isinstance(feature.explanation, Item), BY_LEVEL: gathered}
-    return fits.get(feature.counts, False)
-
-
-def _is_measured(kind: int, features: Iterable[Feature]) -> bool:
-    return any(isinstance(feature.explanation, Item) and feature.explanation.kind == kind for feature in features)
 
 
 def _check_once(what: str, declared: Sequence[str | int], expected: Collection[str | int]) -> None:

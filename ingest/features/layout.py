@@ -6,7 +6,7 @@ agent does: sets of names are tables of fixed size, sessions are a fixed number 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -107,9 +107,7 @@ QUANTITIES = 15
     Q_NOVELTY,
 ) = range(QUANTITIES)
 DRIFT_QUANTITIES = np.array([Q_PACE_4H, Q_VOLUME], dtype=np.int64)
-"""Quantities with a slow reference, so that a slow ramp cannot carry its own baseline up.
-
-"""
+"""Quantities with a slow reference, so that a slow ramp cannot carry its own baseline up."""
 
 LAYOUT_GENERATION = 3
 """Increases when features are measured differently, or when columns of the state change their meaning but not their
@@ -190,50 +188,31 @@ Array = npt.NDArray[Any]
 
 
 class AgentState(NamedTuple):
-    """The agents' state as arrays with one row per slot."""
+    """The agents' state as arrays with one row per slot. The annotations declare type and shape of a row."""
 
-    times: Array  # int64 (slots, TIMES)
-    numbers: Array  # float32 (slots, NUMBERS)
-    table: Array  # uint32 (slots, TABLE_SIZE): 22 bits of fingerprint, 10 bits of count
-    known: Array  # uint8 (slots, KINDS): different items learned while the kind's region had room, or UNCOUNTED
-    session_id: Array  # uint64 (slots, SESSIONS)
-    session_last: Array  # int64 (slots, SESSIONS)
-    session_prev: Array  # uint64 (slots, SESSIONS): previous action
-    session_numbers: Array  # float32 (slots, SESSIONS, SESSION_NUMBERS)
-    session_untrusted: Array  # uint64 (slots, SESSIONS): bit i % 64 of call i: others may have written its answer
-    session_sensitive: Array  # uint32 (slots, SESSIONS): bit i % 32 of call i: its answer was sensitive
-    session_table: Array  # uint32 (slots, SESSIONS, SESSION_TABLE): uses of each action in the session
-    revoked: Array  # uint64 (slots, REVOKED_TOKENS)
-    disorder: Array  # float32 (slots, 1): share of the agent's recent events that were out of order in their sessions
-    session_doubt: Array  # uint8 (slots, SESSIONS): events of work whose order is doubted while that share is high
-    use_token: Array  # uint32 (slots, TOKEN_USES): upper half of the hash of a token, 0 = none
-    use_network: Array  # uint32 (slots, TOKEN_USES): the same of the network that it was used from
-    use_ms: Array  # int64 (slots, TOKEN_USES): when it was, last
-    use_new: Array  # uint8 (slots, TOKEN_USES): KNOWN, NEW or ACCEPTED
+    times: Annotated[Array, np.int64, TIMES]
+    numbers: Annotated[Array, np.float32, NUMBERS]
+    table: Annotated[Array, np.uint32, TABLE_SIZE]  # 22 bits of fingerprint, 10 bits of count
+    known: Annotated[Array, np.uint8, KINDS]  # different items learned while the kind's region had room, or UNCOUNTED
+    session_id: Annotated[Array, np.uint64, SESSIONS]
+    session_last: Annotated[Array, np.int64, SESSIONS]
+    session_prev: Annotated[Array, np.uint64, SESSIONS]  # previous action
+    session_numbers: Annotated[Array, np.float32, SESSIONS, SESSION_NUMBERS]
+    session_untrusted: Annotated[Array, np.uint64, SESSIONS]  # bit i % 64 of call i: others may have written its answer
+    session_sensitive: Annotated[Array, np.uint32, SESSIONS]  # bit i % 32 of call i: its answer was sensitive
+    session_table: Annotated[Array, np.uint32, SESSIONS, SESSION_TABLE]  # uses of each action in the session
+    revoked: Annotated[Array, np.uint64, REVOKED_TOKENS]
+    disorder: Annotated[Array, np.float32, 1]  # share of the agent's recent events out of order in their sessions
+    session_doubt: Annotated[Array, np.uint8, SESSIONS]  # events of work with doubted order while that share is high
+    use_token: Annotated[Array, np.uint32, TOKEN_USES]  # upper half of the hash of a token, 0 = none
+    use_network: Annotated[Array, np.uint32, TOKEN_USES]  # the same of the network that it was used from
+    use_ms: Annotated[Array, np.int64, TOKEN_USES]  # when it was, last
+    use_new: Annotated[Array, np.uint8, TOKEN_USES]  # KNOWN, NEW or ACCEPTED
 
 
-_STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
-    "times": (np.int64, (TIMES,)),
-    "numbers": (np.float32, (NUMBERS,)),
-    "table": (np.uint32, (TABLE_SIZE,)),
-    "known": (np.uint8, (KINDS,)),
-    "session_id": (np.uint64, (SESSIONS,)),
-    "session_last": (np.int64, (SESSIONS,)),
-    "session_prev": (np.uint64, (SESSIONS,)),
-    "session_numbers": (np.float32, (SESSIONS, SESSION_NUMBERS)),
-    "session_untrusted": (np.uint64, (SESSIONS,)),
-    "session_sensitive": (np.uint32, (SESSIONS,)),
-    "session_table": (np.uint32, (SESSIONS, SESSION_TABLE)),
-    "revoked": (np.uint64, (REVOKED_TOKENS,)),
-    "disorder": (np.float32, (1,)),
-    "session_doubt": (np.uint8, (SESSIONS,)),
-    "use_token": (np.uint32, (TOKEN_USES,)),
-    "use_network": (np.uint32, (TOKEN_USES,)),
-    "use_ms": (np.int64, (TOKEN_USES,)),
-    "use_new": (np.uint8, (TOKEN_USES,)),
-}
+_ROWS = {name: get_args(hint)[1:] for name, hint in get_type_hints(AgentState, include_extras=True).items()}
 
-STATE_ROW = np.dtype([(name, dtype, shape) for name, (dtype, shape) in _STATE_SHAPES.items()])
+STATE_ROW = np.dtype([(name, dtype, shape) for name, (dtype, *shape) in _ROWS.items()])
 """One agent's state as it is stored: one row of each array in sequence."""
 
 BYTES_PER_AGENT = STATE_ROW.itemsize
@@ -241,7 +220,7 @@ BYTES_PER_AGENT = STATE_ROW.itemsize
 
 def allocate_state(slots: int) -> AgentState:
     """Allocate the state of *slots* new agents."""
-    return AgentState(**{name: np.zeros((slots, *shape), dtype) for name, (dtype, shape) in _STATE_SHAPES.items()})
+    return AgentState(**{name: np.zeros((slots, *shape), dtype) for name, (dtype, *shape) in _ROWS.items()})
 
 
 class Baseline(NamedTuple):

@@ -119,7 +119,7 @@ def _member_kind(path: str, field_type: mi.Type) -> int:
 
 
 def _refuse_type(path: str, field_type: mi.Type) -> int:
-    raise TypeError(f"the scanner can not read the type of {path}: {field_type}")
+    raise TypeError(f"the scanner cannot read the type of {path}: {field_type}")
 
 
 SCHEMA_MEMBERS: tuple[SchemaMember, ...] = tuple(_schema_members())

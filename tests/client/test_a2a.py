@@ -134,37 +134,23 @@ def make(request: pytest.FixtureRequest) -> Callable[..., GuardedA2aAgent]:
     return made
 
 
-def test_a_message_is_one_event(make: Callable[..., GuardedA2aAgent]) -> None:
+@pytest.mark.parametrize(("streaming", "method"), [(False, "SendMessage"), (True, "SendStreamingMessage")])
+def test_a_message_and_a_stream_are_one_event_each(
+    make: Callable[..., GuardedA2aAgent], streaming: bool, method: str
+) -> None:
     world = make(ScriptedAnswer(CALM))
 
-    replies = world.run(send)
+    replies = world.run(send, streaming=streaming)
 
-    assert replies[-1].task.status.state == types.TASK_STATE_COMPLETED
+    assert streaming or replies[-1].task.status.state == types.TASK_STATE_COMPLETED
+    assert not streaming or len(replies) >= 3
     (event,) = world.told.events
-    assert (event.type, event.action, event.effect, event.outcome) == ("a2a.message", "SendMessage", "write", "success")
-    assert (event.agent.id, event.agent.issuer, event.peer, event.tenant) == (
-        "planner",
-        "https://as.example",
-        "clerk",
-        "acme",
-    )
-    assert (event.session, event.txn, event.delegation) == ("conv-1", replies[-1].task.id, ["planner", "desk"])
+    assert (event.type, event.action, event.effect, event.outcome) == ("a2a.message", method, "write", "success")
+    who = event.agent.id, event.agent.issuer, event.peer, event.tenant
+    assert who == ("planner", "https://as.example", "clerk", "acme")
+    assert (event.session, event.delegation) == ("conv-1", ["planner", "desk"])
+    assert event.txn and (streaming or event.txn == replies[-1].task.id)
     assert SECRET_TEXT.encode() not in msgspec.json.encode(event)
-
-
-def test_a_stream_is_one_event_too(make: Callable[..., GuardedA2aAgent]) -> None:
-    world = make(ScriptedAnswer(CALM))
-
-    replies = world.run(send, streaming=True)
-
-    assert len(replies) >= 3
-    (event,) = world.told.events
-    assert (event.action, event.outcome, event.session, bool(event.txn)) == (
-        "SendStreamingMessage",
-        "success",
-        "conv-1",
-        True,
-    )
 
 
 def test_other_methods_and_errors(make: Callable[..., GuardedA2aAgent]) -> None:
@@ -330,8 +316,6 @@ def test_data_and_names_of_files_are_traced() -> None:
 @pytest.mark.parametrize(
     ("verdict", "refused", "counted"),
     [
-        (CallVerdict("allow", allow=True), "", None),
-        (CallVerdict("step_up", allow=False), "A person must", "step_up"),
         (CallVerdict("deny", allow=False), "Access is denied", "deny"),
         (CallVerdict("step_up", allow=True), "", "shadow"),
         (None, "Try again", "unavailable"),

@@ -166,7 +166,8 @@ def test_a_callable_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
     async def ask() -> None:
         async with httpx2.AsyncClient() as http:
-            await service_connection.AccessTokens(hang, Clock(), http.request, asyncio.Lock(), waits=True).get()
+            requests = service_connection.Requests(http.request, hang, Clock(), asyncio.Lock(), may_await=True)
+            await requests.send("GET", "http://127.0.0.1:1/", 1.0)
 
     with pytest.raises(service_connection.TokenFailed, match=r"nothing within 0\.01 s"):
         asyncio.run(ask())

@@ -196,54 +196,55 @@ def test_an_app_that_breaks_is_told_and_stays_broken() -> None:
     assert (told.events[0].outcome, told.events[0].error, told.events[0].status) == ("error", "RuntimeError", 500)
 
 
-def test_denied_without_a_word_why() -> None:
-    app, told, middle = build(ScriptedAnswer(DENY))
+CHALLENGE = Challenge(acr_values="urn:acr:mfa", max_age_s=300, resource_metadata='https://o.example/"quoted"')
+ASKED = (
+    'Bearer error="insufficient_user_authentication", error_description="A person must approve this first.", '
+    'acr_values="urn:acr:mfa", max_age="300", resource_metadata="https://o.example/quoted"'
+)
+
+
+@pytest.mark.parametrize(
+    ("policy", "action", "status", "title", "code", "detail", "headers", "error"),
+    [
+        (DENY, "deny", 403, "Forbidden", "access_denied", "Access is denied.", {}, "ext_authz_denied"),
+        (
+            *(ALL, "step_up", 401, "Unauthorized", "insufficient_user_authentication"),
+            *("A person must approve this first.", {"www-authenticate": ASKED}, "ext_authz_denied"),
+        ),
+        (
+            *(None, "unavailable", 503, "Service Unavailable", "temporarily_unavailable"),
+            *("Access cannot be decided now. Try again.", {"retry-after": "1"}, "trustwatch_unavailable"),
+        ),
+    ],
+)
+def test_a_refusal_is_a_problem_without_a_reason_and_no_behavior_of_the_agent(
+    policy: TokenPolicy | None,
+    action: str,
+    status: int,
+    title: str,
+    code: str,
+    detail: str,
+    headers: dict[str, str],
+    error: str,
+) -> None:
+    app, told, middle = build(ScriptedAnswer(policy), challenge=CHALLENGE)
 
     reply = ask(app, "GET", "/orders/42")
 
-    assert (reply.status_code, reply.headers["content-type"]) == (403, "application/problem+json")
+    assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json")
     assert reply.json() == {
-        "type": "urn:trustwatch:problem:access_denied",
-        "title": "Forbidden",
-        "status": 403,
-        "code": "access_denied",
-        "detail": "Access is denied.",
+        "type": f"urn:trustwatch:problem:{code}",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
     }
-    assert "www-authenticate" not in reply.headers
-    assert not {"critical", "0.97", "risk", "reason"} & set(reply.text.split())
-    assert (told.events[0].outcome, told.events[0].error, told.events[0].status) == ("denied", "ext_authz_denied", 403)
+    asked = {name: reply.headers[name] for name in ("www-authenticate", "retry-after") if name in reply.headers}
+    assert asked == headers
+    assert (told.events[0].outcome, told.events[0].error) == ("error" if policy is None else "denied", error)
+    assert told.events[0].status == status
     assert is_our_doing(told)
-    assert middle.counts()["deny"] == 1
-
-
-def test_a_step_up_is_a_challenge_of_rfc_9470() -> None:
-    challenge = Challenge(acr_values="urn:acr:mfa", max_age_s=300, resource_metadata='https://o.example/"quoted"')
-    app, told, _ = build(ScriptedAnswer(ALL), challenge=challenge)
-
-    reply = ask(app, "GET", "/orders/42")
-
-    assert reply.status_code == 401
-    assert reply.headers["www-authenticate"] == (
-        'Bearer error="insufficient_user_authentication", error_description="A person must approve this first.", '
-        'acr_values="urn:acr:mfa", max_age="300", resource_metadata="https://o.example/quoted"'
-    )
-    assert (told.events[0].outcome, told.events[0].error) == ("denied", "ext_authz_denied")
-    assert is_our_doing(told)
-
-
-def test_closed_without_an_answer_is_no_doing_of_the_agent() -> None:
-    app, told, middle = build(ScriptedAnswer(None))
-
-    reply = ask(app, "GET", "/orders/42")
-
-    assert (reply.status_code, reply.headers["retry-after"], reply.json()["code"]) == (
-        503,
-        "1",
-        "temporarily_unavailable",
-    )
-    assert (told.events[0].outcome, told.events[0].error) == ("error", "trustwatch_unavailable")
-    assert is_our_doing(told)
-    assert middle.counts()["unavailable"] == 1
+    assert middle.counts()[action] == 1
 
 
 def test_shadow_mode_acts_on_nothing_and_counts() -> None:
@@ -258,16 +259,12 @@ def test_shadow_mode_acts_on_nothing_and_counts() -> None:
 def test_who_names_no_agent_is_the_apps_own_affair() -> None:
     app, told, middle = build(says := ScriptedAnswer(DENY))
 
-    assert ask(app, "GET", "/orders/42", headers={"x-verified": "", "authorization": "Bearer x"}).status_code == 403
-    reply = asyncio.run(_plain(app))
+    async def unverified() -> httpx2.Response:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="https://orders.example") as client:
+            return await client.get("/orders/42", headers={"authorization": "Bearer unverified"})
 
-    assert reply.status_code == 200
-    assert (len(told.events), len(says.asked), middle.counts()["unnamed"]) == (1, 1, 1)
-
-
-async def _plain(app: Any) -> httpx2.Response:
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="https://orders.example") as client:
-        return await client.get("/orders/42", headers={"authorization": "Bearer unverified"})
+    assert asyncio.run(unverified()).status_code == 200
+    assert (told.events, says.asked, middle.counts()["unnamed"]) == ([], [], 1)
 
 
 def test_probes_are_left_alone() -> None:
@@ -391,24 +388,20 @@ def test_a_request_is_asked_about_before_the_app_has_it(
         assert middle.counts()[counted] == 1
 
 
-def test_whom_the_level_refuses_nobody_asks_about() -> None:
-    judge = ScriptedJudge(CallVerdict("allow", allow=True))
-    app, _, _ = build(ScriptedAnswer(DENY), calls=judge)
-
-    assert ask(app, "GET", "/orders/42").status_code == 403
-    assert judge.asked == []
-
-
-@pytest.mark.parametrize(("approved", "status", "questions"), [({"orders:write"}, 200, 0), (set(), 401, 0)])
-def test_what_a_person_has_approved_nobody_asks_about(approved: set[str], status: int, questions: int) -> None:
+@pytest.mark.parametrize(
+    ("policy", "approved", "status"), [(DENY, set(), 403), (WRITES, {"orders:write"}, 200), (WRITES, set(), 401)]
+)
+def test_what_the_level_refuses_or_a_person_approved_is_not_asked_about(
+    policy: TokenPolicy, approved: set[str], status: int
+) -> None:
     async def of_the_agent(_: Caller) -> set[str]:
         return approved
 
     judge = ScriptedJudge(CallVerdict("step_up", allow=False))
-    app, _, _ = build(ScriptedAnswer(WRITES), calls=judge, approved=of_the_agent, needed=lambda _: {"orders:write"})
+    app, _, _ = build(ScriptedAnswer(policy), calls=judge, approved=of_the_agent, needed=lambda _: {"orders:write"})
 
     assert ask(app, "POST", "/orders").status_code == status
-    assert len(judge.asked) == questions
+    assert judge.asked == []
 
 
 def test_a_socket_is_asked_about_before_it_opens() -> None:

@@ -79,20 +79,14 @@ def test_the_cache_keeps_nothing_past_its_end(server: Scripted, make_client: Mak
     assert client.risk("bot").source == "service"
 
 
-def test_stale_answers_are_given_and_not_kept(server: Scripted, make_client: Make) -> None:
+def test_stale_answers_are_given_and_not_kept_unless_they_count_as_none(server: Scripted, make_client: Make) -> None:
     server.answer = lambda request: Reply(200, {"answers": [risk("bot", stale=True)]})
     client = make_client(server.url, token, settings())
 
     assert [client.risk("bot").stale for _ in range(2)] == [True, True]
     assert (len(server.requests), client.counts()["stale"]) == (2, 2)
-
-
-def test_stale_answers_may_be_none(server: Scripted, make_client: Make) -> None:
-    server.answer = lambda request: Reply(200, {"answers": [risk("bot", stale=True)]})
-
     with pytest.raises(TrustUnavailable) as raised:
         make_client(server.url, token, settings(accept_stale=False)).risk("bot")
-
     assert raised.value.cause == "stale"
 
 

@@ -65,7 +65,7 @@ def test_demo_says_what_happened_and_its_curl_line_works_until_ctrl_c(tmp_path: 
     text = "".join(lines)
     assert re.search(r"-> (medium|high|critical) .*: .+<- (scope_creep|stolen_credential)", text), text
     assert "2 of 2 attacked agents noticed" in text
-    assert re.search(r"[1-9]\d* alerts came to the demo's webhook rightly signed, 0 otherwise", text), text
+    assert re.search(r"[1-9]\d* alerts with a valid signature came to the demo's webhook, 0 without", text), text
     assert text.count("kept as a dead letter") == 1
     assert "Traceback" not in text + log.read_text()
 

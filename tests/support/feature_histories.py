@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from trustwatch.ingest.columns import ColumnEncoder, EventColumns
+from trustwatch.ingest.columns import AGENT, ColumnEncoder, EventColumns
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.features.baseline import empty_baseline
+from trustwatch.ingest.features.baseline import NO_TYPES, empty_baseline, fit_baseline
 from trustwatch.ingest.features.evidence_beside_features import unordered_sessions
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
-from trustwatch.ingest.features.layout import MOST_UNORDERED, REGION_SIZE, Baseline
+from trustwatch.ingest.features.layout import MOST_UNORDERED, REGION_SIZE, Array, Baseline
 
 SALT = b"feature tests"
 MONDAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -39,6 +39,13 @@ def columns(events: Iterable[dict[str, Any]], salt: bytes = SALT, **options: Any
     return ColumnEncoder(salt, **options).encode(decoded)
 
 
+def fitted(events: Iterable[dict[str, Any]] | EventColumns, sensitive_types: Array = NO_TYPES) -> Baseline:
+    """Baseline that counts all events of a history."""
+    batch = events if isinstance(events, EventColumns) else columns(events)
+    _, found = FeatureBuilder(empty_baseline(sensitive_types), 1000).observe_and_learn(batch)
+    return fit_baseline(batch, found, np.ones(len(batch), np.bool_), sensitive_types)
+
+
 class SingleEventBuilder:
     """One feature builder fed event by event."""
 
@@ -53,6 +60,12 @@ class SingleEventBuilder:
     def last(self, *events: dict[str, Any]) -> dict[str, float]:
         """Vector of the last of the events."""
         return self.feed(*events)[-1]
+
+    def state(self, name: str) -> Array:
+        """Array *name* of the state of the agent `a1`: its row."""
+        slot = self.builder.slots.find(columns([event()]).names[:, AGENT])[0]
+        found: Array = getattr(self.builder.state, name)[slot]
+        return found
 
 
 def order_doubted_agents(builder: FeatureBuilder) -> int:

@@ -9,18 +9,15 @@ import numpy as np
 import pytest
 
 from trustwatch.ingest.argument_columns import ArgumentColumns, ArgumentEntries, join_arguments, scanned_arguments
-from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features import baseline, layout
-from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.event_words import foreign_arguments_of
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
-from trustwatch.ingest.features.layout import Baseline
 from trustwatch.ingest.hashing import NameHasher
 from trustwatch_client.events import Argument
 
-from ...support.feature_histories import SingleEventBuilder, columns, event
+from ...support.feature_histories import SingleEventBuilder, columns, event, fitted
 
 NOTHING, KNOWN, NEW_TO_PEERS, NEW_TO_TASK, NEW_TO_ALL = 0.0, 1.0, 1.5, 2.0, 3.0
 KNOWN_ACCOUNT, NEW_ACCOUNT, SUBJECT = "aaaa0000aaaa", "bbbb1111bbbb", "cccc2222cccc"
@@ -62,15 +59,9 @@ def history(runs: int = layout.LEAST_VALUES) -> list[dict[str, Any]]:
     return made
 
 
-def baseline_of(events: list[dict[str, Any]]) -> Baseline:
-    batch: EventColumns = columns(events)
-    _, found = FeatureBuilder(empty_baseline(), 1000).observe_and_learn(batch)
-    return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
-
-
 @pytest.fixture
 def watch() -> SingleEventBuilder:
-    return SingleEventBuilder(baseline_of(history()))
+    return SingleEventBuilder(fitted(history()))
 
 
 def value(row: dict[str, float]) -> float:
@@ -94,7 +85,7 @@ def test_a_value_of_other_tasks_stands_out_less() -> None:
     """One that no task of the peer group ever used says most, also beside one that another task did."""
     rent = {"agent": "peer", "task": "rent", "session": "r"}
     of_another_task = [read_mail(-100.0, **rent), pay(-90.0, argument(OTHER_ACCOUNT, 0), **rent)]
-    watch = SingleEventBuilder(baseline_of([*history(), *of_another_task]))
+    watch = SingleEventBuilder(fitted([*history(), *of_another_task]))
 
     rows = watch.feed(
         read_mail(0.0),
@@ -166,7 +157,7 @@ def test_of_a_new_task_peers_remember(watch: SingleEventBuilder) -> None:
 
 def test_without_a_declared_task_peers_remember() -> None:
     """Those of the same type."""
-    watch = SingleEventBuilder(baseline_of([{**one, "task": None} for one in history()]))
+    watch = SingleEventBuilder(fitted([{**one, "task": None} for one in history()]))
 
     rows = watch.feed(
         read_mail(0.0, task=None),
@@ -280,8 +271,8 @@ def test_a_date_in_another_period_hides_nothing(watch: SingleEventBuilder) -> No
 
 def test_a_few_values_are_no_memory() -> None:
     """Of a task that showed less than it takes nothing is new, nor after events without any value."""
-    few = SingleEventBuilder(baseline_of(history(runs=2)))
-    none = SingleEventBuilder(baseline_of([read_mail(float(at), agent="peer") for at in range(50)]))
+    few = SingleEventBuilder(fitted(history(runs=2)))
+    none = SingleEventBuilder(fitted([read_mail(float(at), agent="peer") for at in range(50)]))
 
     for watch in (few, none):
         assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0)))) == NOTHING
@@ -295,7 +286,7 @@ def test_what_one_peer_looked_up_is_not_known(agents: int, expected: float) -> N
         who = {"agent": f"peer-{number}", "session": f"q{number}"}
         look_ups += [read_mail(-90.0 + number, **who)]
         look_ups += [read_mail(-50.0 + at, arguments=[argument(NEW_ACCOUNT, 0)], **who) for at in range(5)]
-    watch = SingleEventBuilder(baseline_of(sorted([*history(), *look_ups], key=lambda one: str(one["time"]))))
+    watch = SingleEventBuilder(fitted(sorted([*history(), *look_ups], key=lambda one: str(one["time"]))))
 
     assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0)))) == expected
 
@@ -304,7 +295,7 @@ def test_of_too_many_values_the_newest_are_known(monkeypatch: pytest.MonkeyPatch
     """Senders choose how many there are: none of them makes a training fail."""
     monkeypatch.setattr(baseline, "MAX_VALUES", 40)
     many = [pay(-900.0 + at, argument(f"{at:012x}"), agent="peer") for at in range(100)]
-    watch = SingleEventBuilder(baseline_of(many))
+    watch = SingleEventBuilder(fitted(many))
 
     rows = watch.feed(read_mail(0.0), *(pay(1.0, argument(f"{at:012x}", 0)) for at in (0, 99)), learn=False)
 

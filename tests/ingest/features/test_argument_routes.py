@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
-from trustwatch.ingest.features.feature_builder import FeatureBuilder
-from trustwatch.ingest.features.layout import Baseline
 from trustwatch.ingest.hashing import NameHasher
 
-from ...support.feature_histories import SALT, SingleEventBuilder, columns, event
+from ...support.feature_histories import SALT, SingleEventBuilder, event, fitted
 
 NOTHING, KNOWN, HALF, NEW = 0.0, 1.0, 1.5, 2.0
 TASK = {"task": "desk", "session": "s1"}
@@ -66,15 +62,9 @@ def history(runs: int = layout.LEAST_VALUES) -> list[dict[str, Any]]:
     return made
 
 
-def baseline_of(events: list[dict[str, Any]], *types: str) -> Baseline:
-    batch, hashes = columns(events), NameHasher(SALT).hash_many(types)
-    _, found = FeatureBuilder(empty_baseline(hashes), 1000).observe_and_learn(batch)
-    return fit_baseline(batch, found, np.ones(len(batch), np.bool_), hashes)
-
-
 @pytest.fixture
 def watch() -> SingleEventBuilder:
-    return SingleEventBuilder(baseline_of(history(), "customer", "vault"))
+    return SingleEventBuilder(fitted(history(), NameHasher(SALT).hash_many(["customer", "vault"])))
 
 
 def routes(rows: list[dict[str, float]]) -> list[float]:
@@ -206,7 +196,7 @@ def test_only_answers_of_sensitive_types_count(watch: SingleEventBuilder) -> Non
 
 def test_without_sensitive_types_nothing_is_said() -> None:
     """The default: no list, no evidence."""
-    watch = SingleEventBuilder(baseline_of(history()))
+    watch = SingleEventBuilder(fitted(history()))
 
     rows = watch.feed(read_customer(0.0), send(1.0, argument(0, "body", "read_customer"), action="post"))
 

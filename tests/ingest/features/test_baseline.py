@@ -17,7 +17,7 @@ from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.ingest.features.frequency_tables import distinct_hash, scope_keys, shared_count
 from trustwatch.ingest.features.layout import Baseline
 
-from ...support.feature_histories import SingleEventBuilder, columns, event, history, overflows
+from ...support.feature_histories import SingleEventBuilder, columns, event, fitted, history, overflows
 
 SURPRISES = [at for at, f in enumerate(FEATURES) if f.unit == BITS and f.name != "session_strangeness"]  # a memory
 KNOWN_SIZE, OTHER_SIZES = (812, 1022), (811, 1023)
@@ -27,13 +27,6 @@ KNOWN_SIZE, OTHER_SIZES = (812, 1022), (811, 1023)
 def many(count: int, **members: Any) -> list[dict[str, Any]]:
     """The same event every minute."""
     return [event(60.0 * i, **members) for i in range(count)]
-
-
-def fitted(*events: dict[str, Any]) -> Baseline:
-    """Baseline that counts all of the events."""
-    batch = columns(events)
-    _, found = FeatureBuilder(empty_baseline(), 64).observe_and_learn(batch)
-    return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
 
 
 def bits(baseline: Baseline, **members: Any) -> dict[str, float]:
@@ -83,7 +76,7 @@ def test_sizes_belong_to_their_action() -> None:
 
 def test_one_tenant_with_one_group_gives_what_the_group_alone_gives() -> None:
     """Fleet, tenant and peer group that have all counted the same 40 events are evidence of 40 events."""
-    baseline = fitted(*many(40, agent="peer", action="refund"))
+    baseline = fitted(many(40, agent="peer", action="refund"))
 
     assert bits(baseline, action="wipe")["action_surprise"] == pytest.approx(-math.log2(2 / 42))
 
@@ -92,7 +85,7 @@ def test_one_tenant_with_one_group_gives_what_the_group_alone_gives() -> None:
 def test_a_wider_level_says_what_it_knows_beyond_the_narrower_one(elsewhere: dict[str, Any]) -> None:
     """Elsewhere 5 of 10 events wiped, with two different actions: (5 + 3) / (10 + 2 + 1); at home 0 of 40."""
     other = [*many(5, agent="b", action="wipe", **elsewhere), *many(5, agent="b", action="pay", **elsewhere)]
-    baseline = fitted(*many(40, agent="peer", action="refund"), *other)
+    baseline = fitted([*many(40, agent="peer", action="refund"), *other])
 
     vector = bits(baseline, action="wipe")
 
@@ -102,7 +95,7 @@ def test_a_wider_level_says_what_it_knows_beyond_the_narrower_one(elsewhere: dic
 
 def test_different_items_that_both_levels_know_are_shared_out() -> None:
     """One action in both tenants: beyond its own 30 events the fleet has 10, and of its one action a quarter of it."""
-    baseline = fitted(*many(30, agent="a", action="pay"), *many(10, agent="b", action="pay", tenant="globex"))
+    baseline = fitted([*many(30, agent="a", action="pay"), *many(10, agent="b", action="pay", tenant="globex")])
 
     fleet = 1.25 / (10 + 0.25 + 1)
     assert bits(baseline, action="wipe")["action_surprise"] == pytest.approx(-math.log2(fleet * 2 / 32))
@@ -111,9 +104,11 @@ def test_different_items_that_both_levels_know_are_shared_out() -> None:
 def test_what_neither_fleet_nor_tenant_has_is_one_novelty() -> None:
     """New to the fleet (30 events, 1.125 actions) and to the tenant's other group: the rarer of both counts."""
     baseline = fitted(
-        *many(40, agent="peer", action="refund"),
-        *many(10, agent="b", action="audit", role="Auditor"),
-        *many(30, agent="c", action="ship", tenant="globex"),
+        [
+            *many(40, agent="peer", action="refund"),
+            *many(10, agent="b", action="audit", role="Auditor"),
+            *many(30, agent="c", action="ship", tenant="globex"),
+        ]
     )
 
     assert bits(baseline, action="wipe")["action_surprise"] == pytest.approx(-math.log2(2.125 / 32.125 * 2 / 42))
@@ -128,7 +123,7 @@ def test_an_agent_is_no_peer_of_itself(seed: int) -> None:
     for made in past:
         made["agent"].pop("version")  # a new one would halve the agent's own counts, but not the baseline's
     batch = columns(past)
-    alone, shared = FeatureBuilder(empty_baseline(), 2), FeatureBuilder(fitted(*past), 2)
+    alone, shared = FeatureBuilder(empty_baseline(), 2), FeatureBuilder(fitted(past), 2)
     shared.set_shared_counts(batch.names[:, AGENT])
     alone.observe_and_learn(batch)
     shared.observe_and_learn(batch)
@@ -143,7 +138,7 @@ def test_an_agent_is_no_peer_of_itself(seed: int) -> None:
 
 def test_what_an_agent_did_since_is_not_taken_out_of_its_peers() -> None:
     """Ten of its 40 events are in the baseline beside a peer's 20: the peer's 20 stay, whatever the agent did since."""
-    watch = SingleEventBuilder(fitted(*many(10), *many(20, agent="peer")))
+    watch = SingleEventBuilder(fitted([*many(10), *many(20, agent="peer")]))
     watch.builder.set_shared_counts(columns(many(10)).names[:, AGENT])
     watch.feed(*many(40))
 
@@ -155,7 +150,7 @@ def test_what_an_agent_did_since_is_not_taken_out_of_its_peers() -> None:
 def test_a_baseline_that_counts_an_agent_is_no_second_witness() -> None:
     """30 events of its own in the baseline as well: 2/32 for what is new, and not the square of it."""
     events = many(30)
-    watch, twice = SingleEventBuilder(fitted(*events)), SingleEventBuilder(fitted(*events))
+    watch, twice = SingleEventBuilder(fitted(events)), SingleEventBuilder(fitted(events))
     watch.builder.set_shared_counts(columns(events).names[:, AGENT])
     for each in (watch, twice):
         each.feed(*events)
@@ -168,7 +163,7 @@ def test_a_baseline_that_counts_an_agent_is_no_second_witness() -> None:
 def test_the_share_of_an_agent_leaves_memory_and_comes_back_with_it() -> None:
     """How many of its events the baseline counts is part of an agent's packed row."""
     batch = columns(many(30))
-    builder = FeatureBuilder(fitted(*many(30)), 2)
+    builder = FeatureBuilder(fitted(many(30)), 2)
     builder.set_shared_counts(batch.names[:, AGENT])
 
     row = builder.pack(builder.slots.find(batch.names[:1, AGENT]))
@@ -202,7 +197,7 @@ def test_no_probability_exceeds_certainty_in_a_task() -> None:
     """A long run counts its octave more often than its first use: such a repetition is certain, not more than that."""
     run = [event(i, task="t", session="s") for i in range(40)]
 
-    vector = SingleEventBuilder(fitted(*run)).feed(*[event(1000 + i, task="t", session="n") for i in range(40)])[-1]
+    vector = SingleEventBuilder(fitted(run)).feed(*[event(1000 + i, task="t", session="n") for i in range(40)])[-1]
 
     assert vector["repeat_surprise"] == 0.0
 
@@ -218,7 +213,7 @@ def test_no_probability_exceeds_certainty_in_a_task() -> None:
 def test_the_task_says_what_is_done_and_not_by_whom(feature: str, members: dict[str, Any], learnable: bool) -> None:
     """Others share the task: its frozen counts must not keep a key odd that an agent has used for long."""
     usual = {"credential": {"method": "private_key_jwt", "thumbprint": "old"}, "client": {"ip": "198.51.100.7"}}
-    watch = SingleEventBuilder(fitted(*many(400, agent="peer", task="pay", **usual)))
+    watch = SingleEventBuilder(fitted(many(400, agent="peer", task="pay", **usual)))
     changed = {**usual, **members}
     watch.feed(*many(400, agent="me", task="pay", **changed))
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trustwatch.ingest.columns import AGENT, RESOURCE, TARGET, EventColumns
-from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
+from trustwatch.ingest.columns import AGENT, RESOURCE, TARGET
+from trustwatch.ingest.features.baseline import empty_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES
 from trustwatch.ingest.features.feature_vector import reset_reference
@@ -24,11 +24,10 @@ from trustwatch.ingest.features.layout import (
     Q_PACE_1M,
     Q_SESSION,
     TIMED_QUANTITIES,
-    Baseline,
 )
 from trustwatch.ingest.features.row_observations import LATE_EVENT, OUT_OF_ORDER_EVENT
 
-from ...support.feature_histories import SingleEventBuilder, columns, event, overflows
+from ...support.feature_histories import SingleEventBuilder, columns, event, fitted, overflows
 
 HOUR, DAY = 3600.0, 86_400.0
 
@@ -36,12 +35,6 @@ HOUR, DAY = 3600.0, 86_400.0
 def steady(count: int, gap_s: float = 60.0, start_s: float = 0.0, **members: Any) -> list[dict[str, Any]]:
     """The same event again and again."""
     return [event(start_s + gap_s * i, **members) for i in range(count)]
-
-
-def baseline_of(events: list[dict[str, Any]]) -> Baseline:
-    batch: EventColumns = columns(events)
-    _, found = FeatureBuilder(empty_baseline(), 1000).observe_and_learn(batch)
-    return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
 
 
 def peers(count: int = 40, **members: Any) -> list[dict[str, Any]]:
@@ -145,7 +138,7 @@ def test_rarity_of_an_absent_member_is_zero() -> None:
 
 def test_rarity_for_an_agent_differs_from_rarity_for_its_peers() -> None:
     """An action that all peers use, and this agent never did, is new to it, but not rare among peers."""
-    watch = SingleEventBuilder(baseline_of(peers(action="refund")))
+    watch = SingleEventBuilder(fitted(peers(action="refund")))
     watch.feed(*steady(30, action="read_ticket"))
 
     refund = watch.feed(event(2000, action="refund"), learn=False)[0]
@@ -158,7 +151,7 @@ def test_rarity_for_an_agent_differs_from_rarity_for_its_peers() -> None:
 
 def test_an_agent_that_is_its_whole_peer_group_is_compared_with_nobody() -> None:
     """No peers, no evidence from peers: neither a stranger's habits nor the fleet's make it odd among its own."""
-    others = baseline_of(peers(400, action="refund", role="Robot"))
+    others = fitted(peers(400, action="refund", role="Robot"))
     alone = SingleEventBuilder(others)
     alone.feed(*steady(30, action="read_ticket"))
 
@@ -172,7 +165,7 @@ def test_an_agent_that_is_its_whole_peer_group_is_compared_with_nobody() -> None
 
 def test_rarity_of_a_new_agent_is_what_its_peers_say() -> None:
     """Before an agent has a history, its peer group's habits are its own; a stranger's role has none."""
-    watch = SingleEventBuilder(baseline_of(peers(action="refund")))
+    watch = SingleEventBuilder(fitted(peers(action="refund")))
 
     of_role = watch.feed(event(action="refund"), learn=False)[0]
     unusual = watch.feed(event(action="wipe"), learn=False)[0]
@@ -184,7 +177,7 @@ def test_rarity_of_a_new_agent_is_what_its_peers_say() -> None:
 def test_rarity_follows_the_declared_task() -> None:
     """Within a declared task its own habits weigh most: the same action fits one task and not the other."""
     past = peers(200, action="pay", task="invoices") + peers(200, action="read_ticket", task="tickets")
-    watch = SingleEventBuilder(baseline_of(past))
+    watch = SingleEventBuilder(fitted(past))
 
     fits = watch.feed(event(action="pay", task="invoices"), learn=False)[0]
     misfit = watch.feed(event(action="pay", task="tickets"), learn=False)[0]
@@ -505,7 +498,7 @@ def test_a_reference_that_is_forgotten_is_made_of_what_comes() -> None:
     """After an active day the busy hours are what is usual."""
     watch = SingleEventBuilder()
     watch.feed(*steady(240, 1800.0, bytes_out=1000))
-    reset_reference(watch.builder.state.numbers[0])
+    reset_reference(watch.state("numbers"))
     after = watch.feed(*steady(2000, 60.0, 1800.0 * 240, bytes_out=1000))
 
     assert max(vector["drift"] for vector in after) == 0.0
@@ -532,29 +525,20 @@ def test_drift_within_three_deviations_is_none() -> None:
 def test_a_version_bump_halves_what_is_known_at_most_once_a_day() -> None:
     """A new version halves the counts (rounding up); a second one on the same day changes nothing more."""
 
-    def known(watch: SingleEventBuilder) -> float:
-        return watch.feed(event(4000, action="wipe", version="9"), learn=False)[0]["action_surprise"]
+    def known(watch: SingleEventBuilder, version: str) -> float:
+        return watch.feed(event(4000, action="wipe", version=version), learn=False)[0]["action_surprise"]
 
     same, bumped, twice = SingleEventBuilder(), SingleEventBuilder(), SingleEventBuilder()
     for watch in (same, bumped, twice):
         watch.feed(*steady(40, version="1"))
     bumped.feed(event(2500, version="2"))
     twice.feed(event(2500, version="2"))
-    twice_before = twice.builder.state.table[twice.builder.slots.find(_key(twice))].copy()
+    twice_before = twice.state("table").copy()
     twice.feed(event(2600, version="3"), learn=False)
 
-    assert known(bumped) < known_of_unchanged(same)
-    np.testing.assert_array_equal(twice.builder.state.table[twice.builder.slots.find(_key(twice))], twice_before)
-    count = bumped.builder.state.table[bumped.builder.slots.find(_key(bumped))] & 1023
-    assert count.max() == 21  # 40 halved, and the event of the new version
-
-
-def known_of_unchanged(watch: SingleEventBuilder) -> float:
-    return watch.feed(event(4000, action="wipe", version="1"), learn=False)[0]["action_surprise"]
-
-
-def _key(watch: SingleEventBuilder) -> np.ndarray[Any, Any]:
-    return columns([event()]).names[:, AGENT]
+    assert known(bumped, "9") < known(same, "1")
+    np.testing.assert_array_equal(twice.state("table"), twice_before)
+    assert (bumped.state("table") & 1023).max() == 21  # 40 halved, and the event of the new version
 
 
 def test_late_events_never_move_time_backwards() -> None:
@@ -579,16 +563,15 @@ def test_recent_counts_do_not_depend_on_the_order_in_which_events_come(late: ran
     held = [events[n] for n in late]
     buffered.feed(*(one for one in events if one not in held), *reversed(held), learn=False)
 
-    ours, theirs = (watch.builder.state.numbers[watch.builder.slots.find(_key(watch))] for watch in (buffered, in_time))
-    np.testing.assert_allclose(ours[0, : N_NOVELTY + 1], theirs[0, : N_NOVELTY + 1], rtol=1e-4)
+    ours, theirs = (watch.state("numbers")[: N_NOVELTY + 1] for watch in (buffered, in_time))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
 def test_what_comes_out_of_order_says_nothing_of_pace_and_order() -> None:
     """An hour's events at once, one after the other or shuffled: no haste, and nothing of it is learned."""
     watch = SingleEventBuilder()
     watch.feed(*(event(60.0 * n, action=("write", "read")[n % 2], session="s", bytes_out=500) for n in range(300)))
-    agent = watch.builder.slots.find(_key(watch))
-    before = watch.builder.state.numbers[agent].copy()
+    before = watch.state("numbers").copy()
 
     for found in watch.feed(
         *(event(14_000.0 + 5.0 * n, action="write", session="s", bytes_out=9e6) for n in range(600))
@@ -605,9 +588,8 @@ def test_what_comes_out_of_order_says_nothing_of_pace_and_order() -> None:
         )
         assert {name: found[name] for name in timed} == dict.fromkeys(timed, 0.0)
         assert found["bytes_out"] > 0.0, "the event says all else that it holds"
-    learned = watch.builder.state.numbers[agent]
     timed_moments = [N_MEAN + quantity for quantity in TIMED_QUANTITIES]
-    np.testing.assert_array_equal(learned[:, timed_moments], before[:, timed_moments])
+    np.testing.assert_array_equal(watch.state("numbers")[timed_moments], before[timed_moments])
     assert watch.last(event(18_000.0, action="write", session="s"))["transition_surprise"] < 0.1, "after the latest"
 
 
@@ -637,7 +619,7 @@ def test_shuffled_events_are_no_evidence_of_order() -> None:
     watch = SingleEventBuilder()
     watch.feed(*_sessions(20))
     shuffled = [vector["transition_surprise"] for vector in watch.feed(*_sessions(10, seed=1, first=20))]
-    counted = watch.builder.state.numbers[watch.builder.slots.find(_key(watch))][0, N_SEEN + K_TRANSITION]
+    counted = watch.state("numbers")[N_SEEN + K_TRANSITION]
 
     assert max(at for at, surprise in enumerate(shuffled) if surprise > 0.0) < 15, "before it shows"
     assert counted <= 415, "of 600"
@@ -656,14 +638,13 @@ def test_calls_at_once_and_long_ones_are_in_order(behind_s: float, more: dict[st
     both = [one for pair in zip(beside, calls, strict=True) for one in pair]
 
     assert all(vector["transition_surprise"] > 2.0 for vector in watch.feed(*both, learn=False)[2:])
-    assert watch.builder.state.disorder[watch.builder.slots.find(_key(watch))] == 0.0
+    assert watch.state("disorder") == 0.0
 
 
 def test_tokens_that_are_told_another_way_take_no_order_away() -> None:
     """An agent asks for them when it likes: behind a token, the call before it comes from its gateway a bit later."""
     watch = SingleEventBuilder()
     watch.feed(*_sessions(20))
-    agent = watch.builder.slots.find(_key(watch))
     asked = [
         one
         for n in range(40)
@@ -674,7 +655,7 @@ def test_tokens_that_are_told_another_way_take_no_order_away() -> None:
     ]
     watch.feed(*asked, learn=False)
 
-    assert watch.builder.state.disorder[agent] == 0.0
+    assert watch.state("disorder") == 0.0
     assert watch.last(event(50_500.0, action="step-5", session="s"))["transition_surprise"] > 2.0
 
 
@@ -685,7 +666,7 @@ def test_what_no_token_vouches_for_takes_no_order_away() -> None:
     claimed = [event(48_000.0 - 50.0 * n, action="step-3", session="s", self_asserted=True) for n in range(20)]
     watch.feed(*claimed, learn=False)
 
-    assert watch.builder.state.disorder[watch.builder.slots.find(_key(watch))] == 0.0
+    assert watch.state("disorder") == 0.0
     assert watch.last(event(48_100.0, action="step-0", session="s"))["transition_surprise"] > 2.0
 
 
@@ -701,7 +682,7 @@ def test_a_throwaway_session_takes_no_order_from_another_one() -> None:
         sum(vector["transition_surprise"] > 0.0 for vector in one.feed(*odd, learn=False)) for one in (watch, alone)
     )
 
-    assert watch.builder.state.disorder[watch.builder.slots.find(_key(watch))] > 0.1
+    assert watch.state("disorder") > 0.1
     assert told >= usual - 4 > 20
 
 
@@ -714,7 +695,7 @@ def test_a_claimed_event_ahead_hides_no_disorder() -> None:
         if ahead:
             watch.feed(event(2_400.0 * 30 + 7_200.0, action="step-1", session="span", self_asserted=True), learn=False)
         watch.feed(*_sessions(10, seed=1, first=20))
-        shares.append(watch.builder.state.disorder[watch.builder.slots.find(_key(watch))].item())
+        shares.append(watch.state("disorder").item())
 
     assert shares[1] == pytest.approx(shares[0]) and shares[0] > 0.1
 
@@ -726,7 +707,7 @@ def test_a_session_that_is_over_seventy_minutes_behind_its_agent_has_no_order(be
     watch.feed(event(0.0, action="step-0", session="a"), event(beside_s, action="step-0", session="b"))
     watch.feed(event(10.0, action="step-1", session="a"), event(5.0, action="step-2", session="a"))
 
-    assert (watch.builder.state.disorder[watch.builder.slots.find(_key(watch))] > 0.0) == is_known
+    assert (watch.state("disorder") > 0.0) == is_known
 
 
 def test_an_event_that_no_token_vouches_for_makes_no_other_one_late() -> None:
@@ -873,7 +854,7 @@ def test_self_asserted_agents_are_measured_and_need_not_be_learned() -> None:
 
 def test_all_features_stay_in_their_declared_ranges() -> None:
     """Whatever happens, every feature is finite and within the range that the table declares."""
-    watch = SingleEventBuilder(baseline_of(peers()))
+    watch = SingleEventBuilder(fitted(peers()))
     vectors = np.array([list(v.values()) for v in watch.feed(*_extremes())])
 
     low, high = np.array([f.low for f in FEATURES]), np.array([f.high for f in FEATURES])

@@ -43,7 +43,7 @@ def with_one(which: str, changed: dict[str, Any]) -> list[Feature]:
         ("scope_gap", {"counts": "twice"}, "counts 'twice'"),
         ("scope_gap", {"counts": ONCE}, "counts 'once': names count once, quantities by level"),
         ("target_surprise", {"counts": BY_LEVEL}, "counts 'by level'"),
-        ("external_target", {"parts": ("aim_surprise",)}, "made of aim_surprise, which is no feature"),
+        ("external_target", {"parts": ("aim_surprise",)}, "made of aim_surprise, which is not a feature"),
         ("external_target", {"parts": ("write_surprise",)}, "name the parts of that"),
         ("outcome_surprise", {"new_with": (layout.K_FROM,)}, "follows a kind of item that has no feature"),
         ("external_target", {"explanation": Carried(layout.K_FROM)}, "follows a kind of item that has no feature"),
@@ -71,7 +71,7 @@ def with_one(which: str, changed: dict[str, Any]) -> list[Feature]:
             {"explanation": Drifted()},
             f"a kind of item of its own; {layout.K_EFFECT} is that of none",
         ),
-        ("peer_surprise", {"explanation": Item(layout.K_PEER, "sheep", str)}, "needs its singular"),
+        ("peer_surprise", {"explanation": Item(layout.K_PEER, "sheep", str)}, "needs a singular"),
     ],
 )
 def test_features_declared_wrongly_are_refused(name: str, changed: dict[str, Any], refusal: str) -> None:

@@ -12,15 +12,15 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.reference_features import ReferenceFeatures, events_by_agent, fit, fit_values
-from trustwatch.ingest.columns import AGENT, EventColumns
-from trustwatch.ingest.features.baseline import NO_TYPES, empty_baseline, fit_baseline
+from trustwatch.ingest.columns import AGENT
+from trustwatch.ingest.features.baseline import empty_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
-from trustwatch.ingest.features.layout import K_FROM, Baseline
+from trustwatch.ingest.features.layout import K_FROM
 from trustwatch.ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT, OUT_OF_ORDER_EVENT
 from trustwatch.ingest.hashing import NameHasher
 
-from ...support.feature_histories import SALT, change_types, columns, history, overflows, trace_arguments
+from ...support.feature_histories import SALT, change_types, columns, fitted, history, overflows, trace_arguments
 
 ORIGIN, HABITS, ROUTE, SENSITIVE = (
     FEATURE_NAMES.index(name) for name in ("argument_origin", "habits_of_others", "argument_route", "sensitive_route")
@@ -36,12 +36,6 @@ def plain_matrix(features: Any, events: list[dict[str, Any]]) -> tuple[np.ndarra
         rows.append([observed.vector.get(name, 0.0) for name in FEATURE_NAMES])
         seen.append(observed)
     return np.array(rows), seen
-
-
-def fitted(batch: EventColumns, sensitive_types: np.ndarray[Any, Any] = NO_TYPES) -> Baseline:
-    """Baseline of a history in which all events are kept."""
-    _, found = FeatureBuilder(empty_baseline(sensitive_types), 64).observe_and_learn(batch)
-    return fit_baseline(batch, found, np.ones(len(batch), np.bool_), sensitive_types)
 
 
 def assert_same(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> None:

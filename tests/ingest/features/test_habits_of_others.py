@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trustwatch.ingest.columns import AGENT, AGENT_DRAW, GROUP, EventColumns
+from trustwatch.ingest.columns import AGENT, AGENT_DRAW, GROUP
 from trustwatch.ingest.features import baseline, layout
-from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
+from trustwatch.ingest.features.baseline import empty_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.features.frequency_tables import mix_pairs
 from trustwatch.ingest.features.habits_of_others import MEMORY, MOST_BITS, habits_in_history
 
-from ...support.feature_histories import columns, event, history
+from ...support.feature_histories import columns, event, fitted, history
 
 EVENTS = 150
 """Events of each agent in the history, more than it takes to be compared."""
@@ -47,11 +47,6 @@ class Watched:
         """Values of the feature."""
         vectors, _ = self.builder.observe_and_learn(columns(events), learn)
         return [float(value) for value in vectors[:, FEATURE_INDEX["habits_of_others"]]]
-
-
-def fitted(batch: EventColumns) -> layout.Baseline:
-    _, found = FeatureBuilder(empty_baseline(), 64).observe_and_learn(batch)
-    return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from trustwatch.ingest.columns import AGENT, OWN_DENIAL
-from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
+from trustwatch.ingest.features.baseline import empty_baseline
 from trustwatch.ingest.features.evidence_beside_features import LEAST_TARGETS
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT
 from trustwatch.ingest.features.layout import Baseline
 from trustwatch.ingest.features.row_observations import allocate_observations
 
-from ...support.feature_histories import SingleEventBuilder, columns, event
+from ...support.feature_histories import SingleEventBuilder, columns, event, fitted
 
 KNOWN, NEW_TASK, STRANGER = "desk", "billing", "stranger.example"
 
@@ -29,9 +29,7 @@ def call(at: float, target: str | None, provenance: str | None, task: str | None
 
 def baseline(calls: int = LEAST_TARGETS) -> Baseline:
     """What an agent of the peer group did for the known task, without a word of where its targets came from."""
-    batch = columns([call(-100.0 + at, f"h{at}", None, KNOWN, agent="peer") for at in range(calls)])
-    _, found = FeatureBuilder(empty_baseline(), 10).observe_and_learn(batch)
-    return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
+    return fitted(call(-100.0 + at, f"h{at}", None, KNOWN, agent="peer") for at in range(calls))
 
 
 def told(*calls: Any, of: Baseline | None = None, learn: bool = True) -> list[bool]:
