@@ -169,9 +169,9 @@ def test_each_spool_of_a_shared_folder_is_waited_for(store: SqlStore, tmp_path: 
     assert [one.host for one in idle.other_archives(0)] == ["other"]
     assert {one.kind for one in other.other_archives(0)} == {"vectors"}
     assert idle.other_archives(11 * REGISTERED_WITHIN_MS) == []  # its files are too old to be there
-    assert idle._ids["vectors"] == archives(store, tmp_path / "idle", "again", folders=folders)._archive_id(
-        "vectors", folders["vectors"]
-    )  # the same behind a restart
+    restarted = archives(store, tmp_path / "idle", "again", folders=folders)
+    restarted.register(0)
+    assert idle._ids == restarted._ids
 
 
 def test_vectors_are_waited_for_until_the_worker_has_reported_twice(store: SqlStore, tmp_path: Path) -> None:
