@@ -392,7 +392,8 @@ class EmbeddedErasureTargets(ErasureTargets):
         for base in closed_segments(self._directory, scope.at_offset + 1):
             changes = await asyncio.to_thread(self._changes_of, scope, base)
             replace = partial(EventLog.replace_records, base=base, changes=changes)
-            if changes and await self.log.run_between_rounds(replace):
+            replaced = await self.log.run_between_rounds(replace) if changes else False
+            if replaced:
                 counts.update(_of_log(changes))
         await self.log.run_between_rounds(EventLog.clean)
         counts.update(await asyncio.to_thread(self._erase_archives, scope, dry=False))

@@ -109,9 +109,9 @@ class SharedSignalsTransmitter:
             self._context.ring()
         for stream in await asyncio.to_thread(self._events.list_push_due, self._now_ms()):
             if stream.stream_id not in self._lanes:
-                task = asyncio.create_task(self._push_waiting(stream.stream_id))
+                task = asyncio.create_task(self._push_waiting(stream.stream_id), name=stream.stream_id)
                 self._lanes[stream.stream_id] = task
-                task.add_done_callback(lambda _, stream_id=stream.stream_id: self._lanes.pop(stream_id, None))
+                task.add_done_callback(lambda done: self._lanes.pop(done.get_name(), None))
 
     async def drain(self) -> None:
         """Like `step`, and wait until pushes have ended."""

@@ -142,8 +142,11 @@ def test_answer_text_is_made_harmless() -> None:
         ({"url": "https://example.com/h#hunter2"}, "fragment"),
         ({"secret": None}, "`secret`"),
         ({"secret": "hunter2"}, r"`secret` must be whsec_"),
-        ({"previous_secret": "hunter2"}, r"so must one before it"),
-        ({"secret": None, "format": "slack", "previous_secret": SECRETS[1]}, "`previous_secret` signs beside `secret`"),
+        ({"previous_secret": "hunter2"}, r"so must `previous_secret`"),
+        (
+            {"secret": None, "format": "slack", "previous_secret": SECRETS[1]},
+            "`previous_secret` signs in addition to `secret`",
+        ),
         ({"secret": "whsec_aHVudGVyMg=="}, r"`secret` must be whsec_"),
         ({"format": "smoke"}, "format"),
         ({"format": "ocsf", "secret": None}, "`secret`"),
