@@ -153,10 +153,11 @@ def parse_alert(event: Mapping[str, Any]) -> AlertContent:
     if kind == "approval":  # a person must act, however low the risk
         level = max(level, RiskLevel.MEDIUM)
     previous = _LEVELS.get(display_text(data.get("previous_level"))) if kind == "level" else None
-    envelope = (display_text(event.get(name)) for name in ("type", "id", "source", "subject", "time"))
+    members = ("type", "id", "source", "subject", "time")
+    event_type, event_id, source, subject, at = (display_text(event.get(name)) for name in members)
     title, fields = _title(kind, event, data, level, previous), _display_fields(kind, data)
     shown = title, fields, _reasons(data), _indicators(data), _links(data)
-    return AlertContent(kind, *envelope, level, previous, *shown, data)
+    return AlertContent(kind, event_type, event_id, source, subject, at, level, previous, *shown, data)
 
 
 def display_text(value: Any) -> str:

@@ -79,17 +79,8 @@ class Reader:
 def test_what_ends_the_subject_on_the_risk_topic() -> None:
     """Its own old record gets a tombstone, another's loses the name; what is new, another tenant's or ended, stays."""
     beat = TopicRecord(0, 1, b'{"partition":2}', b'{"bot": 1}', [])
-    found = find_corrections(
-        Reader(
-            beat,
-            risk("bot", 3),
-            risk("other", 4, "calls bot"),
-            risk("joe", 4, "calls robot"),
-            risk("x", 4, "bot", "globex"),
-        ),
-        BOT,
-        {2: 9},
-    )  # type: ignore[arg-type]
+    own, others = risk("bot", 3), (risk("other", 4, "calls bot"), risk("joe", 4, "calls robot"))
+    found = find_corrections(Reader(beat, own, *others, risk("x", 4, "bot", "globex")), BOT, {2: 9})  # type: ignore[arg-type]
     assert (found[0].key, found[0].value, found[0].headers) == (BOT.partition_key, None, [(ERASED_UP_TO_HEADER, b"9")])
     assert msgspec.json.decode(found[1].value or b"", type=RiskRecord).counterfactual == "calls erased~1"
     assert (len(found), found[1].partition) == (2, 2)
