@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -25,7 +24,7 @@ from ..http.separation_of_duties import MAX_REASON_LENGTH
 
 ACT_WITHIN_S: Final = 30.0
 """Time that one act on a case may take for all of its agents: what is unfinished then is reported as not done."""
-MAX_FAILURES_IN_A_ROW: Final = 3  # Agents in a row of which store or log fail, behind which the others are not tried
+MAX_FAILURES_IN_A_ROW: Final = 3  # Agents in a row for which store or log fail, after which no other is tried
 MAX_NAMED: Final = 10  # Agents that are named if something was not done; of more only the number is reported
 MAX_NAME_LENGTH, MAX_WHY_LENGTH = 40, 100
 """Characters of an agent's id, and of a reason, that are reported: an id may have thousands, and all must fit."""
@@ -48,8 +47,8 @@ class CaseAgentActs:
     feedback: FeedbackService | None  # takes labels; None = this process takes none
     now_ms: Callable[[], int]
     monotonic: Callable[[], float]
-    held_at: Callable[[AgentName], int | None]  # level at which a person fixed an agent; None = nobody did
-    level_of: Callable[[AgentName], int | None]  # level of an agent in memory; None = it is not there
+    held_at: Callable[[AgentName], int | None]  # level at which a person fixed an agent, if any
+    level_of: Callable[[AgentName], int | None]  # level of an agent, if it is in memory
 
     def __post_init__(self) -> None:
         self._at_work: set[asyncio.Task[None]] = set()
@@ -67,19 +66,16 @@ class CaseAgentActs:
         """
 
         async def pin_one(case_agent: CaseAgent) -> None:
-            if not await self._is_pinned(caller, case_agent.agent, valid_s):
-                self._check_time(by)
-                selector = _selector(case_agent.agent)
-                await self.containment.pin(caller, selector, RiskLevel.CRITICAL.label, note, valid_s)
+            selector = _selector(case_agent.agent)
+            pins = (await self.containment.list(caller, "pin", "active", selector)).items
+            until_ms = self.now_ms() + int(valid_s * 1000)
+            if any(pin.level == RiskLevel.CRITICAL and pin.expires_ms >= until_ms for pin in pins):
+                return  # a person fixed it for longer already, which is not made shorter
+            self._check_time(by)
+            await self.containment.pin(caller, selector, RiskLevel.CRITICAL.label, note, valid_s)
 
         loose_first = sorted(agents, key=lambda one: self.held_at(one.agent) == RiskLevel.CRITICAL)
         return await self._failures(loose_first, pin_one, by)
-
-    async def _is_pinned(self, caller: AuthenticatedCaller, agent: AgentName, valid_s: float) -> bool:
-        """True if a person fixed the level at critical for longer already: that is not made shorter."""
-        pins = (await self.containment.list(caller, "pin", "active", _selector(agent))).items
-        until_ms = self.now_ms() + int(valid_s * 1000)
-        return any(pin.level == RiskLevel.CRITICAL and pin.expires_ms >= until_ms for pin in pins)
 
     async def label(self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, by: float) -> list[str]:
         """Give feedback that the decision with the highest level of each agent was right; existing feedback stays.
@@ -104,7 +100,7 @@ class CaseAgentActs:
     ) -> list[str]:
         """Drop the evidence against each agent, and end its pin; returns those that could not be, and why.
 
-        Those whose level is fixed come first, then the highest levels: who tries again gets on.
+        Those whose level is fixed come first, then the highest levels, so that a retry makes progress.
         """
 
         async def release_one(case_agent: CaseAgent) -> None:
@@ -120,10 +116,9 @@ class CaseAgentActs:
                 if error.problem.status != 404:  # no state, no evidence: it was forgotten meanwhile
                     raise
 
-        def weight(case_agent: CaseAgent) -> tuple[bool, int]:
-            return self.held_at(case_agent.agent) is not None, self.level_of(case_agent.agent) or 0
-
-        worst_first = sorted(agents, key=weight, reverse=True)
+        worst_first = sorted(
+            agents, key=lambda one: (self.held_at(one.agent) is not None, self.level_of(one.agent) or 0), reverse=True
+        )
         return await self._failures(worst_first, release_one, by)
 
     def _check_time(self, by: float) -> None:
@@ -136,8 +131,8 @@ class CaseAgentActs:
     ) -> list[str]:
         """Act on each agent, even if earlier ones failed; returns those that failed, and why.
 
-        Behind `MAX_FAILURES_IN_A_ROW` agents of which the service itself failed, and at the deadline, the others are
-        not tried.
+        After `MAX_FAILURES_IN_A_ROW` agents for which the service itself failed, and after the deadline, the others
+        are not tried.
         """
         failed: list[str] = []
         in_a_row = 0
@@ -168,7 +163,14 @@ class CaseAgentActs:
             task.cancel()
             raise
         if not task.done():
-            task.add_done_callback(partial(_note_late, agent))
+
+            def note_late(late: asyncio.Task[None]) -> None:
+                error = None if late.cancelled() else late.exception()
+                named = {"tenant": agent.tenant, "issuer": agent.issuer, "agent": agent.agent_id}
+                done = not late.cancelled() and error is None
+                _log.warning("late_act_on_case_ended", **named, done=done, error="" if error is None else str(error))
+
+            task.add_done_callback(note_late)
             raise TimeoutError
         task.result()
 
@@ -176,13 +178,6 @@ class CaseAgentActs:
 def describe_failures(what: str, failed: Sequence[str]) -> str:
     """Describe what could not be done, for which agents, and why; a case keeps those of both parts of a close."""
     return f"{what} of all agents: {'; '.join(failed)}"[: MAX_REASON_LENGTH // 2 - 1]
-
-
-def _note_late(agent: AgentName, task: asyncio.Task[None]) -> None:
-    error = None if task.cancelled() else task.exception()
-    done = not task.cancelled() and error is None
-    named = {"tenant": agent.tenant, "issuer": agent.issuer, "agent": agent.agent_id}
-    _log.warning("late_act_on_case_ended", **named, done=done, error="" if error is None else str(error))
 
 
 def _summary(failed: Sequence[str], not_tried: Sequence[CaseAgent], why: str) -> list[str]:

@@ -106,32 +106,23 @@ def render_markdown(report: CaseReport, timeline: Sequence[TimelineItem]) -> str
         lines += ["", "## Why", "", *(f"- {_plain(reason.text)}" for reason in report.reasons)]
     lines += ["", "## Agents", ""]
     lines += ["| agent | type | now | highest | joined | why it is here |", "| --- | --- | --- | --- | --- | --- |"]
-    lines += [_agent_line(case_agent) for case_agent in report.agents]
+    for case_agent in report.agents:
+        why_here = _plain(tie_words(case_agent.tie, case_agent.tied_by)) or "it is the first"
+        level, peak = RiskLevel(case_agent.level).label, RiskLevel(case_agent.peak).label
+        cells = (_plain(case_agent.agent.agent_id), _plain(case_agent.agent_type), level, peak)
+        lines.append(f"| {' | '.join(cells)} | {format_rfc3339(case_agent.joined_ms)} | {why_here} |")
     if report.shared:
         lines += ["", "## What was new to them", ""]
         for shared in report.shared:
             plural = "" if shared.agents == 1 else "s"
             lines.append(f"- {shared.kind} {_plain(shared.value)}: {shared.agents} agent{plural}")
     lines += ["", "## What happened", ""]
-    lines += [_timeline_line(item) for item in timeline]
+    for item in timeline:
+        who = f" {_plain(item.agent_id)}:" if item.agent_id else ""
+        came_with = ", ".join(f"{kind} {_plain(value)}" for kind, value in item.indicators)
+        line = f"- {format_rfc3339(item.at_ms)} [{item.kind}]{who} {_plain(item.text)}"
+        lines.append(line + (f" (came with: {came_with})" if came_with else ""))
     return "\n".join(lines) + "\n"
-
-
-def _agent_line(case_agent: CaseAgent) -> str:
-    why_here = _plain(tie_words(case_agent.tie, case_agent.tied_by)) or "it is the first"
-    agent_id, level, peak = case_agent.agent.agent_id, RiskLevel(case_agent.level), RiskLevel(case_agent.peak)
-    return (
-        f"| {_plain(agent_id)} | {_plain(case_agent.agent_type)} | {level.label} "
-        f"| {peak.label} | {format_rfc3339(case_agent.joined_ms)} | {why_here} |"
-    )
-
-
-def _timeline_line(item: TimelineItem) -> str:
-    who = f" {_plain(item.agent_id)}:" if item.agent_id else ""
-    came_with = ", ".join(f"{kind} {_plain(value)}" for kind, value in item.indicators)
-    return f"- {format_rfc3339(item.at_ms)} [{item.kind}]{who} {_plain(item.text)}" + (
-        f" (came with: {came_with})" if came_with else ""
-    )
 
 
 def _plain(text: str) -> str:

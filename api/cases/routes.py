@@ -41,9 +41,8 @@ from ..http.store_executor import StoreExecutor
 from ..http.wire import Wire
 from .agent_acts import CaseAgentActs
 from .case_reports import MAX_HOLD_S, MAX_OWNER_LENGTH, MAX_SNOOZE_S, MIN_HOLD_S, CaseSearch, ListedCase
-from .figures import CaseFigures
 from .report import CASE_NAMES, CaseOut, TimelineOut, case_out, render_markdown, timeline_out
-from .service import CaseService
+from .service import CaseFigures, CaseService
 from .timeline import CaseStory
 
 ENTRIES_AFTER_ACT: Final = 20
@@ -157,11 +156,8 @@ CaseStatusParam = Annotated[
     Query(description="Only cases with this status. `unresolved` matches every case that is not closed."),
 ]
 UNKNOWN_CASE = problem_responses({404: "The case does not exist, or the caller may not see it."})
-ACT_RESPONSES = problem_responses(
-    {
-        404: "The case does not exist, or the caller may not see it.",
-        409: "The case is closed, or was changed in the meantime. Nothing was done.",
-    }
+ACT_RESPONSES = UNKNOWN_CASE | problem_responses(
+    {409: "The case is closed, or was changed in the meantime. Nothing was done."}
 )
 
 
@@ -315,22 +311,10 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         return None if entry is None else int(entry.summary.level)
 
     figures = CaseFigures(runtime, executor, services.get(ServiceMetrics))
-    cases = CaseService(
-        runtime,
-        executor,
-        CaseAgentActs(
-            agents,
-            services.get(ContainmentService),
-            services.find(FeedbackService),
-            runtime.now_ms,
-            runtime.monotonic,
-            held_at,
-            level_of,
-        ),
-        decision_point.audit_sink,
-        services.get(AgentResolver),
-        figures,
-    )
+    containment, feedback = services.get(ContainmentService), services.find(FeedbackService)
+    acts = CaseAgentActs(agents, containment, feedback, runtime.now_ms, runtime.monotonic, held_at, level_of)
+    resolver = services.get(AgentResolver)
+    cases = CaseService(runtime, executor, acts, decision_point.audit_sink, resolver, figures)
     return figures, cases, CaseStory(runtime, executor, cases, agents)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -14,7 +15,16 @@ from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339
 from trustwatch.scoring.delivery.notifiers.alert_events import build_case_row
-from trustwatch.scoring.records.cases import Case, CaseAction, CaseAgent, CaseEntry, CaseStatistics, CaseStatus
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.cases import (
+    Case,
+    CaseAction,
+    CaseAgent,
+    CaseEntry,
+    CaseStatistics,
+    CaseStatus,
+    WaitingCases,
+)
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.store.case_assignment import MAX_CASE_AGENTS
 from trustwatch.scoring.store.case_store import MAX_ENTRIES, CaseFilters, CaseUpdate, new_case
@@ -24,6 +34,7 @@ from ..events.audit_sink import AuditSink, order_event
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import invalid_value_error
+from ..http.prometheus_metrics import MetricValues, ServiceMetrics, age_s
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import check_not_own_agent, reviewer_of
 from ..http.store_executor import StoreExecutor
@@ -46,14 +57,74 @@ from .case_reports import (
     least_level,
     statuses,
 )
-from .figures import CaseFigures
 
 ALERTED_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened", "merged", "split"})
-"""Acts that alert targets hear of; the rest is for those who look at the case."""
+"""Acts that alert targets are notified of."""
 
 NOTE_WITHIN_S: Final = 5.0  # Longest wait for the note that records what an act could not do
+READ_EVERY_S: Final = 15.0  # Interval at which the metrics of cases are read from the store
+RESPONSE_METRIC: Final = "trustwatch_case_response_seconds"
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False, repr=False)
+class CaseFigures:
+    """Metrics of cases: those that are not closed, as last read from the store, and how soon people act.
+
+    For one event loop.
+    """
+
+    runtime: Runtime
+    executor: StoreExecutor
+    metrics: ServiceMetrics
+
+    def __post_init__(self) -> None:
+        self._times = {act: self.metrics.histogram(RESPONSE_METRIC, act) for act in ("acknowledge", "contain")}
+        self._waiting: Sequence[WaitingCases] = ()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to read them regularly."""
+        self._task = asyncio.create_task(self._read_always())
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _read_always(self) -> None:
+        while True:
+            try:
+                self._waiting = await self.executor(self.runtime.store.cases.waiting)
+            except TrustwatchError as error:
+                _log.warning("case_figures_wait", error=str(error))
+            except Exception as error:  # our own fault must not end the checks
+                _log.error("case_figures_failed", error=repr(error)[:200])
+            await asyncio.sleep(READ_EVERY_S)
+
+    def note_act(self, before: Case, after: Case) -> None:
+        """Observe how soon a case was acknowledged, or contained, for the first time."""
+        for act, was, now in (
+            ("acknowledge", before.acknowledged_ms, after.acknowledged_ms),
+            ("contain", before.contained_ms, after.contained_ms),
+        ):
+            if now and not was:
+                self._times[act].observe(max(0.0, (now - after.opened_ms) / 1000))
+
+    def values(self) -> MetricValues:
+        """Return the values of the observed metrics; none before the first read."""
+        now_ms, oldest = self.runtime.now_ms(), dict[str, int]()
+        for one in self._waiting:
+            oldest[one.status] = min(one.oldest_ms, oldest.get(one.status, one.oldest_ms))
+        return {
+            "trustwatch_cases": {(one.status, RiskLevel(one.level).label): one.count for one in self._waiting},
+            "trustwatch_case_oldest_seconds": {
+                (status,): max(0.0, age_s(opened_ms, now_ms)) for status, opened_ms in oldest.items()
+            },
+        }
 
 
 @dataclass(eq=False, repr=False)
@@ -70,8 +141,6 @@ class CaseService:
     def __post_init__(self) -> None:
         self._noting: set[asyncio.Task[None]] = set()
 
-    # Lists and look-ups.
-
     async def search(
         self, caller: AuthenticatedCaller, search: CaseSearch | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[ListedCase]:
@@ -82,22 +151,19 @@ class CaseService:
             name = await self.resolver.find_name(caller, search.agent)
             if name is None:
                 return Page([], None)
-        filters = CaseFilters(
-            statuses(search.status),
-            search.owner or None,
-            least_level(search.level),
-            name,
-            search.since_ms,
-            search.until_ms,
-        )
-        page = await self.executor(self.runtime.store.cases.page, tenants, filters, limit, cursor)
-        return Page(await self.executor(self._listed, page.items, tenants), page.next_cursor)
-
-    def _listed(self, cases: Sequence[Case], tenants: Collection[str] | None) -> list[ListedCase]:
+        status, level = statuses(search.status), least_level(search.level)
+        filters = CaseFilters(status, search.owner or None, level, name, search.since_ms, search.until_ms)
         store = self.runtime.store
-        agents = store.cases.first_agents([case.case_id for case in cases], tenants)
-        leads = store.decisions.get_many([case.lead_decision_id for case in cases], tenants)
-        return [ListedCase(case, agents.get(case.case_id, ()), leads.get(case.lead_decision_id)) for case in cases]
+
+        def read() -> Page[ListedCase]:
+            page = store.cases.page(tenants, filters, limit, cursor)
+            cases = page.items
+            agents = store.cases.first_agents([case.case_id for case in cases], tenants)
+            leads = store.decisions.get_many([case.lead_decision_id for case in cases], tenants)
+            listed = [ListedCase(one, agents.get(one.case_id, ()), leads.get(one.lead_decision_id)) for one in cases]
+            return Page(listed, page.next_cursor)
+
+        return await self.executor(read)
 
     async def count_open(self, caller: AuthenticatedCaller) -> dict[str, int]:
         """Number of cases that are not closed, by status. Raises Unavailable."""
@@ -114,48 +180,35 @@ class CaseService:
         return await self.executor(self.runtime.store.cases.closed_by_day, since_ms, visible_tenants(caller, None))
 
     async def get(self, caller: AuthenticatedCaller, case_id: str, entries: int = MAX_ENTRIES) -> CaseReport:
-        """One case with all that is kept of it, but of its entries the newest. Raises ProblemError (404), Unavailable.
+        """Return a case with its newest *entries* entries. Raises ProblemError (404), Unavailable.
 
         A caller that shows few entries, or none, requests only those: any commenter may add to them.
         """
-        report = await self.executor(self._read, case_id, visible_tenants(caller, None), entries)
-        if report is None:
-            raise not_found_error("case")
-        return report
+        tenants, store = visible_tenants(caller, None), self.runtime.store
 
-    def _read(self, case_id: str, tenants: Collection[str] | None, entries: int) -> CaseReport | None:
-        store = self.runtime.store
-        case = store.cases.get(case_id, tenants)
+        def read() -> CaseReport:
+            taken = self._read(case_id, tenants)
+            newest = store.cases.entries(case_id, tenants, entries) if entries else []
+            before = None if not entries else newest[0].sequence - 1 if newest else 0
+            shared = store.cases.shared_indicators(case_id, tenants)
+            lead = store.decisions.get(taken.case.lead_decision_id, tenants)
+            return CaseReport(taken.case, taken.agents, shared, newest, lead, before)
+
+        return await self.executor(read)
+
+    def _read(self, case_id: str, tenants: Collection[str] | None) -> CaseInHand:
+        case = self.runtime.store.cases.get(case_id, tenants)
         if case is None:
-            return None
-        newest = store.cases.entries(case_id, tenants, entries) if entries else []
-        before = None if not entries else newest[0].sequence - 1 if newest else 0
-        return CaseReport(
-            case,
-            store.cases.agents(case_id, tenants),
-            store.cases.shared_indicators(case_id, tenants),
-            newest,
-            store.decisions.get(case.lead_decision_id, tenants),
-            before,
-        )
+            raise not_found_error("case")
+        return CaseInHand(case, self.runtime.store.cases.agents(case_id, tenants))
 
     async def _in_hand(self, caller: AuthenticatedCaller, case_id: str) -> CaseInHand:
-        tenants, cases = visible_tenants(caller, None), self.runtime.store.cases
-
-        def take() -> CaseInHand | None:
-            case = cases.get(case_id, tenants)
-            return None if case is None else CaseInHand(case, cases.agents(case_id, tenants))
-
-        taken = await self.executor(take)
-        if taken is None:
-            raise not_found_error("case")
-        return taken
+        return await self.executor(self._read, case_id, visible_tenants(caller, None))
 
     async def case_of_decision(self, caller: AuthenticatedCaller, decision_id: str) -> str | None:
         """Id of the case that a decision belongs to; None = none. Raises Unavailable."""
-        return await self.executor(
-            self.runtime.store.cases.case_of_decision, decision_id, visible_tenants(caller, None)
-        )
+        tenants = visible_tenants(caller, None)
+        return await self.executor(self.runtime.store.cases.case_of_decision, decision_id, tenants)
 
     # Actions of people. Each may raise TenantNotAllowed, Unavailable, and ProblemError: 403, the caller is the subject;
     # 404, the case does not exist; 409, it is closed, or another caller changed it; 422, invalid input.
@@ -215,39 +268,39 @@ class CaseService:
         if pin and not MIN_HOLD_S <= valid_s <= MAX_HOLD_S:
             raise invalid_value_error("valid_s", f"must be from {MIN_HOLD_S:g} to {MAX_HOLD_S:g} seconds")
         taken = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
-        now_ms = self._now()
-        held_until_ms = now_ms + int(valid_s * 1000) if pin else 0
+        now_ms, agents = self._now(), taken.agents if pin else []
         contained = await self._change(
             caller,
             taken,
             "contained",
             note,
-            {"pinned": [case_agent.agent.agent_id for case_agent in taken.agents] if pin else []},
+            {"pinned": [case_agent.agent.agent_id for case_agent in agents]},
             status="contained",
             contained_ms=taken.case.contained_ms or now_ms,
-            held_until_ms=max(held_until_ms, taken.case.held_until_ms) if pin else 0,
+            held_until_ms=max(now_ms + int(valid_s * 1000), taken.case.held_until_ms) if pin else 0,
         )
         within = self.agent_acts.deadline()
-        if pin and (failed := await self.agent_acts.pin(caller, taken.agents, note, valid_s, within)):
+        if pin and (failed := await self.agent_acts.pin(caller, agents, note, valid_s, within)):
             words = describe_failures("the level could not be fixed", failed)
-            await self._tell_partly(caller, case_id, "contained", words)
+            await self._report_partial(caller, case_id, "contained", words)
         return contained
 
-    async def _tell_partly(self, caller: AuthenticatedCaller, case_id: str, marked: str, words: str) -> NoReturn:
+    async def _report_partial(self, caller: AuthenticatedCaller, case_id: str, marked: str, words: str) -> NoReturn:
         """Record in the case what an act could not do, and raise it even if recording fails."""
-        noting = asyncio.create_task(self._note_failure(caller, case_id, words))
+
+        async def note_failure() -> None:
+            try:
+                await self._change(caller, await self._in_hand(caller, case_id), "noted", words)
+            except TrustwatchError as error:
+                _log.warning("case_failure_not_noted", case=case_id, error=str(error))
+
+        noting = asyncio.create_task(note_failure())
         self._noting.add(noting)
         noting.add_done_callback(self._noting.discard)
         await asyncio.wait((noting,), timeout=NOTE_WITHIN_S)  # it continues if a store hangs: the caller gets an answer
         again = "contain it again" if marked == "contained" else "reopen it and close it again"
-        told = f"case {case_id} is marked as {marked}, but {words}. To try that again, {again}: what is done stays"
-        raise conflict_error(f"case_partly_{marked}", told)
-
-    async def _note_failure(self, caller: AuthenticatedCaller, case_id: str, words: str) -> None:
-        try:
-            await self._change(caller, await self._in_hand(caller, case_id), "noted", words)
-        except TrustwatchError as error:
-            _log.warning("case_failure_not_noted", case=case_id, error=str(error))
+        detail = f"case {case_id} is marked as {marked}, but {words}. To try that again, {again}: what is done stays"
+        raise conflict_error(f"case_partly_{marked}", detail)
 
     async def close(
         self,
@@ -285,7 +338,7 @@ class CaseService:
         if release and (failed := await self.agent_acts.release(caller, taken.agents, note, within)):
             words.append(describe_failures("the evidence could not be dropped", failed))
         if words:
-            await self._tell_partly(caller, case_id, "closed", "; ".join(words))
+            await self._report_partial(caller, case_id, "closed", "; ".join(words))
         return closed
 
     async def reopen(self, caller: AuthenticatedCaller, case_id: str, note: str) -> Case:
@@ -316,9 +369,12 @@ class CaseService:
         merged = self._update(
             caller, source, "merged", note, {"into": into}, status="closed", merged_into=into, closed_ms=self._now()
         )
-        grown = self._update(
-            caller, target, "merged", note, {"from": case_id}, alert=False, **_after_merge(source.case, target.case)
-        )
+        values: dict[str, Any] = {}  # of the case that grows: it waits for a person again
+        if target.case.status == "contained":
+            values = {"status": "acknowledged" if target.case.owner else "open", "held_until_ms": 0}
+        if source.case.level > target.case.level:
+            values["snoozed_until_ms"] = 0
+        grown = self._update(caller, target, "merged", note, {"from": case_id}, alert=False, **values)
         if not await self.executor.write(self.runtime.store.cases.merge, merged, grown):
             raise changed_error(case_id)
         self._note_in_audit_trail(caller, target, "merged", note, {"from": case_id})
@@ -429,14 +485,3 @@ def _entry(
     case_id: str, caller: AuthenticatedCaller, action: CaseAction, note: str, at_ms: int, detail: dict[str, Any] | None
 ) -> CaseEntry:
     return CaseEntry(case_id, 0, at_ms, caller.recorded_name, action, note, msgspec.json.encode(detail or {}))
-
-
-def _after_merge(source: Case, target: Case) -> dict[str, Any]:
-    """Values of a case that absorbs another: it waits for a person again if it grows."""
-    values: dict[str, Any] = {}
-    if target.status == "contained":
-        status: CaseStatus = "acknowledged" if target.owner else "open"
-        values |= {"status": status, "held_until_ms": 0}
-    if source.level > target.level:
-        values["snoozed_until_ms"] = 0
-    return values

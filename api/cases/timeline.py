@@ -1,11 +1,12 @@
-"""The story of a case: all that happened, in one order, each as a sentence."""
+"""The timeline of a case: all that happened, in order, each as a sentence."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 import anyio
@@ -38,7 +39,7 @@ from .service import CaseService
 
 TimelineKind = Literal["event", "token", "decision", "case", "approval", "pin", "actuation", "message", "feedback"]
 TIMELINE_KINDS: Final[tuple[TimelineKind, ...]] = get_args(TimelineKind)
-MAX_UNTOLD_ACTIONS: Final = 6  # Actions that are named of events that a story does not list one by one
+MAX_NAMED_ACTIONS: Final = 6  # Actions that are named of events that a timeline does not list one by one
 _TOKEN_TYPES: Final = ("token.request", "token.exchange", "token.refresh", "token.revoke", "token.introspect")
 _DELIVERY_WORDS: Final[Mapping[str, str]] = {
     "pending": "waits for its next attempt",
@@ -74,8 +75,8 @@ class TimelineItem(NamedTuple):
     decision_id: Annotated[DecisionId, NULL] = ""
 
 
-class UntoldEvents(NamedTuple):
-    """Events of an agent around the moment of its rise, UTC ms, that a story counts and does not list one by one."""
+class UnlistedEvents(NamedTuple):
+    """Events of an agent around the moment of its rise, UTC ms, that a timeline counts by action."""
 
     agent_id: str
     at_ms: int
@@ -92,48 +93,42 @@ class CaseRecords(NamedTuple):
     deliveries: Sequence[Delivery] = ()
     feedback: Sequence[Feedback] = ()
     events: Sequence[NativeEvent] = ()
-    left_out: Sequence[UntoldEvents] = ()
+    left_out: Sequence[UnlistedEvents] = ()
 
 
 def build_timeline(records: CaseRecords) -> list[TimelineItem]:
     """Everything in *records*, oldest first."""
-    items = [_decision_item(decision) for decision in records.decisions]
-    items += _entry_items(records.entries)
-    for intervention in records.interventions:
-        items += _intervention_items(intervention)
-    for actuation in records.actuations:
-        items += _actuation_items(actuation)
-    items += [_delivery_item(delivery) for delivery in records.deliveries]
-    items += [_feedback_item(feedback) for feedback in records.feedback]
-    items += [_event_item(event) for event in records.events]
-    items += [_untold_item(untold) for untold in records.left_out]
+    items = [
+        *map(_decision_item, records.decisions),
+        *map(_entry_item, records.entries),
+        *chain.from_iterable(map(_intervention_items, records.interventions)),
+        *chain.from_iterable(map(_actuation_items, records.actuations)),
+        *map(_delivery_item, records.deliveries),
+        *map(_event_item, records.events),
+        *map(_unlisted_item, records.left_out),
+    ]
+    if records.entries and records.entries[0].sequence > 1:
+        words = f"{records.entries[0].sequence - 1} earlier entries of the case are not told"
+        items.insert(0, TimelineItem(records.entries[0].at_ms, "case", "", words))
+    for given in records.feedback:
+        text = (
+            f"{printable_line(given.author)} judged a decision as {given.verdict.replace('_', ' ')}: "
+            f"{printable_line(given.reason)}"
+        )
+        item = TimelineItem(given.created_ms, "feedback", given.agent.agent_id, text, (), given.decision_id)
+        items.append(item)
     return sorted(items, key=lambda item: (item.at_ms, TIMELINE_KINDS.index(item.kind)))
 
 
 def _decision_item(decision: Decision) -> TimelineItem:
-    reason = (
-        decision.reasons[0].text
-        if decision.reasons
-        else {"tick": "time passed without new evidence"}.get(decision.cause, f"cause: {decision.cause}")
-    )
+    if decision.reasons:
+        reason = decision.reasons[0].text
+    else:
+        reason = "time passed without new evidence" if decision.cause == "tick" else f"cause: {decision.cause}"
     text = f"Risk went from {RiskLevel(decision.previous_level).label} to {RiskLevel(decision.level).label}: {reason}"
     shown = tuple((indicator.kind, indicator.value) for indicator in decision.indicators)
-    return TimelineItem(
-        decision.event_time_ms or decision.decided_ms,
-        "decision",
-        decision.agent.agent_id,
-        text,
-        shown,
-        decision.decision_id,
-    )
-
-
-def _entry_items(entries: Sequence[CaseEntry]) -> list[TimelineItem]:
-    told = [_entry_item(entry) for entry in entries]
-    if entries and entries[0].sequence > 1:
-        words = f"{entries[0].sequence - 1} earlier entries of the case are not told"
-        told.insert(0, TimelineItem(entries[0].at_ms, "case", "", words))
-    return told
+    at_ms = decision.event_time_ms or decision.decided_ms
+    return TimelineItem(at_ms, "decision", decision.agent.agent_id, text, shown, decision.decision_id)
 
 
 def _entry_item(entry: CaseEntry) -> TimelineItem:
@@ -172,47 +167,41 @@ def _entry_detail(detail: Mapping[str, Any]) -> str:
     return "".join(parts)
 
 
-def _intervention_items(intervention: Intervention) -> list[TimelineItem]:
-    agent = intervention.agent.agent_id
+def _intervention_items(intervention: Intervention) -> Iterator[TimelineItem]:
+    agent, asked_by = intervention.agent.agent_id, printable_line(intervention.asked_by)
     if intervention.kind == "pin":
-        asked_by, why = printable_line(intervention.asked_by), printable_line(intervention.asked_why)
-        text = f"{asked_by} fixed the level at {RiskLevel(intervention.level).label}: {why}"
-        items = [TimelineItem(intervention.asked_ms, "pin", agent, text)]
-        ended = f"{printable_line(intervention.decided_by)} ended the fixed level: {printable_line(intervention.why)}"
+        level, why = RiskLevel(intervention.level).label, printable_line(intervention.asked_why)
+        asked, ended = f"{asked_by} fixed the level at {level}: {why}", "ended the fixed level"
     else:
         scopes = ", ".join(map(printable_line, intervention.scopes)) or "none named"
-        text = f"An approval was asked for by {printable_line(intervention.asked_by)}; scopes: {scopes}"
-        items = [TimelineItem(intervention.asked_ms, "approval", agent, text)]
-        ended = (
-            f"{printable_line(intervention.decided_by)} said {intervention.status}: {printable_line(intervention.why)}"
-        )
+        asked, ended = f"An approval was asked for by {asked_by}; scopes: {scopes}", f"said {intervention.status}"
+    yield TimelineItem(intervention.asked_ms, intervention.kind, agent, asked)
     if intervention.decided_ms:
-        items.append(TimelineItem(intervention.decided_ms, intervention.kind, agent, ended))
+        text = f"{printable_line(intervention.decided_by)} {ended}: {printable_line(intervention.why)}"
+        yield TimelineItem(intervention.decided_ms, intervention.kind, agent, text)
     elif intervention.status == "expired":
-        items.append(TimelineItem(intervention.expires_ms, intervention.kind, agent, "It expired"))
-    return items
+        yield TimelineItem(intervention.expires_ms, intervention.kind, agent, "It expired")
 
 
-def _actuation_items(actuation: Actuation) -> list[TimelineItem]:
-    order = _wanted_words(actuation.desired)
+def _actuation_items(actuation: Actuation) -> Iterator[TimelineItem]:
+    order = _describe_order(actuation.desired)
     where, agent = printable_line(actuation.target), actuation.agent.agent_id
-    items = [TimelineItem(actuation.wanted_ms, "actuation", agent, f"{where} is to {order}")]
+    yield TimelineItem(actuation.wanted_ms, "actuation", agent, f"{where} is to {order}")
     if actuation.confirmed_ms:
-        items.append(TimelineItem(actuation.confirmed_ms, "actuation", agent, f"{where} confirmed: {order}"))
+        yield TimelineItem(actuation.confirmed_ms, "actuation", agent, f"{where} confirmed: {order}")
     elif actuation.status == "failed":
         failed = f"{where} could not {order}: {printable_line(actuation.error)}"
-        items.append(TimelineItem(actuation.updated_ms, "actuation", agent, failed))
-    return items
+        yield TimelineItem(actuation.updated_ms, "actuation", agent, failed)
 
 
-def _wanted_words(desired: bytes) -> str:
+def _describe_order(desired: bytes) -> str:
     """Describe what an authorization server is to do; an unreadable order is reported as such."""
     try:
         state = msgspec.json.decode(desired)
         level, revoke, allow = str(state["level"]), bool(state["revoke"]), bool(state["allow"])
         ceiling = state.get("max_token_lifetime_s")
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
-        return "do what an order says that can not be read any more"
+        return "do what an order that can no longer be read states"
     if revoke:
         return f"revoke tokens of the agent (level {level})"
     if not allow:
@@ -223,18 +212,13 @@ def _wanted_words(desired: bytes) -> str:
 
 
 def _delivery_item(delivery: Delivery) -> TimelineItem:
-    words = _DELIVERY_WORDS.get(delivery.status, delivery.status)
-    why = f": {printable_line(delivery.last_error)}" if delivery.last_error and delivery.status != "delivered" else ""
-    what = "An alert" if delivery.key.startswith(ALERT_KEY_PREFIX) else "A message about the case"
-    text = f"{what} to {printable_line(delivery.target)} {words}{why}"
-    decision_id = delivery.key.removeprefix(ALERT_KEY_PREFIX) if delivery.key.startswith(ALERT_KEY_PREFIX) else ""
+    what, decision_id = "A message about the case", ""
+    if delivery.key.startswith(ALERT_KEY_PREFIX):
+        what, decision_id = "An alert", delivery.key.removeprefix(ALERT_KEY_PREFIX)
+    text = f"{what} to {printable_line(delivery.target)} {_DELIVERY_WORDS.get(delivery.status, delivery.status)}"
+    if delivery.last_error and delivery.status != "delivered":
+        text += f": {printable_line(delivery.last_error)}"
     return TimelineItem(delivery.delivered_ms or delivery.created_ms, "message", "", text, (), decision_id)
-
-
-def _feedback_item(feedback: Feedback) -> TimelineItem:
-    verdict = feedback.verdict.replace("_", " ")
-    text = f"{printable_line(feedback.author)} judged a decision as {verdict}: {printable_line(feedback.reason)}"
-    return TimelineItem(feedback.created_ms, "feedback", feedback.agent.agent_id, text, (), feedback.decision_id)
 
 
 def _event_item(event: NativeEvent) -> TimelineItem:
@@ -260,40 +244,39 @@ def _event_item(event: NativeEvent) -> TimelineItem:
     return TimelineItem(at_ms, kind, event.agent.id, " ".join(parts), origin)
 
 
-def _untold_item(untold: UntoldEvents) -> TimelineItem:
-    """The rest of what the agent did then, by action.
+def _unlisted_item(unlisted: UnlistedEvents) -> TimelineItem:
+    """Return the other events of that time, by action.
 
-    >>> _untold_item(UntoldEvents("a", 5, [("read", 900), ("post", 1)])).text
+    >>> _unlisted_item(UnlistedEvents("a", 5, [("read", 900), ("post", 1)])).text
     '901 more events are not told here, from ten minutes before until a minute after: read 900, post 1'
     """
-    amount = sum(count for _, count in untold.actions)
-    words = ", ".join(f"{printable_line(action)} {count:,}" for action, count in untold.actions[:MAX_UNTOLD_ACTIONS])
-    more = ", and others" if len(untold.actions) > MAX_UNTOLD_ACTIONS else ""
+    amount = sum(count for _, count in unlisted.actions)
+    named = unlisted.actions[:MAX_NAMED_ACTIONS]
+    words = ", ".join(f"{printable_line(action)} {count:,}" for action, count in named)
+    more = ", and others" if len(unlisted.actions) > MAX_NAMED_ACTIONS else ""
     others = "1 more event is" if amount == 1 else f"{amount:,} more events are"
     text = f"{others} not told here, from ten minutes before until a minute after: {words}{more}"
-    return TimelineItem(untold.at_ms, "event", untold.agent_id, text)
+    return TimelineItem(unlisted.at_ms, "event", unlisted.agent_id, text)
 
 
 def _listed(scopes: Iterable[str]) -> str:
     return ", ".join(map(printable_line, scopes)) or "nothing"
 
 
-# The story of a case: reads all that happened in it, for its timeline and its report.
-
-MAX_AGENTS_IN_STORY: Final = 50  # Agents whose approvals, pins, actuations and feedback a timeline has
-MAX_AGENTS_WITH_EVENTS: Final = 5  # Agents whose events a timeline has: each takes a look through the log
+MAX_AGENTS_IN_STORY: Final = 50  # Agents whose approvals, pins, actuations and feedback a timeline shows
+MAX_AGENTS_WITH_EVENTS: Final = 5  # Agents whose events a timeline shows: each needs a search in the log
 MAX_DECISIONS_IN_STORY: Final = 500
-LEAD_MS: Final = 3_600_000  # Time before the first event of a case: what ended within it belongs to the story
+LEAD_MS: Final = 3_600_000  # Time before the first event of a case: what ended within it is included
 T = TypeVar("T")
 
 MAX_STORIES_AT_ONCE, MAX_STORIES_WAITING, MAX_STORIES_OF_CALLER = 2, 8, 4
-"""Stories that are put together at a time (two of the threads for the store stay for others), that wait for that, and
-those of one caller among both. A further one is refused, and may be asked for again."""
+"""Timelines that are built at once (two threads of the store stay free for others), that wait, and those of one caller
+among both. A further request is refused, and may be repeated."""
 
 PLACES_FOR_OTHERS: Final = 2
-"""The last places are for callers of tenants without a running story, so that no tenant takes them all."""
+"""The last places are for tenants without a running timeline, so that no tenant takes them all."""
 
-STORY_WITHIN_S: Final = 30.0  # Longest time for reading what a story is made of: it holds a place
+STORY_WITHIN_S: Final = 30.0  # Longest time for reading what a timeline is made of: it holds a place
 
 _log = structlog.get_logger(__name__)
 
@@ -302,7 +285,7 @@ _log = structlog.get_logger(__name__)
 class CaseStory:
     """Timelines of cases that a caller may see. For one event loop.
 
-    A long one takes a while, so it is built in dedicated threads.
+    A long one takes a while, so dedicated threads build it.
     """
 
     runtime: Runtime
@@ -318,7 +301,7 @@ class CaseStory:
 
     @property
     def asked_for(self) -> int:
-        """Number of stories that are put together, or wait for that."""
+        """Number of timelines that are being built or wait."""
         return self._asked.total()
 
     async def tell(
@@ -337,20 +320,18 @@ class CaseStory:
             except TimeoutError:
                 raise Unavailable("the store does not answer in time") from None
 
-            def told() -> T:
-                return write(report, build_timeline(records))
-
-            return await anyio.to_thread.run_sync(told, limiter=self._threads)
+            return await anyio.to_thread.run_sync(lambda: write(report, build_timeline(records)), limiter=self._threads)
 
     @asynccontextmanager
     async def _place(self, caller: AuthenticatedCaller) -> AsyncIterator[None]:
-        """One of the places for stories, as soon as there is one. Raises ProblemError (503) if too many wait."""
+        """Wait for a place, and hold it within the block. Raises ProblemError (503) if too many wait."""
         who, tenants = (caller.issuer, caller.subject), caller.tenants
         left = MAX_STORIES_AT_ONCE + MAX_STORIES_WAITING - self.asked_for
-        if left <= 0 or (left <= PLACES_FOR_OTHERS and self._asked_by_tenants[tenants]):
-            raise _busy_error("too many stories of cases are being put together; ask again in a moment")
-        if self._asked[who] >= MAX_STORIES_OF_CALLER:
-            raise _busy_error("too many stories of cases are being put together for you; ask again in a moment")
+        taken = self._asked[who] >= MAX_STORIES_OF_CALLER
+        if taken or left <= 0 or (left <= PLACES_FOR_OTHERS and self._asked_by_tenants[tenants]):
+            detail = f"too many timelines are being built{' for you' if taken else ''}; ask again in a moment"
+            headers = {"Retry-After": str(RETRY_AFTER_S)}
+            raise ProblemError(ProblemDetails(503, Unavailable.code, "Unavailable", detail, headers))
         self._asked[who] += 1
         self._asked_by_tenants[tenants] += 1
         try:
@@ -366,26 +347,22 @@ class CaseStory:
             self._records, report, visible_tenants(caller, None), with_alerts=SCOPE_ADMIN in caller.scopes
         )
         events: list[NativeEvent] = []
-        left_out: list[UntoldEvents] = []
+        left_out: list[UnlistedEvents] = []
         peaks = {decision.decision_id: decision for decision in records.decisions}
         for case_agent in report.agents[:MAX_AGENTS_WITH_EVENTS]:
-            if (peak := peaks.get(case_agent.decision_id)) is not None:
-                found, untold = await self._events_around(caller, peak)
-                events += found
-                left_out += [untold] if untold.actions else []
+            peak = peaks.get(case_agent.decision_id)
+            if peak is None:
+                continue
+            moment = DecisionMoment(peak.event_time_ms, peak.partition, peak.offset)
+            try:
+                history = await self.agents.recent_events(caller, peak.agent, moment)
+            except TrustwatchError as error:
+                _log.info("case_without_events", agent=peak.agent.agent_id, error=str(error))
+                continue
+            events += history.around
+            if history.left_out:
+                left_out.append(UnlistedEvents(peak.agent.agent_id, peak.event_time_ms, history.left_out))
         return records._replace(events=events, left_out=left_out)
-
-    async def _events_around(
-        self, caller: AuthenticatedCaller, decision: Decision
-    ) -> tuple[Sequence[NativeEvent], UntoldEvents]:
-        moment = DecisionMoment(decision.event_time_ms, decision.partition, decision.offset)
-        nothing = UntoldEvents(decision.agent.agent_id, decision.event_time_ms, ())
-        try:
-            history = await self.agents.recent_events(caller, decision.agent, moment)
-        except TrustwatchError as error:
-            _log.info("case_without_events", agent=decision.agent.agent_id, error=str(error))
-            return (), nothing
-        return history.around, nothing._replace(actions=history.left_out)
 
     def _records(self, report: CaseReport, tenants: Collection[str] | None, *, with_alerts: bool) -> CaseRecords:
         store, case_id = self.runtime.store, report.case.case_id
@@ -393,25 +370,14 @@ class CaseStory:
         decisions = list(store.decisions.get_many(ids, tenants).values())
         names = [case_agent.agent for case_agent in report.agents[:MAX_AGENTS_IN_STORY]]
         since_ms = min((decision.event_time_ms for decision in decisions), default=report.case.opened_ms) - LEAD_MS
-        interventions = [
-            intervention
-            for name in names
-            for intervention in store.interventions.page(tenants, agent=name).items
-            if max(intervention.updated_ms, intervention.expires_ms) >= since_ms
-        ]
-        actuations = [actuation for name in names for actuation in store.actuations.page(tenants, name).items]
-        feedback = [feedback_item for name in names for feedback_item in store.feedback.page(tenants, agent=name).items]
+        interventions: list[Intervention] = []
+        actuations: list[Actuation] = []
+        feedback: list[Feedback] = []
+        for name in names:
+            for asked in store.interventions.page(tenants, agent=name).items:
+                if max(asked.updated_ms, asked.expires_ms) >= since_ms:
+                    interventions.append(asked)
+            actuations += (row for row in store.actuations.page(tenants, name).items if row.updated_ms >= since_ms)
+            feedback += (row for row in store.feedback.page(tenants, agent=name).items if row.created_ms >= since_ms)
         deliveries = store.outbox.page(tenants, limit=MAX_PAGE, case_id=case_id).items if with_alerts else []
-        return CaseRecords(
-            decisions,
-            report.entries,
-            interventions,
-            [actuation for actuation in actuations if actuation.updated_ms >= since_ms],
-            deliveries,
-            [feedback_item for feedback_item in feedback if feedback_item.created_ms >= since_ms],
-        )
-
-
-def _busy_error(detail: str) -> ProblemError:
-    headers = {"Retry-After": str(RETRY_AFTER_S)}
-    return ProblemError(ProblemDetails(503, Unavailable.code, "Unavailable", detail, headers))
+        return CaseRecords(decisions, report.entries, interventions, actuations, deliveries, feedback)

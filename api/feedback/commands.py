@@ -17,15 +17,6 @@ from ..cli.terminal import JsonOption, fail, parse_duration, print_message, read
 POLL_EVERY_S = 0.3
 _MAX_SHOWN_ROWS = 10
 _MAX_EARLIER_DECISIONS = 100
-_VERDICTS = {"false-positive": "false_positive", "true-positive": "true_positive"}
-
-
-def parse_verdict(text: str) -> str:
-    """The verdict as the API spells it. Raises BadParameter."""
-    verdict = _VERDICTS.get(text.replace("_", "-"))
-    if verdict is None:
-        raise typer.BadParameter("must be false-positive or true-positive", param_hint="--verdict")
-    return verdict
 
 
 def add(
@@ -54,7 +45,9 @@ def add(
     json: JsonOption = False,
 ) -> None:
     """Say that a decision was right or wrong. Before a rule is adopted, a preview shows what it would have changed."""
-    kind, expires_in_s = parse_verdict(verdict), parse_duration(expires, "--expires")
+    kind, expires_in_s = verdict.replace("-", "_"), parse_duration(expires, "--expires")
+    if kind not in ("false_positive", "true_positive"):
+        raise typer.BadParameter("must be false-positive or true-positive", param_hint="--verdict")
     with closing(ServiceClient(url, token)) as service:
         draft: dict[str, Any] = {"decision_id": decision, "verdict": kind, "reason": reason}
         if kind == "true_positive":
@@ -66,7 +59,9 @@ def add(
         seen = _run_preview(service, draft)
         if not json:
             _print_preview(seen)
-        if not yes and not _confirm_adoption(json=json):
+        if not yes and (json or not sys.stdin.isatty()):
+            raise fail("the command does not run at a terminal: add --yes to adopt it")
+        if not yes and not typer.confirm("adopt it?", err=True):
             print_message("nothing was adopted")
             raise typer.Exit(1)
         adopted = service.call("adopt_feedback", draft | {"preview_id": seen["preview_id"]}).json()
@@ -129,13 +124,6 @@ def _print_preview(seen: dict[str, Any]) -> None:
             print_message(f"  {title}  {row['time']}  {row['agent_id']}  {levels}{mark}{confirmed}{why}")
         if count > _MAX_SHOWN_ROWS:
             print_message(f"  and {count - _MAX_SHOWN_ROWS} more {title}")
-
-
-def _confirm_adoption(*, json: bool) -> bool:
-    """Ask on a terminal; elsewhere no one can answer."""
-    if json or not sys.stdin.isatty():
-        raise fail("nobody is here to ask: add --yes to adopt it")
-    return typer.confirm("adopt it?", err=True)
 
 
 def _print_feedback(feedback: dict[str, Any], seen: dict[str, Any] | None, *, json: bool) -> None:

@@ -39,7 +39,7 @@ class FeedbackDraft(msgspec.Struct, frozen=True):
 
 
 def draft_refused_error(detail: str, code: str = "feedback_refused", status: int = 422) -> ProblemError:
-    """A draft that is not taken, with what to do."""
+    """Return the problem of a draft that is refused."""
     return ProblemError(ProblemDetails(status, code, "Feedback refused", detail))
 
 
@@ -55,7 +55,7 @@ def resolve_feature_names(words: Collection[str]) -> tuple[str, ...]:
             )
         if name not in FEATURE_NAMES:
             features = ", ".join(name for name in FEATURE_NAMES if name not in PROTECTED_FEATURES)
-            raise draft_refused_error(f"{word} is no feature; there are {features}")
+            raise draft_refused_error(f"{word} is not a feature; the features are {features}")
         names.append(name)
     return tuple(sorted(set(names), key=FEATURE_NAMES.index))
 
@@ -66,38 +66,32 @@ def check_draft(draft: FeedbackDraft, decision: Decision) -> FeedbackDraft:
         raise draft_refused_error("say why: `reason` is empty")
     if decision.level < RiskLevel.MEDIUM or decision.level <= decision.previous_level:
         raise draft_refused_error(
-            f"decision {decision.decision_id} raised nobody to medium or above: feedback is about decisions that did"
+            f"decision {decision.decision_id} raised no agent to medium or above: feedback is about decisions that did"
         )
     if draft.verdict == "true_positive":
         return msgspec.structs.replace(draft, kind="agent", features=None, resource=None, expires_in_s=0)
     features = None if draft.features is None else resolve_feature_names(draft.features)
     resolved = msgspec.structs.replace(draft, features=features)
-    _check_scope(resolved, decision)
-    _check_time(resolved)
+    _check_rule(resolved, decision)
     return resolved
 
 
-def _check_scope(draft: FeedbackDraft, decision: Decision) -> None:
+def _check_rule(draft: FeedbackDraft, decision: Decision) -> None:
     if draft.features == ():
         raise draft_refused_error("`features` is empty: name at least one, or leave it out for all")
     if draft.resource is not None and not draft.resource.strip():
         raise draft_refused_error("`resource` is empty: name a target or resource id, or leave it out for any")
-    if draft.kind != "peer_group":
-        return
-    if not decision.agent_type:
+    broad = draft.features is None and draft.resource is None
+    if draft.kind == "peer_group" and not decision.agent_type:
         raise draft_refused_error(
             "the agent of this decision has no type, so it has no peer group: choose the scope `agent`"
         )
-    if draft.features is None and draft.resource is None:
+    if draft.kind == "peer_group" and broad:
         raise draft_refused_error("a rule for a whole peer group has to name features, a resource, or both")
-
-
-def _check_time(draft: FeedbackDraft) -> None:
     if draft.expires_in_s <= 0:
         raise draft_refused_error("a false positive needs an end: `expires_in_s` must be above 0")
     if draft.expires_in_s > MAX_RULE_DAYS * DAY_S:
         raise draft_refused_error(f"no rule holds longer than {MAX_RULE_DAYS} days")
-    broad = draft.features is None and draft.resource is None
     if broad and draft.expires_in_s > MAX_BROAD_RULE_HOURS * HOUR_S:
         raise draft_refused_error(
             f"a rule that names neither features nor a resource holds at most {MAX_BROAD_RULE_HOURS} hours: "

@@ -1,4 +1,4 @@
-"""Previews, one at a time: who waits is let in by tenant, not by when it came."""
+"""Previews: each runs in a separate process at low priority, one at a time, tenants in turn."""
 
 from __future__ import annotations
 
@@ -27,9 +27,6 @@ PREVIEW_DAYS = 7  # A preview counts what happened in the last so many days: as 
 PREVIEW_MAX_S = 600.0
 """A preview that takes longer is given up: it runs at the lowest priority, and a person waits for it."""
 PREVIEWS_WAITING = 4  # Previews of a tenant that may wait in addition to the running one
-
-
-# Each preview runs in a separate process at low priority, one at a time, tenants in turn.
 
 PREVIEW_VALID_MS = DAY_MS
 LOST_AFTER_MS = MINUTE_MS  # A preview that gave no sign of life for so long is over: the process that ran it has ended
@@ -63,10 +60,13 @@ class PreviewRunner:
 
     async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
         """Start a preview. Raises ProblemError (429) if too many of its tenant run or wait, Unavailable."""
-        self._check_room(decision.agent.tenant)
-        now_ms = self.now_ms()
-        preview_id, agent = record_id(now_ms, "preview", self.new_id()), decision.agent
-        asked = preview_id, decision.decision_id, agent.tenant, author, draft
+        now_ms, agent, most = self.now_ms(), decision.agent, PREVIEWS_WAITING + 1
+        mine = sum(row.tenant == agent.tenant for row in self._tasks.values())
+        if mine >= most:  # previews of other tenants neither count nor are mentioned
+            room = f"of this tenant {mine} previews run or wait, and there may be {most}"
+            detail, headers = f"{room}: come again when one of them is done", {"Retry-After": str(RETRY_AFTER_S)}
+            raise ProblemError(ProblemDetails(429, "too_many_previews", "Too many requests", detail, headers))
+        asked = record_id(now_ms, "preview", self.new_id()), decision.decision_id, agent.tenant, author, draft
         row = FeedbackPreview(*asked, "waiting" if self._tasks else "running", 0.0, now_ms, now_ms, "", b"")
         event = decision.event_id, decision.event_time_ms
         marked = MarkedDecision(decision.decision_id, str(agent.key), *event, decision.level)
@@ -76,15 +76,6 @@ class PreviewRunner:
         self._tasks[task] = row
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
         return row
-
-    def _check_room(self, tenant: str) -> None:
-        """Refuse a preview if the tenant has too many; those of other tenants neither count nor are mentioned."""
-        mine, most = sum(row.tenant == tenant for row in self._tasks.values()), PREVIEWS_WAITING + 1
-        if mine >= most:
-            room = f"of this tenant {mine} previews run or wait, and there may be {most}"
-            detail = f"{room}: come again when one of them is done"
-            headers = {"Retry-After": str(RETRY_AFTER_S)}
-            raise ProblemError(ProblemDetails(429, "too_many_previews", "Too many requests", detail, headers))
 
     async def find(self, preview_id: str, tenants: Collection[str] | None) -> FeedbackPreview | None:
         """One preview; one whose process has gone has failed. Raises Unavailable."""
@@ -104,24 +95,20 @@ class PreviewRunner:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run_to_end(self, row: FeedbackPreview, job: PreviewJob) -> None:
+        beating = asyncio.create_task(self._send_heartbeats(row))
         try:
-            end = await self._run_in_turn(row, job)
+            async with self._turns.turn(row.tenant, 0):
+                beating.cancel()
+                end = await self._run_now(row, job)
         except PreviewFailed as error:
             end = self._updated(row, status="failed", error=str(error))
         except Exception as error:
             _log.error("preview_failed", preview_id=row.preview_id, error=repr(error)[:500])
             end = self._updated(row, status="failed", error="a fault of ours; the log has more")
-        with contextlib.suppress(Unavailable):
-            await self._store_row(end)
-
-    async def _run_in_turn(self, row: FeedbackPreview, job: PreviewJob) -> FeedbackPreview:
-        beating = asyncio.create_task(self._send_heartbeats(row))
-        try:
-            async with self._turns.turn(row.tenant, 0):
-                beating.cancel()
-                return await self._run_now(row, job)
         finally:
             beating.cancel()
+        with contextlib.suppress(Unavailable):
+            await self._store_row(end)
 
     async def _run_now(self, row: FeedbackPreview, job: PreviewJob) -> FeedbackPreview:
         loop, reported_at = asyncio.get_running_loop(), float("-inf")

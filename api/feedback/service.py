@@ -56,19 +56,16 @@ def rule_control_records(feedback: Feedback, partitions: int, now_ms: int) -> Se
     agent = feedback.agent
     own = agent_partition_key(agent.tenant, agent.issuer, agent.agent_id)
     home = partition_of(own, partitions)
-    targets: Sequence[int] = [home] if feedback.kind == "agent" else range(partitions)
+    command: AdoptFeedbackRule | RevokeFeedbackRule
     records = []
-    for partition in targets:
+    for partition in [home] if feedback.kind == "agent" else range(partitions):
         if feedback.status == "revoking":
-            command: AdoptFeedbackRule | RevokeFeedbackRule = RevokeFeedbackRule(
-                feedback.rule, feedback.revoked_by, feedback.revoked_why
-            )
+            command = RevokeFeedbackRule(feedback.rule, feedback.revoked_by, feedback.revoked_why)
         else:
             taken = feedback.withdraw if partition == home else 0.0
             command = AdoptFeedbackRule(feedback.rule, feedback.author, feedback.reason, taken, feedback.decision_id)
-        payload = msgspec.json.encode(command)
         route = own if partition == home else key_for_partition(partition, partitions)
-        records.append(Record(RecordKind.CONTROL, 0, now_ms, payload, route))
+        records.append(Record(RecordKind.CONTROL, 0, now_ms, msgspec.json.encode(command), route))
     return records
 
 
@@ -97,7 +94,7 @@ KNOWN_CODE = "feedback_known"  # Code of the problem that the same feedback was 
 _MAX_DECISION_PAGES = 40
 _MAX_NAMESAKES = 1_000
 MAX_RULES_READ = 200  # Active rules of a tenant that are searched for those about one agent
-MAX_RULES = 100  # Rules of one tenant at a time: each is looked at for every event of an agent that it may concern
+MAX_RULES = 100  # Active rules of one tenant: each is checked for every event of an agent that it may concern
 
 _log = structlog.get_logger(__name__)
 
@@ -137,9 +134,7 @@ class FeedbackService:
     ) -> FeedbackPreview:
         """Start a preview, which runs in the background. Raises ProblemError (403, 404, 422, 429), Unavailable."""
         reviewer = reviewer_of(caller)
-        decision = await self._find_decision(decision_id, reviewer)
-        draft = check_draft(draft, decision)
-        await self._check_reviewer(draft, decision, reviewer)
+        decision, draft = await self._check(decision_id, draft, reviewer)
         if draft.verdict == "true_positive":
             raise draft_refused_error("a true positive changes nothing in scoring: there is nothing to preview")
         rule = self._new_feedback(draft, decision, reviewer, preview_id="").rule
@@ -155,21 +150,16 @@ class FeedbackService:
     async def adopt(self, caller: AuthenticatedCaller, decision_id: str, draft: FeedbackDraft) -> FeedbackStatus:
         """Record feedback and, if a rule follows, activate it. Raises ProblemError, Unavailable."""
         reviewer = reviewer_of(caller)
-        decision = await self._find_decision(decision_id, reviewer)
-        draft = check_draft(draft, decision)
-        await self._check_reviewer(draft, decision, reviewer)
+        decision, draft = await self._check(decision_id, draft, reviewer)
         unseen = draft.verdict == "false_positive" and await self._check_preview(draft, decision)
-        feedback = await self._add(draft, decision, reviewer, unseen=unseen)
-        if feedback.status == "adopting":
-            feedback = await self._publish(feedback)
-        return await self._status_of(feedback)
-
-    async def _add(self, draft: FeedbackDraft, decision: Decision, reviewer: Reviewer, *, unseen: bool) -> Feedback:
         async with self._adoption_lock:  # else two that are adopted at a time could both find room
             feedback = self._new_feedback(draft, decision, reviewer, preview_id=draft.preview_id or "")
             feedback = msgspec.structs.replace(feedback, unseen=unseen, until_ms=await self._window_end(decision))
             if feedback.verdict == "false_positive":
-                await self._check_room(feedback.agent.tenant)
+                rules = await self.executor(self.store.feedback.list_open, (feedback.agent.tenant,))
+                if len(rules) >= MAX_RULES:
+                    most = f"{len(rules)} rules are active for this tenant, and there may be {MAX_RULES}"
+                    raise draft_refused_error(f"{most}: revoke one that is no longer needed", "too_many_rules", 409)
             action: FeedbackAction = "noted" if feedback.status == "noted" else "adopted"
             step = FeedbackStep(feedback.feedback_id, action, feedback.created_ms, reviewer.name, feedback.reason)
             if not await self.executor.write(self.store.feedback.add, feedback, step):
@@ -177,7 +167,7 @@ class FeedbackService:
         self.audit.enqueue(
             feedback_audit_event(feedback, f"feedback.{action}", reviewer.name, feedback.reason, self.now_ms())
         )
-        return feedback
+        return await self._status_of(await self._publish(feedback) if feedback.status == "adopting" else feedback)
 
     async def list(
         self,
@@ -200,9 +190,8 @@ class FeedbackService:
             if name is None:
                 return Page([], None)
         page = await self.executor(self.store.feedback.page, tenants, status, verdict, name, decision_id, limit, cursor)
-        rules = await self.executor(
-            self.store.feedback.rules_of_feedback, [feedback.feedback_id for feedback in page.items], tenants
-        )
+        ids = [feedback.feedback_id for feedback in page.items]
+        rules = await self.executor(self.store.feedback.rules_of_feedback, ids, tenants)
         return Page([_feedback_status(feedback, rules) for feedback in page.items], page.next_cursor)
 
     async def active_rules_of(self, caller: AuthenticatedCaller, summary: AgentSummary) -> Sequence[Feedback]:
@@ -214,7 +203,15 @@ class FeedbackService:
         page = await self.executor(
             self.store.feedback.page, tenants, "active", "false_positive", None, None, MAX_RULES_READ
         )
-        return [feedback for feedback in page.items if _covers(feedback, summary)]
+        return [
+            feedback
+            for feedback in page.items
+            if (
+                feedback.agent.key == summary.name.key
+                if feedback.kind == "agent"
+                else feedback.agent_type == summary.agent_type
+            )
+        ]
 
     async def get(self, caller: AuthenticatedCaller, feedback_id: str) -> FeedbackStatus:
         """One, with its steps. Raises ProblemError (404), Unavailable."""
@@ -232,10 +229,10 @@ class FeedbackService:
         if before.status in ("revoking", "revoked"):
             raise _not_open_error(before)
         now_ms = self.now_ms()
-        in_force = before.status in ("adopting", "active")
+        active = before.status in ("adopting", "active")
         after = msgspec.structs.replace(
             before,
-            status="revoking" if in_force else "revoked",
+            status="revoking" if active else "revoked",
             revoked_by=reviewer.name,
             revoked_ms=now_ms,
             revoked_why=reason,
@@ -245,7 +242,7 @@ class FeedbackService:
         if not await self.executor.write(self.store.feedback.update, after, before.status, step):
             raise _not_open_error(before)
         self.audit.enqueue(feedback_audit_event(after, "feedback.revoked", reviewer.name, reason, self.now_ms()))
-        return await self._status_of(await self._publish(after) if in_force else after)
+        return await self._status_of(await self._publish(after) if active else after)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the active rules until *stop*, then end the running preview."""
@@ -281,46 +278,35 @@ class FeedbackService:
         now_ms = self.now_ms()
         for feedback in await asyncio.to_thread(self.store.feedback.list_open):
             if feedback.status == "active" and feedback.expires_ms <= now_ms:
-                await self._expire(feedback, now_ms)
-                continue
-            if feedback.status != "active" and now_ms - feedback.updated_ms >= RESEND_AFTER_MS:
+                why, updated_ms = "its time is over", max(now_ms, feedback.updated_ms + 1)
+                over = msgspec.structs.replace(feedback, status="expired", updated_ms=updated_ms)
+                step = FeedbackStep(feedback.feedback_id, "expired", feedback.expires_ms, "trustwatch", why)
+                if await asyncio.to_thread(self.store.feedback.update, over, feedback.status, step):
+                    self.audit.enqueue(feedback_audit_event(over, "feedback.expired", "trustwatch", why, self.now_ms()))
+            elif feedback.status != "active" and now_ms - feedback.updated_ms >= RESEND_AFTER_MS:
                 await self._publish(feedback)
-        await self._revoke_orphans(now_ms)
-
-    async def _expire(self, feedback: Feedback, now_ms: int) -> None:
-        why = "its time is over"
-        over = msgspec.structs.replace(feedback, status="expired", updated_ms=max(now_ms, feedback.updated_ms + 1))
-        step = FeedbackStep(feedback.feedback_id, "expired", feedback.expires_ms, "trustwatch", why)
-        if await asyncio.to_thread(self.store.feedback.update, over, feedback.status, step):
-            self.audit.enqueue(feedback_audit_event(over, "feedback.expired", "trustwatch", why, self.now_ms()))
-
-    async def _revoke_orphans(self, now_ms: int) -> None:
-        """End a rule whose feedback was erased with its agent: else it would stay active, and could not be revoked."""
         if now_ms - self._orphans_checked_ms < RESEND_AFTER_MS:
             return
         self._orphans_checked_ms, count = now_ms, self.partitions()
-        orphans = await asyncio.to_thread(self.store.feedback.orphaned_rules)
-        if orphans:
-            records = [
-                Record(
-                    RecordKind.CONTROL,
-                    0,
-                    now_ms,
-                    msgspec.json.encode(RevokeFeedbackRule(orphan.rule, "trustwatch", "it was erased")),
-                    key_for_partition(orphan.partition, count),
-                )
-                for orphan in orphans
-            ]
-            await self.log.commit(records)
+        revocations = []  # of rules whose feedback was erased with its agent: they could not be revoked otherwise
+        for orphan in await asyncio.to_thread(self.store.feedback.orphaned_rules):
+            command = msgspec.json.encode(RevokeFeedbackRule(orphan.rule, "trustwatch", "it was erased"))
+            route = key_for_partition(orphan.partition, count)
+            revocations.append(Record(RecordKind.CONTROL, 0, now_ms, command, route))
+        if revocations:
+            await self.log.commit(revocations)
 
-    async def _find_decision(self, decision_id: str, reviewer: Reviewer) -> Decision:
+    async def _check(
+        self, decision_id: str, draft: FeedbackDraft, reviewer: Reviewer
+    ) -> tuple[Decision, FeedbackDraft]:
+        """Return the decision and the checked draft.
+
+        Raises ProblemError: 403 for a caller that judges its own agent, or wants a rule that covers it; 404; 422.
+        """
         decision = await self.executor(self.store.decisions.get, decision_id, reviewer.tenants)
         if decision is None:
             raise not_found_error("decision")
-        return decision
-
-    async def _check_reviewer(self, draft: FeedbackDraft, decision: Decision, reviewer: Reviewer) -> None:
-        """Refuse a caller that judges its own agent, or wants a rule that covers it. Raises ProblemError (403)."""
+        draft = check_draft(draft, decision)
         agent, actuators = decision.agent, self.settings.actuators
         check_not_own_agent(agent, reviewer, actuators)
         if draft.kind == "peer_group":
@@ -332,6 +318,7 @@ class FeedbackService:
                 actuator for actuator in actuators if agent.tenant in actuator.tenants or ANY_NAME in actuator.tenants
             ]
             check_not_own_group(decision.agent_type, own, reviewer, serving)
+        return decision, draft
 
     async def _check_preview(self, draft: FeedbackDraft, decision: Decision) -> bool:
         """Return true if it is adopted unseen. Raises ProblemError (409) unless this draft was previewed to the end."""
@@ -353,30 +340,20 @@ class FeedbackService:
             raise _preview_needed_error("there was no history to preview it on; `accept_unseen` adopts it all the same")
         return unseen
 
-    async def _check_room(self, tenant: str) -> None:
-        rules = await self.executor(self.store.feedback.list_open, (tenant,))
-        if len(rules) >= MAX_RULES:
-            raise draft_refused_error(
-                f"{len(rules)} rules are in force for this tenant, and there may be {MAX_RULES}: "
-                "revoke one that is no longer needed",
-                "too_many_rules",
-                409,
-            )
-
     async def _window_end(self, decision: Decision) -> int:
         """Event time when the agent was back to normal after a decision; now if it is not."""
-        cursor, calm_ms = None, self.now_ms()
+        cursor, normal_ms = None, self.now_ms()
         for _ in range(_MAX_DECISION_PAGES):
             page = await self.executor(self.store.decisions.page, (decision.agent.tenant,), decision.agent, 500, cursor)
             for later in page.items:
                 if later.decided_ms <= decision.decided_ms:
-                    return calm_ms
+                    return normal_ms
                 if later.level < RiskLevel.MEDIUM:
-                    calm_ms = later.event_time_ms
+                    normal_ms = later.event_time_ms
             cursor = page.next_cursor
             if cursor is None:
-                return calm_ms
-        return calm_ms
+                break
+        return normal_ms
 
     def _new_feedback(self, draft: FeedbackDraft, decision: Decision, reviewer: Reviewer, preview_id: str) -> Feedback:
         now_ms, positive = self.now_ms(), draft.verdict == "true_positive"
@@ -427,16 +404,9 @@ def _feedback_status(feedback: Feedback, rules: Sequence[PartitionRule]) -> Feed
     )
 
 
-def _covers(feedback: Feedback, summary: AgentSummary) -> bool:
-    if feedback.kind == "agent":
-        return feedback.agent.key == summary.name.key
-    return feedback.agent_type == summary.agent_type
-
-
 def _not_open_error(feedback: Feedback) -> ProblemError:
-    return ProblemError(
-        ProblemDetails(409, "not_open", "Not open", f"feedback {feedback.feedback_id} is {feedback.status} already")
-    )
+    detail = f"feedback {feedback.feedback_id} is {feedback.status} already"
+    return ProblemError(ProblemDetails(409, "not_open", "Not open", detail))
 
 
 def _preview_needed_error(detail: str) -> ProblemError:

@@ -8,6 +8,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ from trustwatch.scoring.learning.feedback_preview import (
     preview_result,
 )
 from trustwatch.scoring.records.commits import ONLY_PARTITION
-from trustwatch.scoring.records.feedback import Feedback, FeedbackRule
+from trustwatch.scoring.records.feedback import FeedbackRule
 from trustwatch.scoring.store.agent_store import AgentQuery
 from trustwatch.scoring.store.database import iterate_pages
 from trustwatch.scoring.store.sql_store import SqlStore
@@ -66,33 +67,26 @@ class HistoryPart(NamedTuple):
     progress: float
 
 
-class PreviewHistory(NamedTuple):
-    """A history and its name: `log`, `archive and log`, or `kafka`."""
+def open_preview_history(settings: Settings, from_ms: int) -> tuple[str, Iterator[HistoryPart]]:
+    """Return `log`, `archive and log` or `kafka`, and all records stored there.
 
-    source: str
-    parts: Iterator[HistoryPart]
-
-
-def open_preview_history(settings: Settings, from_ms: int) -> PreviewHistory:
-    """All stored records, from before *from_ms* if possible: the earlier ones warm up. Raises TrustwatchError."""
+    They begin before *from_ms* if possible: the earlier ones warm up. Raises TrustwatchError.
+    """
     if settings.distributed:
-        return PreviewHistory("kafka", _topic_parts(settings))
+        return "kafka", _topic_parts(settings)
     directory = settings.data_dir / "log"
-    first = first_offset(directory)
+    first, oldest_ms = first_offset(directory), 0
     archived = None if settings.archive.directory is None else read_position(settings.archive.directory)
-    if archived is None or _oldest_arrival_ms(directory, first) <= from_ms:
-        return PreviewHistory("log", _log_parts(directory, first))
-    return PreviewHistory("archive and log", _archive_and_log_parts(settings, max(first, archived), from_ms))
-
-
-def _oldest_arrival_ms(directory: Path, first: int) -> int:
-    """Arrival of the oldest record of the log; 0 = it has none."""
+    if archived is None:
+        return "log", _log_parts(directory, first)
     with LogReader(directory) as reader:
-        if reader.end_offset(ONLY_PARTITION) <= first:
-            return 0
-        reader.seek(ONLY_PARTITION, first)
-        batch = reader.poll(1, 0.0)
-        return 0 if batch is None else batch.records[0].received_ms
+        if reader.end_offset(ONLY_PARTITION) > first:
+            reader.seek(ONLY_PARTITION, first)
+            batch = reader.poll(1, 0.0)
+            oldest_ms = 0 if batch is None else batch.records[0].received_ms
+    if oldest_ms <= from_ms:
+        return "log", _log_parts(directory, first)
+    return "archive and log", _archive_and_log_parts(settings, max(first, archived), from_ms)
 
 
 def _log_parts(directory: Path, first: int, begun: float = 0.0) -> Iterator[HistoryPart]:
@@ -118,13 +112,13 @@ def _archive_and_log_parts(settings: Settings, behind: int, from_ms: int) -> Ite
     tick_at, count = 0, 0
     since = datetime.fromtimestamp(from_ms // 1000, UTC) - timedelta(days=WARM_UP_DAYS)
     for raw in raw_lines(settings.archive.directory, since, up_to={0: behind}):
-        record = _archived_event(raw)
-        if record is None:
+        try:
+            now_ms = int(decode_event(raw).time.astimezone(UTC).timestamp() * 1000)  # as if it arrived when it happened
+        except MalformedEvent:
             continue
-        records.append(record)
+        records.append(Record(RecordKind.EVENT, raw_id_hash(raw), now_ms, raw))
         count += 1
-        if record.received_ms >= tick_at:
-            now_ms = record.received_ms
+        if now_ms >= tick_at:
             records.append(Record(RecordKind.TICK, 0, now_ms, now_ms.to_bytes(8, "little")))
             tick_at = now_ms + TICK_INTERVAL_MS
         if len(records) >= RECORDS_PER_PART:
@@ -133,15 +127,6 @@ def _archive_and_log_parts(settings: Settings, behind: int, from_ms: int) -> Ite
     if records:
         yield HistoryPart(ONLY_PARTITION, records, 0.9)
     yield from _log_parts(settings.data_dir / "log", behind, 0.9)
-
-
-def _archived_event(raw: bytes) -> Record | None:
-    """An archived event as a record that arrived when it happened."""
-    try:
-        at_ms = int(decode_event(raw).time.astimezone(UTC).timestamp() * 1000)
-    except MalformedEvent:
-        return None
-    return Record(RecordKind.EVENT, raw_id_hash(raw), at_ms, raw)
 
 
 def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
@@ -197,56 +182,38 @@ def agent_keys_of_rule(store: SqlStore, rule: FeedbackRule) -> set[int]:
     return keys
 
 
-def confirmed_attacks(store: SqlStore, rule: FeedbackRule, keys: set[int], since_ms: int) -> list[Feedback]:
-    """The newest confirmed attacks by these agents."""
-    attacks = []
-    for label in feedback_labels(store.feedback, (rule.tenant,), since_ms):
-        if label.verdict == "true_positive" and label.agent.key in keys:
-            attacks.append(label)
-            if len(attacks) >= MAX_LABELS:
-                break
-    return attacks
-
-
 def run_preview(settings: Settings, job: PreviewJob) -> dict[str, object]:
     """Run a job; progress goes to stdout."""
     store = open_service_store(settings)
     try:
         keys = agent_keys_of_rule(store, job.rule)
-        labels = confirmed_attacks(store, job.rule, keys, job.from_ms)
+        given = feedback_labels(store.feedback, (job.rule.tenant,), job.from_ms)
+        attacks = (label for label in given if label.verdict == "true_positive" and label.agent.key in keys)
+        labels = list(islice(attacks, MAX_LABELS))  # the newest
         model, identities = load_active_model(settings, store), store.identities
     finally:
         store.close()
     engine = engine_settings(settings, capacity=min(max(len(keys), 8), MAX_RESIDENT_AGENTS))
     around = PreviewContext(model, engine, settings.domains(), identities)
-    history = open_preview_history(settings, job.from_ms)
-    parts = _compare_parts(job, around, labels, RecordFilter(keys, identities), history)
-    unseen = (
-        ""
-        if any(part.events for part in parts)
-        else (f"nothing that these agents did is kept in {history.source} since the beginning of the window")
-    )
-    return preview_result(job, parts, history.source, unseen)
-
-
-def _compare_parts(
-    job: PreviewJob, around: PreviewContext, labels: list[Feedback], sieve: RecordFilter, history: PreviewHistory
-) -> list[RuleComparison]:
-    parts: dict[int, RuleComparison] = {}
+    source, parts = open_preview_history(settings, job.from_ms)
+    record_filter = RecordFilter(keys, identities)
+    comparisons: dict[int, RuleComparison] = {}  # by partition
     reported_at = clock.monotonic()
-    for part in history.parts:
-        records = [record for record in part.records if sieve.keeps(record)]
+    for part in parts:
+        records = [record for record in part.records if record_filter.keeps(record)]
         if records:
-            comparison = parts.get(part.partition)
-            if comparison is None:
-                comparison = parts[part.partition] = RuleComparison(job, around, labels)
-            comparison.apply_records(records)
+            if part.partition not in comparisons:
+                comparisons[part.partition] = RuleComparison(job, around, labels)
+            comparisons[part.partition].apply_records(records)
         if clock.monotonic() - reported_at >= _PROGRESS_INTERVAL_S:
             reported_at = clock.monotonic()
             _write_line({"progress": round(part.progress, 4)})
-    for comparison in parts.values():
+    for comparison in comparisons.values():
         comparison.finish()
-    return list(parts.values())
+    unseen = ""
+    if not any(comparison.events for comparison in comparisons.values()):
+        unseen = f"nothing that these agents did is kept in {source} since the beginning of the window"
+    return preview_result(job, list(comparisons.values()), source, unseen)
 
 
 def _write_line(what: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""Everything that is known about one agent, as a ZIP that is made while it is sent."""
+"""Everything that is known about one agent, as a ZIP that is created while it is sent."""
 
 from __future__ import annotations
 
@@ -47,19 +47,17 @@ def export_agent(
     sink = _ZipBuffer()
     entries: dict[str, dict[str, Any]] = {}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        yield from _write_entry(archive, sink, entries, "agent.json", [_agent_document(sources, subject)])
+        row = sources.store.agents.get(subject.tenant, subject.issuer, subject.name)
+        profile = None if row is None else sources.profile(row)
+        who = {"agent_id": subject.name, "tenant": subject.tenant, "issuer": subject.issuer}
+        described = None if profile is None else msgspec.to_builtins(profile, enc_hook=str)
+        document = {**who, "known": row is not None, "profile": described}  # `agents.jsonl` has the row
+        yield from _write_entry(archive, sink, entries, "agent.json", [document])
         rows = sources.store.subjects.export(subject, dead_letters_of)
         for table, table_rows in groupby(rows, lambda row: row[0]):
             yield from _write_entry(archive, sink, entries, f"{table}.jsonl", (row for _, row in table_rows))
         yield from _write_entry(archive, sink, entries, "events.jsonl", _agent_events(sources, subject))
-        manifest: dict[str, Any] = {
-            "agent_id": subject.name,
-            "tenant": subject.tenant,
-            "issuer": subject.issuer,
-            "made_at": format_rfc3339(now_ms),
-            "by": by,
-            "files": entries,
-        }
+        manifest: dict[str, Any] = {**who, "made_at": format_rfc3339(now_ms), "by": by, "files": entries}
         if dead_letters_of is None:
             manifest["software"] = version("trustwatch")
             manifest["chain"] = chain_heads_document(sources.store.decisions.chain_heads())
@@ -70,7 +68,7 @@ def export_agent(
 def _write_entry(
     archive: zipfile.ZipFile, sink: _ZipBuffer, entries: dict[str, dict[str, Any]], name: str, items: Iterable[Any]
 ) -> Iterator[bytes]:
-    """One file of the ZIP, a JSON document a line; how many there were and their digest goes to *entries*."""
+    """Write one file of the ZIP, one JSON document a line; record its number of lines and digest in *entries*."""
     digest, count = hashlib.sha256(), 0
     with archive.open(name, "w", force_zip64=True) as file:
         for item in items:
@@ -107,19 +105,6 @@ class _ZipBuffer:
         return b"".join(parts)
 
 
-def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str, Any]:
-    """Behavior of the agent as text; `agents.jsonl` has the row."""
-    row = sources.store.agents.get(subject.tenant, subject.issuer, subject.name)
-    profile = None if row is None else sources.profile(row)
-    return {
-        "agent_id": subject.name,
-        "tenant": subject.tenant,
-        "issuer": subject.issuer,
-        "known": row is not None,
-        "profile": None if profile is None else msgspec.to_builtins(profile, enc_hook=str),
-    }
-
-
 def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[bytes]:
     """Events of the agent as they were logged, oldest first: from the archive, then from the log."""
     archived: dict[int, int] = {}
@@ -131,8 +116,15 @@ def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[b
             yield from _archived_events(sources.archive, subject, archived)
             if archived.get(0, 0) == before:
                 break  # neither has it: the archive began later than the log lets go
-    if sources.log is not None:
-        yield from _logged_events(sources.log, archived.get(0, 0), subject)
+    if sources.log is None:
+        return
+    eraser = RecordEraser(subject)  # the events of an agent are just what an erasure would remove
+    with closing(LogReader(sources.log)) as reader:
+        reader.seek(0, max(archived.get(0, 0), first_offset(sources.log)))
+        while (batch := reader.poll(POLL_RECORDS, 0.0)) is not None:
+            for record in batch.records:
+                if record.kind == RecordKind.EVENT and eraser(record).kind == RecordKind.ERASED:
+                    yield record.payload.replace(b"\n", b" ").replace(b"\r", b" ")
 
 
 def _archived_events(directory: Path, subject: ErasureSubject, archived: dict[int, int]) -> Iterator[bytes]:
@@ -150,14 +142,3 @@ def _archived_events(directory: Path, subject: ErasureSubject, archived: dict[in
         file.seek(0)
         for line in file:
             yield line.rstrip(b"\n")
-
-
-def _logged_events(directory: Path, start: int, subject: ErasureSubject) -> Iterator[bytes]:
-    eraser = RecordEraser(subject)  # the events of an agent are just what an erasure would remove
-    with closing(LogReader(directory)) as reader:
-        first = first_offset(directory)
-        reader.seek(0, max(start, first))
-        while (batch := reader.poll(POLL_RECORDS, 0.0)) is not None:
-            for record in batch.records:
-                if record.kind == RecordKind.EVENT and eraser(record).kind == RecordKind.ERASED:
-                    yield record.payload.replace(b"\n", b" ").replace(b"\r", b" ")

@@ -16,7 +16,6 @@ from ..cli.terminal import JsonOption, fail, print_message, readable, write_json
 
 POLL_EVERY_S = 0.5
 ERASURE_TIMEOUT_S = 600.0  # For answers that may look through everything that is kept
-END_STATUSES = ("done", "failed")
 
 
 def erase(
@@ -45,38 +44,40 @@ def erase(
             raise typer.BadParameter("--reason is missing")
         body = {"agent": agent, "principal": principal, "tenant": tenant, "issuer": issuer, "reason": reason}
         erasure = service.call("order_erasure", body, timeout_s=ERASURE_TIMEOUT_S).json()
-        erasure = _await_erasure(service, erasure) if wait else erasure
+        shown_status = ""
+        while wait and erasure["status"] not in ("done", "failed"):
+            if erasure["status"] != shown_status:
+                shown_status = erasure["status"]
+                print_message(shown_status)
+            clock.sleep(POLL_EVERY_S)
+            erasure = service.call("get_erasure", erasure).json()
     if out is not None and erasure["proof"]:
         out.write_text(erasure["proof"] + "\n")
-    if json:
-        write_json(erasure)
-    else:
-        print_message(
-            f"erasure {erasure['erasure_id']} is {erasure['status']}"
-            + (f": {erasure['detail']}" if erasure["detail"] else "")
-        )
-        for target, count in sorted(erasure["counts"].items()):
-            write_line(f"{target}: {readable(count)}")
-        for remainder in (erasure["document"] or {}).get("remains", []):
-            write_line(f"remains: {remainder['what']}; until {remainder['until']}")
+    _print_erasure(erasure, json=json)
     if erasure["status"] == "failed":
         raise typer.Exit(1)
 
 
-def _await_erasure(service: ServiceClient, erasure: dict[str, Any]) -> dict[str, Any]:
-    shown_status = ""
-    while erasure["status"] not in END_STATUSES:
-        if erasure["status"] != shown_status:
-            shown_status = erasure["status"]
-            print_message(shown_status)
-        clock.sleep(POLL_EVERY_S)
-        erasure = dict(service.call("get_erasure", erasure).json())
-    return erasure
+def _print_erasure(erasure: dict[str, Any], *, json: bool) -> None:
+    if json:
+        write_json(erasure)
+        return
+    detail = f": {erasure['detail']}" if erasure["detail"] else ""
+    print_message(f"erasure {erasure['erasure_id']} is {erasure['status']}{detail}")
+    for target, count in sorted(erasure["counts"].items()):
+        write_line(f"{target}: {readable(count)}")
+    for remainder in (erasure["document"] or {}).get("remains", []):
+        write_line(f"remains: {remainder['what']}; until {remainder['until']}")
 
 
 def _verify_proof(service: ServiceClient, path: Path, subject: str, *, json: bool) -> None:
     proof = path.read_text().strip()
-    claim = {"erasure_id": _erasure_id_of(proof), "proof": proof, "subject": subject}
+    try:  # the service checks whether it is valid
+        body = proof.split(".")[1]
+        erasure_id = str(msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["erasure_id"])
+    except (IndexError, ValueError, KeyError, TypeError, msgspec.DecodeError):
+        raise fail("the file holds no proof of an erasure") from None
+    claim = {"erasure_id": erasure_id, "proof": proof, "subject": subject}
     result = service.call("verify_proof", claim, timeout_s=ERASURE_TIMEOUT_S).json()
     if json:
         write_json(result)
@@ -94,12 +95,3 @@ def _verify_proof(service: ServiceClient, path: Path, subject: str, *, json: boo
         write_line(f"not looked at: {target}")
     if not result["nothing_left"]:
         raise typer.Exit(1)
-
-
-def _erasure_id_of(proof: str) -> str:
-    """The erasure that a proof names; the service checks whether the proof is valid."""
-    try:
-        body = proof.split(".")[1]
-        return str(msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["erasure_id"])
-    except (IndexError, ValueError, KeyError, TypeError, msgspec.DecodeError):
-        raise fail("the file holds no proof of an erasure") from None

@@ -41,7 +41,6 @@ ARCHIVE_KEY_PREFIX, ACKNOWLEDGEMENT_KEY_PREFIX = "archive.", "erased."
 REGISTER_EVERY_MS = MINUTE_MS
 REGISTERED_WITHIN_MS = HOUR_MS  # An archive whose process was not seen for so long does not hold an erasure up
 RETRY_S = 30.0  # Pause before an archive that could not be erased is tried again, s
-SPOOL_PATTERNS = ("*.open", "*.frames")
 
 
 class ArchiveRegistration(msgspec.Struct, frozen=True):
@@ -108,7 +107,12 @@ class LocalArchives:
             return
         for kind, folder in self.folders.items():
             if kind not in self._ids:
-                self._ids[kind] = self._archive_id(kind, folder)
+                archive_id = _read_archive_id(folder)
+                if kind == "vectors":  # workers may share the folder, each with a separate spool
+                    # As it was called when one answered for all spools.
+                    self.store.metadata.delete_prefix(ARCHIVE_KEY_PREFIX + archive_id)
+                    archive_id = f"{_read_archive_id(self.spool)}-{archive_id}"
+                self._ids[kind] = archive_id
             registration = ArchiveRegistration(kind, self.host, str(folder.resolve()), now_ms)
             self.store.metadata.put(ARCHIVE_KEY_PREFIX + self._ids[kind], msgspec.json.encode(registration).decode())
         self._registered_ms = now_ms
@@ -119,15 +123,6 @@ class LocalArchives:
             key.removeprefix(ARCHIVE_KEY_PREFIX): msgspec.json.decode(text, type=ArchiveRegistration)
             for key, text in self.store.metadata.find(ARCHIVE_KEY_PREFIX).items()
         }
-
-    def _archive_id(self, kind: ArchiveFileKind, folder: Path) -> str:
-        """Workers may share a folder of vectors, and each delivers its results through a separate spool."""
-        archive_id = _read_archive_id(folder)
-        if kind != "vectors":
-            return archive_id
-        # As it was called when one answered for all spools.
-        self.store.metadata.delete_prefix(ARCHIVE_KEY_PREFIX + archive_id)
-        return f"{_read_archive_id(self.spool)}-{archive_id}"
 
     def erasure_progress(self, erasure: Erasure, now_ms: int) -> ArchiveErasureProgress:
         """Progress of an erasure in all archives of the deployment; blocks."""
@@ -150,7 +145,7 @@ class LocalArchives:
         return progress
 
     async def erase(self, erasure: Erasure, up_to: Mapping[int, int]) -> bool:
-        """Erase in the archives of this process whatever they are past of; call it again until it is done, True.
+        """Erase in those archives of this process that are past the order; return true once all are done.
 
         An archive that cannot be read delays only what waits for it; the reason is stored with its report.
         """
@@ -189,12 +184,11 @@ class LocalArchives:
 
     def remaining(self, erasure: Erasure, up_to: Mapping[int, int]) -> dict[str, int]:
         """Counts of what the archives of this process still hold; blocks."""
-        subject = erasure.erasure_subject
-        counts = {
-            f"archive.{kind}": sum(erase_archive(folder, kind, subject, up_to, dry=True))
-            for kind, folder in self.folders.items()
-        }
-        return {target: count for target, count in counts.items() if count}
+        subject, counts = erasure.erasure_subject, {}
+        for kind, folder in self.folders.items():
+            if count := sum(erase_archive(folder, kind, subject, up_to, dry=True)):
+                counts[f"archive.{kind}"] = count
+        return counts
 
     def other_archives(self, now_ms: int) -> list[ArchiveRegistration]:
         """Archives that `remaining` does not search: those of other processes, while they have our files; blocks."""
@@ -206,7 +200,7 @@ class LocalArchives:
         ]
 
     def drop_acknowledgements(self, erasure: Erasure) -> None:
-        """The erasure is over: reports of archives on it are no longer needed; blocks."""
+        """Remove the reports of archives on an erasure that is over; blocks."""
         self.store.metadata.delete_prefix(_acknowledgement_prefix(erasure))
         for archive_id in self._ids.values():
             self._acknowledged_ms.pop(_acknowledgement_prefix(erasure) + archive_id, None)
@@ -256,15 +250,15 @@ def erase_archive(
 
 def waiting_spool_files(folder: Path) -> list[str]:
     """Numbers of the files that wait between pipeline and archive of vectors."""
-    return sorted({path.stem for pattern in SPOOL_PATTERNS for path in folder.glob(pattern) if _has_content(path)})
-
-
-def _has_content(path: Path) -> bool:
-    """True if a file of the spool has content; an empty one was opened for what comes later."""
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:  # done, or handed on under its other name: looked at again
-        return True
+    waiting = set()
+    for path in (*folder.glob("*.open"), *folder.glob("*.frames")):
+        try:
+            empty = path.stat().st_size == 0  # opened for later vectors
+        except FileNotFoundError:  # done, or handed on under its other name: checked again
+            empty = False
+        if not empty:
+            waiting.add(path.stem)
+    return sorted(waiting)
 
 
 def _acknowledgement_prefix(erasure: Erasure) -> str:
@@ -370,43 +364,29 @@ class EmbeddedErasureTargets(ErasureTargets):
         return msgspec.structs.replace(erasure, at_offset=await self.log.commit([record]))
 
     async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:  # noqa: ARG002 (no component has to report)
-        who = await self._waiting_component(erasure)
-        return f"waits for {who} to come past offset {erasure.at_offset} of the log" if who else ""
-
-    async def _waiting_component(self, erasure: Erasure) -> str:
-        offset = erasure.at_offset
+        offset, waits = erasure.at_offset, "waits for {} to come past offset {} of the log"
         committed = (await asyncio.to_thread(self.store.partitions.position, ONLY_PARTITION)).offset
         if committed <= offset or self.status.offset <= offset:
-            return "the pipeline"
+            return waits.format("the pipeline", offset)
         # Files that waited when the pipeline had come past it.
         waiting = self._spool_files_by_erasure.setdefault(erasure.erasure_id, self._spool_files())
         if "events" in self.archives:
             archived = await asyncio.to_thread(read_position, self.archives["events"])
             if (archived or 0) <= offset:
-                return "the archive"
+                return waits.format("the archive", offset)
         if set(waiting) & set(self._spool_files()):
-            return "the archive of feature vectors"
+            return waits.format("the archive of feature vectors", offset)
         del self._spool_files_by_erasure[erasure.erasure_id]
         return ""
 
     async def summary(self, erasure: Erasure, now_ms: int) -> ErasureSummary:  # noqa: ARG002 (nothing of it ages here)
-        return ErasureSummary(
-            {"log_up_to_offset": erasure.at_offset, "log_up_to": format_rfc3339(erasure.at_ms)},
-            remains=[_REMAINS_IN_LOG],
-        )
+        covers = {"log_up_to_offset": erasure.at_offset, "log_up_to": format_rfc3339(erasure.at_ms)}
+        return ErasureSummary(covers, remains=[_REMAINS_IN_LOG])
 
     def _spool_files(self) -> list[str]:
         return waiting_spool_files(self.spool) if "vectors" in self.archives else []
 
     async def _erase_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:  # noqa: ARG002
-        counts = await self._erase_log(scope)
-        counts.update(await asyncio.to_thread(self._erase_archives, scope, dry=False))
-        return counts
-
-    def _count_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:  # noqa: ARG002
-        return self._count_log(scope) + self._erase_archives(scope, dry=True)
-
-    async def _erase_log(self, scope: ErasureScope) -> Counter[str]:
         counts = Counter[str]()
         await self.log.run_between_rounds(EventLog.roll)
         for base in closed_segments(self._directory, scope.at_offset + 1):
@@ -416,10 +396,11 @@ class EmbeddedErasureTargets(ErasureTargets):
             if replaced:
                 counts.update(_of_log(changes))
         await self.log.run_between_rounds(EventLog.clean)
+        counts.update(await asyncio.to_thread(self._erase_archives, scope, dry=False))
         return counts
 
-    def _count_log(self, scope: ErasureScope) -> Counter[str]:
-        counts = Counter[str]()
+    def _count_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:  # noqa: ARG002
+        counts = self._erase_archives(scope, dry=True)
         for base in closed_segments(self._directory, scope.at_offset + 1):
             counts.update(_of_log(self._changes_of(scope, base)))
         return counts

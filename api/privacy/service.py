@@ -49,12 +49,12 @@ LEADER_LOCK_NAME = "erasures"
 MAX_ROUNDS = 3
 
 _STORED_TYPES = (NativeEvent, Decision, Indicator, FeedbackRule, DesiredState)
-"""Types of what is stored as JSON and read again: an erasure must not replace their words."""
+"""Types that are stored as JSON and read again: an erasure must not replace their words."""
 
 _OUR_WORDS = frozenset(
     {*FEATURE_NAMES, *CONCERNS, *(level.label for level in RiskLevel), *get_args(EnforcementMode), *DECISION_CAUSES}
 )
-"""Words that are values of it."""
+"""Values of those types."""
 
 _log = structlog.get_logger(__name__)
 
@@ -97,8 +97,8 @@ class ProofCheck(NamedTuple):
 class ErasureService:
     """Erasures, their proofs, and exports. One per service, for one event loop.
 
-    What people ask waits for the store as all requests do (`StoreExecutor`); the work itself takes as long as it takes,
-    in threads that no request waits for.
+    Requests wait for the store as all requests do (`StoreExecutor`); the work itself takes as long as necessary, in
+    threads that no request waits for.
     """
 
     targets: ErasureTargets
@@ -122,30 +122,31 @@ class ErasureService:
         self._forgotten_at_ms: dict[str, int] | None = None
 
     async def request_erasure(self, caller: AuthenticatedCaller, request: ErasureRequest, reason: str) -> Erasure:
-        """Take an order, durably; one that is under way for the same subject is returned instead.
+        """Store an order durably; if one for the same subject is under way, return that.
 
         Only for callers of all tenants: refused records belong to no tenant, and are searched for the name. Raises
         ProblemError (403), TenantNotAllowed, ErasureRefused, Unavailable.
         """
         require_all_tenants(caller)
-        subject = self._subject_of(caller, request)
+        tenant, issuer, name = caller.require_tenant(request.tenant), "", request.name
+        if request.kind == "agent":
+            issuer = request.issuer or caller.binding.default_issuer or ""
+        elif self.principal_alias is not None and not request.as_named:
+            name = self.principal_alias(tenant, name)
+        subject = ErasureSubject(request.kind, tenant, issuer, name, "")
         await self._check_erasable(subject)
         for erasure in await self.open_erasures():
             if (erasure.kind, erasure.tenant, erasure.issuer, erasure.subject) == subject[:4]:
                 return erasure
-        erasure = await asyncio.to_thread(self._new_erasure, subject, reason, caller.recorded_name)
+        now, salt = self.now_ms(), secrets.token_hex(16)
+        erasure_id = record_id(now, salt)
+        digest = await asyncio.to_thread(subject_digest, salt, *subject[:4])  # an scrypt: slow on purpose
+        words = NameEraser(name, erasure_pseudonym(erasure_id)).erase_in_text(reason)
+        asked = salt, digest, words, caller.recorded_name, now
+        erasure = Erasure(erasure_id, request.kind, "queued", tenant, issuer, name, *asked, updated_ms=now)
         await self.executor.write(self.targets.store.erasures.add, erasure)
         self._wake.set()
         return erasure
-
-    def _subject_of(self, caller: AuthenticatedCaller, request: ErasureRequest) -> ErasureSubject:
-        tenant = caller.require_tenant(request.tenant)
-        if request.kind == "agent":
-            issuer = request.issuer or caller.binding.default_issuer or ""
-            return ErasureSubject("agent", tenant, issuer, request.name, "")
-        if self.principal_alias is None or request.as_named:
-            return ErasureSubject("principal", tenant, "", request.name, "")
-        return ErasureSubject("principal", tenant, "", self.principal_alias(tenant, request.name), "")
 
     async def _check_erasable(self, subject: ErasureSubject) -> None:
         if subject.name in _OUR_WORDS or any(subject.name in reserved_words(kind) for kind in _STORED_TYPES):
@@ -161,27 +162,6 @@ class ErasureService:
                 f"the agent is lowered at {', '.join(servers)}, and what it had before is known here alone: release it "
                 "or pin it to low, wait until its actuation is `restored`, and erase it then"
             )
-
-    def _new_erasure(self, subject: ErasureSubject, reason: str, by: str) -> Erasure:
-        """The erasure as it is stored. Takes a while on purpose: its digest is an scrypt."""
-        now, salt = self.now_ms(), secrets.token_hex(16)
-        erasure_id = record_id(now, salt)
-        digest = subject_digest(salt, *subject[:4])
-        words = NameEraser(subject.name, erasure_pseudonym(erasure_id)).erase_in_text(reason)
-        return Erasure(
-            erasure_id,
-            subject.kind,
-            "queued",
-            subject.tenant,
-            subject.issuer,
-            subject.name,
-            salt,
-            digest,
-            words,
-            by,
-            now,
-            updated_ms=now,
-        )
 
     async def open_erasures(self) -> Sequence[Erasure]:
         """Erasures that are requested and not done, oldest first: their subjects must not be shown any more."""
@@ -236,10 +216,11 @@ class ErasureService:
         entry = self.agents.entry(caller, agent)
         if entry is not None:
             name = entry.summary.name
-            subject = ErasureSubject("agent", name.tenant, name.issuer, name.agent_id, "")
+            identity = name.tenant, name.issuer, name.agent_id
         else:
             issuer = agent.issuer if agent.issuer is not None else caller.binding.default_issuer or ""
-            subject = ErasureSubject("agent", caller.require_tenant(agent.tenant), issuer, agent.agent_id, "")
+            identity = caller.require_tenant(agent.tenant), issuer, agent.agent_id
+        subject = ErasureSubject("agent", *identity, "")
         senders = None if visible_tenants(caller, None) is None else [caller.name]
         return export_agent(self.export_sources, subject, senders, self.now_ms(), caller.recorded_name)
 
@@ -249,7 +230,7 @@ class ErasureService:
         return await asyncio.to_thread(verify_chains, self.targets.store.decisions, self.targets.store.erasures)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Carry out open erasures, from the beginning of the process on, until *stop*."""
+        """Carry out open erasures until *stop*."""
         try:
             while not stop.is_set():
                 await wait_for_wake(self._wake, stop, await self._advance_all())
@@ -257,11 +238,12 @@ class ErasureService:
             await asyncio.to_thread(self._seat.give_up)
 
     async def _advance_all(self) -> float:
-        """One step of everything that is open; returns for how many seconds nothing is to be done."""
+        """Take one step of each open erasure; return the seconds until the next call."""
         failing = not await self._assist()
         try:
-            if not await self._is_leading():
+            if not (self.leads and await asyncio.to_thread(self._seat.take)):
                 return RETRY_S if failing else FOLLOW_EVERY_S
+            await self._release_names()
             waiting = await asyncio.to_thread(self.targets.store.erasures.list_open)
         except (TrustwatchError, OSError) as error:
             _log.warning("erasures have to wait", error=str(error))
@@ -304,15 +286,8 @@ class ErasureService:
             return False
         return True
 
-    async def _is_leading(self) -> bool:
-        """True if this process is the one that carries erasures out. Raises Unavailable."""
-        if not (self.leads and await asyncio.to_thread(self._seat.take)):
-            return False
-        await self._release_names()
-        return True
-
     async def _release_names(self) -> None:
-        """Look after what is done, now and then. Nothing that is open waits for it."""
+        """Clean up after finished erasures, every hour. No open erasure waits for it."""
         if not self.targets.keeps_name or clock.monotonic() - self._names_released_at < RELEASE_NAMES_EVERY_S:
             return
         try:
@@ -326,7 +301,7 @@ class ErasureService:
         self._names_released_at = clock.monotonic()
 
     async def _advance(self, erasure: Erasure) -> bool:
-        """The next step of one erasure; False = it has to wait, or another process has taken it on."""
+        """Take the next step of one erasure; return false if it has to wait, or another process has changed it."""
         await self._check_leadership()
         after = await _STEPS[erasure.status](self, erasure)
         if after is None:
@@ -334,9 +309,8 @@ class ErasureService:
         after = msgspec.structs.replace(after, updated_ms=self.now_ms())
         await self._check_leadership()
         if not await asyncio.to_thread(self.targets.store.erasures.update, erasure, after):
-            _log.warning(
-                "a step of an erasure was given up: another process has changed it", erasure_id=erasure.erasure_id
-            )
+            words = "a step of an erasure was given up: another process has changed it"
+            _log.warning(words, erasure_id=erasure.erasure_id)
             return False
         _log.info("erasure", erasure_id=after.erasure_id, status=after.status, error=after.error or None)
         return True
@@ -366,13 +340,6 @@ class ErasureService:
         erasure = await targets.write_order(erasure, Record(RecordKind.FORGET, 0, now, msgspec.json.encode(order)))
         return msgspec.structs.replace(erasure, status="waiting", at_ms=now, rounds=erasure.rounds + 1, error="")
 
-    async def _complete_rediscovered(self, erasure: Erasure) -> Erasure:
-        """Complete an order that a restored database found in the topic: it has neither its digest nor its mark."""
-        await self._store_forgotten_mark(erasure)
-        salt = secrets.token_hex(16)
-        digest = await asyncio.to_thread(subject_digest, salt, *erasure.erasure_subject[:4])
-        return msgspec.structs.replace(erasure, subject_salt=salt, subject_digest=digest)
-
     async def _store_forgotten_mark(self, erasure: Erasure) -> None:
         """Prevent an agent from continuing from a model's history."""
         if erasure.kind == "agent":
@@ -380,8 +347,11 @@ class ErasureService:
             await asyncio.to_thread(self.targets.store.erasures.add_mark, mark, self.now_ms())
 
     async def _waiting(self, erasure: Erasure) -> Erasure | None:
-        if not erasure.subject_digest:
-            return await self._complete_rediscovered(erasure)
+        if not erasure.subject_digest:  # a restored database found it in the topic, without its digest and mark
+            await self._store_forgotten_mark(erasure)
+            salt = secrets.token_hex(16)
+            digest = await asyncio.to_thread(subject_digest, salt, *erasure.erasure_subject[:4])
+            return msgspec.structs.replace(erasure, subject_salt=salt, subject_digest=digest)
         awaited = await self.targets.waiting_for(erasure, self.now_ms())
         if awaited:
             return None if erasure.error == awaited else msgspec.structs.replace(erasure, error=awaited)

@@ -31,7 +31,7 @@ from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.erasure_store import ForgetRecordPosition
 from trustwatch.scoring.store.subject_store import ErasureScope
 
-from .embedded_targets import ArchiveErasureProgress, ErasureSummary, ErasureTargets, LocalArchives
+from .embedded_targets import ErasureSummary, ErasureTargets, LocalArchives
 
 POLL_S = 0.5
 FLUSH_TIMEOUT_S = 20.0
@@ -182,23 +182,20 @@ class TopicErasureTargets(ErasureTargets):
     async def write_order(self, erasure: Erasure, record: Record) -> Erasure:
         count = await self._partitions()
         await self.log.commit([record._replace(key=key_for_partition(partition, count)) for partition in range(count)])
-        return msgspec.structs.replace(
-            erasure, at_offset=0, counts={**erasure.counts, TOPIC_MEMBER: {"partitions": count}}
-        )
+        counts = {**erasure.counts, TOPIC_MEMBER: {"partitions": count}}
+        return msgspec.structs.replace(erasure, at_offset=0, counts=counts)
 
     async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:
-        met, missing = await self._acknowledged_offsets(erasure)
+        met = await self._acknowledged_offsets(erasure)
+        missing = [partition for partition in range(await self._ordered_partitions(erasure)) if partition not in met]
         if missing:
             listed = ", ".join(map(str, missing))
             return f"waits for the workers to come to the order in partitions {listed} of {self.brokers.topics.events}"
         await self.archives.erase(erasure, met)
         progress = await asyncio.to_thread(self.archives.erasure_progress, erasure, now_ms)
         if progress.awaited:
-            listed = ", ".join(
-                registration.place
-                + (f", which says: {progress.errors[archive_id]}" if archive_id in progress.errors else "")
-                for archive_id, registration in progress.awaited.items()
-            )
+            errors = {archive_id: f", which says: {error}" for archive_id, error in progress.errors.items()}
+            listed = ", ".join(one.place + errors.get(archive_id, "") for archive_id, one in progress.awaited.items())
             return f"waits for archives to be erased by the processes that keep them: {listed}"
         known = [*(registration for registration, _ in progress.done.values()), *progress.missing.values()]
         if unknown := self.expected - {registration.kind for registration in known}:
@@ -206,18 +203,14 @@ class TopicErasureTargets(ErasureTargets):
         return ""
 
     async def acknowledged(self, erasure: Erasure) -> Erasure:
-        met, _ = await self._acknowledged_offsets(erasure)
-        topic_counts = {
-            **erasure.counts.get(TOPIC_MEMBER, {}),
-            "offsets": {str(at): offset for at, offset in met.items()},
-        }
+        met = await self._acknowledged_offsets(erasure)
+        offsets = {str(at): offset for at, offset in met.items()}
+        topic_counts = {**erasure.counts.get(TOPIC_MEMBER, {}), "offsets": offsets}
         return msgspec.structs.replace(erasure, counts={**erasure.counts, TOPIC_MEMBER: topic_counts})
 
-    async def _acknowledged_offsets(self, erasure: Erasure) -> tuple[dict[int, int], list[int]]:
-        """Offset of the order by partition, and the partitions whose worker has not come to it."""
+    async def _acknowledged_offsets(self, erasure: Erasure) -> dict[int, int]:
         positions = await asyncio.to_thread(self.store.erasures.forget_positions, erasure.erasure_id)
-        met = acknowledged_offsets(erasure, positions)
-        return met, [partition for partition in range(await self._ordered_partitions(erasure)) if partition not in met]
+        return acknowledged_offsets(erasure, positions)
 
     async def _ordered_partitions(self, erasure: Erasure) -> int:
         """Partitions that the order was logged in; an erasure that was found in the topic again does not know."""
@@ -236,8 +229,8 @@ class TopicErasureTargets(ErasureTargets):
 
     def _count_elsewhere(self, erasure: Erasure, scope: ErasureScope) -> Mapping[str, int]:  # noqa: ARG002
         up_to = order_offsets(erasure)
-        named = len(self._find_corrections(erasure, up_to))
-        return {"topic.risk": named, **self.archives.remaining(erasure, up_to)}
+        named = self._find_corrections(erasure, up_to)
+        return {"topic.risk": len(named), **self.archives.remaining(erasure, up_to)}
 
     async def _correct_risk_topic(self, erasure: Erasure, up_to: Mapping[int, int]) -> int:
         corrections = await asyncio.to_thread(self._find_corrections, erasure, up_to)
@@ -264,19 +257,32 @@ class TopicErasureTargets(ErasureTargets):
             return find_corrections(reader, erasure.erasure_subject, up_to)
 
     async def summary(self, erasure: Erasure, now_ms: int) -> ErasureSummary:
-        topics = await asyncio.to_thread(self._summarise_topics, now_ms)
+        def describe_topics() -> list[dict[str, Any]]:
+            with closing(self.brokers.admin()) as admin:
+                return summarise_topics(admin, self.brokers.topics, now_ms)
+
+        topics = await asyncio.to_thread(describe_topics)
         progress = await asyncio.to_thread(self.archives.erasure_progress, erasure, now_ms)
+        counts, remains = Counter[str](), []
+        for registration, ack in progress.done.values():
+            name = f"archive.{registration.kind}"
+            counts.update({name: ack.removed, f"{name}.changed": ack.changed})
+        for topic in topics:
+            until = "nobody ends it: its settings keep records for ever, or could not be read"
+            if topic["gone_by"] is not None:
+                until = f"{topic['gone_by']} at the latest, as the topic is set now"
+            what = f"records of the topic {topic['topic']} ({topic['holds']})"
+            remains.append((what, f"a topic is never rewritten; {topic['done']}", until))
+        remains += _REMAINS
+        for registration in (*progress.missing.values(), *progress.awaited.values()):
+            why = f"its process was last seen at {format_rfc3339(registration.seen_ms)}"
+            remains.append((f"the archive of {registration.place}", why, "it is there again: then it erases by itself"))
         covers = {
             "topic": self.brokers.topics.events,
             "up_to": format_rfc3339(erasure.at_ms),
             "offsets": {str(at): offset for at, offset in sorted(order_offsets(erasure).items())},
         }
-        remains = [*map(_remaining_in_topic, topics), *_REMAINS, *_unreached_archives(progress)]
-        return ErasureSummary(covers, _archive_counts(progress), topics, remains)
-
-    def _summarise_topics(self, now_ms: int) -> list[dict[str, Any]]:
-        with closing(self.brokers.admin()) as admin:
-            return summarise_topics(admin, self.brokers.topics, now_ms)
+        return ErasureSummary(covers, counts, topics, remains)
 
     async def assist(self, now_ms: int) -> list[Erasure]:
         """Show the archives of this process, and erase in them."""
@@ -302,22 +308,27 @@ class TopicErasureTargets(ErasureTargets):
         """End late records of a stalled worker, and see if the topic has any."""
         over: list[Erasure] = []
         first: dict[int, int] | None = None
+
+        def read_first_offsets() -> dict[int, int]:
+            with closing(self.brokers.reader(self.brokers.topics.events)) as reader:
+                return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
+
         for erasure, positions in await asyncio.to_thread(self.store.erasures.list_with_positions):
             if erasure.status != "done":
                 continue
             try:
                 if first is None:
-                    first = await asyncio.to_thread(self._first_offsets)
-                gone = all(
-                    first.get(at, 0) > offset for at, offset in _latest_order_offsets(erasure, positions).items()
+                    first = await asyncio.to_thread(read_first_offsets)
+                gone = all(  # it may have been logged twice: the later one counts
+                    first.get(at, 0) > max(offset, positions[at].offset if at in positions else offset)
+                    for at, offset in order_offsets(erasure).items()
                 )
                 if await self._try_release_name(erasure, now_ms, gone=gone):
                     over.append(erasure)
             except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
                 _log.warning("an erased name has to be kept longer", erasure_id=erasure.erasure_id, error=str(error))
-                await asyncio.to_thread(
-                    self.store.erasures.record_error, erasure, f"the identifier is still kept: {error}"
-                )
+                words = f"the identifier is still kept: {error}"
+                await asyncio.to_thread(self.store.erasures.record_error, erasure, words)
         return over
 
     async def _try_release_name(self, erasure: Erasure, now_ms: int, *, gone: bool) -> bool:
@@ -337,16 +348,6 @@ class TopicErasureTargets(ErasureTargets):
         self._unfinished.discard(erasure.erasure_id)
         return True
 
-    def _first_offsets(self) -> dict[int, int]:
-        with closing(self.brokers.reader(self.brokers.topics.events)) as reader:
-            return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
-
-
-def _latest_order_offsets(erasure: Erasure, positions: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
-    """Offsets of the order by partition; the last one if it was logged twice."""
-    offsets = order_offsets(erasure)
-    return {at: max(offset, positions[at].offset if at in positions else offset) for at, offset in offsets.items()}
-
 
 def acknowledged_offsets(erasure: Erasure, positions: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
     """Offset of the order by partition, if it was met. An order that was logged twice is met twice, and may be the
@@ -358,23 +359,6 @@ def order_offsets(erasure: Erasure) -> dict[int, int]:
     """Offset of the order by partition, once all workers have come to it."""
     offsets: dict[str, Any] = erasure.counts.get(TOPIC_MEMBER, {}).get("offsets", {})
     return {int(partition): int(offset) for partition, offset in offsets.items()}
-
-
-def _archive_counts(progress: ArchiveErasureProgress) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for registration, ack in progress.done.values():
-        counts.update(
-            {f"archive.{registration.kind}": ack.removed, f"archive.{registration.kind}.changed": ack.changed}
-        )
-    return dict(counts)
-
-
-def _remaining_in_topic(topic: Mapping[str, Any]) -> tuple[str, str, str]:
-    until = "nobody ends it: its settings keep records for ever, or could not be read"
-    if topic["gone_by"] is not None:
-        until = f"{topic['gone_by']} at the latest, as the topic is set now"
-    what = f"records of the topic {topic['topic']} ({topic['holds']})"
-    return what, f"a topic is never rewritten; {topic['done']}", until
 
 
 _REMAINS = (
@@ -390,14 +374,3 @@ _REMAINS = (
         "they erase it",
     ),
 )
-
-
-def _unreached_archives(progress: ArchiveErasureProgress) -> list[tuple[str, str, str]]:
-    return [
-        (
-            f"the archive of {registration.place}",
-            f"its process was last seen at {format_rfc3339(registration.seen_ms)}",
-            "it is there again: then it erases by itself",
-        )
-        for registration in (*progress.missing.values(), *progress.awaited.values())
-    ]

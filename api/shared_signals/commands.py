@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -28,8 +28,6 @@ from .transmitter_context import VerificationStates, key_folder
 T = TypeVar("T")
 
 SUBJECT_EXAMPLE: Final = '{"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}'
-
-
 StatusName = Literal["enabled", "paused", "disabled"]
 Action = Literal["keep", "status", "verify", "add-subject", "remove-subject", "delete"]
 
@@ -60,78 +58,60 @@ def signals(
     json: JsonOption = False,
 ) -> None:
     """Manage our stream at a transmitter of shared signals: make, change, pause and verify it, or remove it."""
-    if bool(subject) != action.endswith("-subject"):
-        raise typer.BadParameter("add-subject and remove-subject take one, other actions none", param_hint="SUBJECT")
-    if replace and action != "keep":
-        raise typer.BadParameter("goes with keep", param_hint="--replace")
-    if wanted is not None and action != "status":
-        raise typer.BadParameter("goes with status", param_hint="--set")
-    if reason and wanted is None:
-        raise typer.BadParameter("a reason goes with --set", param_hint="--reason")
-    act = _act(action, _read_subject(subject) if subject else {}, replace, wanted, reason)
-    answer, told = _ask(load_process_settings(settings), name, act)
-    if json:
-        write_json(answer)
-    else:
-        print_message(told)
+    subject_error = "add-subject and remove-subject take one, other actions none"
+    for wrong, error, hint in (
+        (bool(subject) != action.endswith("-subject"), subject_error, "SUBJECT"),
+        (replace and action != "keep", "goes with keep", "--replace"),
+        (wanted is not None and action != "status", "goes with status", "--set"),
+        (bool(reason) and wanted is None, "a reason goes with --set", "--reason"),
+    ):
+        if wrong:
+            raise typer.BadParameter(error, param_hint=hint)
+    try:
+        named = check_subject(msgspec.json.decode(subject)) if subject else {}
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError, InvalidSubject) as error:
+        raise typer.BadParameter(f"{error}; expected JSON such as {SUBJECT_EXAMPLE}") from None
 
-
-def _act(
-    action: Action, subject: dict[str, Any], replace: bool, wanted: StatusName | None, reason: str
-) -> Callable[[RemoteStream], Coroutine[Any, Any, tuple[dict[str, Any], str]]]:
     async def act(stream: RemoteStream) -> tuple[dict[str, Any], str]:
         match action:
             case "keep":
                 kept = await stream.keep(replace=replace)
                 answer = {"stream_id": kept.stream_id, "poll_url": kept.poll_url or None, "changed": kept.changed}
-                return answer, f"stream {kept.stream_id}: " + (
-                    f"polled at {kept.poll_url}" if kept.poll_url else "pushed"
-                )
+                delivery = f"polled at {kept.poll_url}" if kept.poll_url else "pushed"
+                return answer, f"stream {kept.stream_id}: {delivery}"
             case "status":
                 now = await (stream.status() if wanted is None else stream.set_status(wanted, reason))
                 answer = {"stream_id": now.stream_id, "status": now.status, "reason": now.reason}
                 return answer, now.status + (f": {printable_line(now.reason, 200)}" if now.reason else "")
             case "verify":
                 await stream.verify()
-                told = "requested: the log of the service has signal_stream_verified once it comes, or set_refused"
-                return {"asked": True}, told
-            case "add-subject" | "remove-subject":
-                done = "added" if action == "add-subject" else "removed"
-                await stream.set_subject(subject, wanted=done == "added")
-                return {done: True}, done
-        removed = await stream.delete()
-        return {"removed": removed}, "removed" if removed else "we have no stream there"
+                text = "requested: the log of the service has signal_stream_verified once it comes, or set_refused"
+                return {"asked": True}, text
+            case "delete":
+                removed = await stream.delete()
+                return {"removed": removed}, "removed" if removed else "we have no stream there"
+        done = "added" if action == "add-subject" else "removed"
+        await stream.set_subject(named, wanted=done == "added")
+        return {done: True}, done
 
-    return act
-
-
-def _read_subject(text: str) -> dict[str, Any]:
-    try:
-        return check_subject(msgspec.json.decode(text))
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError, InvalidSubject) as error:
-        raise typer.BadParameter(f"{error}; expected JSON such as {SUBJECT_EXAMPLE}") from None
+    answer, text = asyncio.run(_with_stream(load_process_settings(settings), name, act))
+    if json:
+        write_json(answer)
+    else:
+        print_message(text)
 
 
-def _ask(settings: Settings, name: str, ask: Callable[[RemoteStream], Coroutine[Any, Any, T]]) -> T:
-    names = [transmitter.name for transmitter in settings.shared_signals.transmitters if transmitter.stream is not None]
-    if name not in names:
-        raise ConfigError(
-            f"`shared_signals.transmitters` have no {name!r} with a `stream`: {', '.join(names) or 'none'}"
-        )
+async def _with_stream(settings: Settings, name: str, act: Callable[[RemoteStream], Awaitable[T]]) -> T:
+    entries = {entry.name: entry for entry in settings.shared_signals.transmitters if entry.stream is not None}
+    if name not in entries:
+        listed = ", ".join(entries) or "none"
+        raise ConfigError(f"`shared_signals.transmitters` have no {name!r} with a `stream`: {listed}")
 
-    async def go() -> T:
-        async with make_webhook_client(settings.outgoing.ca_file) as http:
-            factory = ActuatorFactory(http, _make_signer, clock.now_ms, clock.monotonic)
-            entry = next(
-                transmitter for transmitter in settings.shared_signals.transmitters if transmitter.name == name
-            )
-            states = VerificationStates(key_folder(settings), clock.now_s)
-            authenticator = factory.request_authenticator(entry.auth)
-            stream = RemoteStream(entry, settings.listen.url(), http, authenticator, states)
-            return await ask(stream)
+    def make_signer(private_key: str, key_id: str) -> AssertionSigner:
+        return assertion_signer(private_key, key_id, clock.now_s, new_id)
 
-    return asyncio.run(go())
-
-
-def _make_signer(private_key: str, key_id: str) -> AssertionSigner:
-    return assertion_signer(private_key, key_id, clock.now_s, new_id)
+    async with make_webhook_client(settings.outgoing.ca_file) as http:
+        factory = ActuatorFactory(http, make_signer, clock.now_ms, clock.monotonic)
+        states = VerificationStates(key_folder(settings), clock.now_s)
+        authenticator = factory.request_authenticator(entries[name].auth)
+        return await act(RemoteStream(entries[name], settings.listen.url(), http, authenticator, states))

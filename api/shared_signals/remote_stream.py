@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -187,18 +187,30 @@ class RemoteStream:
         Raises TransmitterError, TrustwatchError.
         """
         metadata = await self._discover()
-        endpoint, members = metadata.configuration_endpoint, self._wanted()
+        endpoint, delivery = metadata.configuration_endpoint, {"method": POLL_METHOD}
+        secret = self._settings.push_secret
+        if self.is_pushed and secret is not None:
+            header = f"Bearer {secret.reveal()}"
+            delivery = {"method": PUSH_METHOD, "endpoint_url": self._receive_url, "authorization_header": header}
+        members = {"delivery": delivery, "events_requested": self._events(), "description": self._description}
         streams = await self._streams(endpoint)
-        ours = self._find(streams) or await self._made_here(endpoint)
+        ours = self._find(streams) or await self._find_created(endpoint)
+        changed = True
         if ours is None:
             ours = await self._create(endpoint, members, streams)
-            changed = True
-        elif changed := replace or self._differs(ours):
+        elif replace or self.is_pushed or not self._matches(ours):  # no transmitter returns the header for pushes
             ours = await self._change(endpoint, ours, members, "PUT" if replace else "PATCH")
+        else:
+            changed = False
         self._made, self._before = ours.stream_id, None
         self._check(ours)
         status = await self._enabled(metadata, ours.stream_id)
-        state = await self._verify_soon(metadata, ours.stream_id) if changed else ""
+        state = ""
+        if changed and metadata.verification_endpoint is not None:
+            try:
+                state = await self._ask_for_verification(metadata, ours.stream_id)
+            except TransmitterError as refused:  # the stream exists all the same
+                _log.warning("signal_stream_unverified", transmitter=self._settings.name, error=str(refused))
         poll_url = "" if self.is_pushed else ours.delivery.endpoint_url or ""
         return KeptStream(ours.stream_id, poll_url, changed, state, status)
 
@@ -270,13 +282,11 @@ class RemoteStream:
             raise TransmitterError("there is no stream of ours: `trustwatch signals keep` makes it")
         return metadata, ours.stream_id
 
-    def _find(self, streams: Iterable[RemoteStreamDocument]) -> RemoteStreamDocument | None:
-        listed = list(streams)
-        described = [stream for stream in listed if self._is_ours(stream.description)]
-        addressed = [
-            stream for stream in listed if self.is_pushed and stream.delivery.endpoint_url == self._receive_url
-        ]
+    def _find(self, listed: Sequence[RemoteStreamDocument]) -> RemoteStreamDocument | None:
         created = [stream for stream in listed if stream.stream_id == self._made]
+        described = [stream for stream in listed if self._is_ours(stream.description)]
+        address = self._receive_url if self.is_pushed else None
+        addressed = [stream for stream in listed if address is not None and stream.delivery.endpoint_url == address]
         new = [] if self._before is None else [stream for stream in listed if stream.stream_id not in self._before]
         ours = created or described or addressed or (new if len(new) == 1 else [])
         return ours[0] if ours else None
@@ -303,29 +313,18 @@ class RemoteStream:
     def _description(self) -> str:
         return f"{self._mark} ({self._settings.name})"
 
-    def _wanted(self) -> dict[str, Any]:
-        delivery: dict[str, Any] = {"method": POLL_METHOD}
-        secret = self._settings.push_secret
-        if self.is_pushed and secret is not None:
-            header = f"Bearer {secret.reveal()}"
-            delivery = {"method": PUSH_METHOD, "endpoint_url": self._receive_url, "authorization_header": header}
-        return {"delivery": delivery, "events_requested": self._events(), "description": self._description}
-
     def _events(self) -> list[str]:
         believed = {rule.event_type for rule in SIGNAL_RULES if rule.treatment is not None}
         return sorted(self._stream.events or filter(self._settings.may_speak_of, believed))
 
-    def _differs(self, ours: RemoteStreamDocument) -> bool:
-        """True if it has to be changed. A transmitter never reports the header for a push, so it is sent again."""
-        same = ours.delivery.method == POLL_METHOD and sorted(ours.events_requested or ()) == self._events()
-        return self.is_pushed or not same
+    def _matches(self, ours: RemoteStreamDocument) -> bool:
+        return ours.delivery.method == POLL_METHOD and sorted(ours.events_requested or ()) == self._events()
 
     async def _discover(self) -> _Metadata:
         metadata = decode_answer(await ask_transmitter(self._http, None, "GET", self._metadata_url), _Metadata)
         if metadata.issuer != self._settings.issuer:
-            raise TransmitterError(
-                f"{self._metadata_url}: the metadata is of another issuer than `issuer` of the settings"
-            )
+            error = "the metadata is of another issuer than `issuer` of the settings"
+            raise TransmitterError(f"{self._metadata_url}: {error}")
         for endpoint in (metadata.configuration_endpoint, metadata.verification_endpoint):
             if endpoint is not None:
                 self._check_address(endpoint)
@@ -355,8 +354,8 @@ class RemoteStream:
                 streams.append(decode_answer(document, RemoteStreamDocument))
         return streams
 
-    async def _made_here(self, endpoint: str) -> RemoteStreamDocument | None:
-        """The stream that this process has created, if the transmitter does not list it; None = it was deleted."""
+    async def _find_created(self, endpoint: str) -> RemoteStreamDocument | None:
+        """Return the stream that this process created, if the transmitter does not list it but still has it."""
         if self._made:
             named = await self._streams(_about(endpoint, self._made))
             ours = next((stream for stream in named if stream.stream_id == self._made), None)
@@ -373,18 +372,17 @@ class RemoteStream:
         try:
             content = await self._ask("POST", endpoint, members, (200, 201))
         except TransmitterError as refused:
-            if refused.status != httpx2.codes.CONFLICT or len(streams) != 1 or not self._may_be_ours(streams[0]):
+            if refused.status != httpx2.codes.CONFLICT or len(streams) != 1:
                 raise
-            return await self._change(endpoint, streams[0], members)  # room for one, and its description is lost
+            if not self._description.startswith(streams[0].description or ""):
+                raise
+            # There is room for one, and its description is lost, or cut so far that it identifies nothing.
+            return await self._change(endpoint, streams[0], members)
         self._before = frozenset(stream.stream_id for stream in streams)  # from here on no other is made
         ours = decode_answer(content, RemoteStreamDocument)
         if not self._is_ours(ours.description) and not self.is_pushed:
             _log.error("signal_stream_without_description", transmitter=self._settings.name)
         return await self._read(endpoint, ours)
-
-    def _may_be_ours(self, only: RemoteStreamDocument) -> bool:
-        """True for the only stream there if its description is lost, or cut so far that it identifies nothing."""
-        return self._description.startswith(only.description or "")
 
     async def _change(
         self, endpoint: str, ours: RemoteStreamDocument, members: Mapping[str, Any], method: str = "PATCH"
@@ -419,16 +417,6 @@ class RemoteStream:
             raise TransmitterError(f"the transmitter does not deliver by {self._stream.delivery}")
         if not self.is_pushed:
             self._check_address(ours.delivery.endpoint_url or "")
-
-    async def _verify_soon(self, metadata: _Metadata, stream_id: str) -> str:
-        """Like `_ask_for_verification`; "" if the transmitter offers none: the stream exists all the same."""
-        if metadata.verification_endpoint is None:
-            return ""
-        try:
-            return await self._ask_for_verification(metadata, stream_id)
-        except TransmitterError as refused:
-            _log.warning("signal_stream_unverified", transmitter=self._settings.name, error=str(refused))
-            return ""
 
     async def _ask_for_verification(self, metadata: _Metadata, stream_id: str) -> str:
         """Have a SET sent that only returns the state, which proves that a stream works."""

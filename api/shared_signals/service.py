@@ -137,14 +137,6 @@ def read_body(body: bytes, kind: type[T]) -> T:
         raise bad_request(f"the body is not what is expected here: {str(error)[:300]}") from None
 
 
-def read_subject(subject: object) -> dict[str, Any]:
-    """A subject identifier. Raises ProblemError, 400."""
-    try:
-        return check_subject(subject)
-    except InvalidSubject as error:
-        raise bad_request(str(error)) from None
-
-
 CHANGE_ATTEMPTS: Final = 5  # A change is made to what was read; if another one came between, it is read again
 MAX_STREAMS: Final = 10  # Streams of one receiver: one for each product of it
 MAX_SUBJECTS: Final = 10_000  # Subjects that one stream may name: all of them are looked at for each event
@@ -195,14 +187,13 @@ class SharedSignalsService:
         if path.rstrip("/") != context.metadata_path:
             raise not_found_error("issuer")
         methods = [PUSH_METHOD, POLL_METHOD] if context.settings.push_hosts else [POLL_METHOD]
+        schemes = [OAUTH, MTLS] if context.takes_certificates else [OAUTH]
         return {
             "spec_version": "1_0",
             "issuer": context.issuer,
             **{name: context.base_url + at for name, at in PATHS.items()},
             "delivery_methods_supported": methods,
-            "authorization_schemes": [
-                {"spec_urn": urn} for urn in (OAUTH, *([MTLS] if context.takes_certificates else ()))
-            ],
+            "authorization_schemes": [{"spec_urn": urn} for urn in schemes],
             "default_subjects": "ALL",
         }
 
@@ -257,7 +248,11 @@ class SharedSignalsService:
         raise ProblemError(ProblemDetails(409, "stream_changed", "Stream was changed", detail))
 
     async def _changed(self, stream: EventStream, asked: StreamChange, *, replace: bool) -> EventStream:
-        self._check_unchanged(stream, asked)
+        ours = self._document(stream)
+        for name in TRANSMITTER_MEMBERS:
+            said = getattr(asked, name)
+            if said is not UNSET and said is not None and _comparable(said) != _comparable(ours.get(name)):
+                raise bad_request(f"$.{name}: only the transmitter sets it; leave it out, or send it unchanged")
         values: dict[str, Any] = {"updated_ms": max(self._now_ms(), stream.updated_ms + 1)}
         if asked.events_requested is not None or replace:
             values["events_requested"] = asked.events_requested or ()
@@ -297,7 +292,10 @@ class SharedSignalsService:
 
         Raises ProblemError: 400, it is not a subject identifier; 404; 429, the stream names too many.
         """
-        subject = read_subject(asked.subject)
+        try:
+            subject = check_subject(asked.subject)
+        except InvalidSubject as error:
+            raise bad_request(str(error)) from None
         stream = await self._own_stream(caller, asked.stream_id)
         said = StreamSubject(subject, wanted, self._now_ms())
         if not await self._executor.write(self._store.put_subject, stream, said, MAX_SUBJECTS):
@@ -335,21 +333,25 @@ class SharedSignalsService:
         await self._settle(stream, asked)
         most = min(DEFAULT_POLLED if asked.max_events is None else asked.max_events, MAX_POLLED)
         ends_at = self._monotonic() + POLL_WAIT_S
-        at_once = bool(asked.return_immediately) or most == 0 or self._is_busy(stream.owner)
+        share = min(MAX_POLLS, max(MAX_STREAMS, MAX_POLLS // POLL_SHARE))
+        waiting = self._context.waiting_polls
+        busy = waiting.total() >= MAX_POLLS or waiting[stream.owner] >= share
+        at_once = bool(asked.return_immediately) or most == 0 or busy
         while True:
             events = await self._read_waiting(stream, caller, most + 1)
             left_s = ends_at - self._monotonic()
             if events or at_once or left_s <= 0 or self._context.closing:
-                return await self._poll_answer(stream.owner, events, most)
+                break
             await self._context.wait_for_ring(min(left_s, LOOK_AGAIN_S), stream.owner)
             if await is_gone():
                 return {"sets": {}}
             stream = await self._polled_stream(caller, stream_id)
 
-    def _is_busy(self, owner: str) -> bool:
-        share = min(MAX_POLLS, max(MAX_STREAMS, MAX_POLLS // POLL_SHARE))
-        waiting = self._context.waiting_polls
-        return waiting.total() >= MAX_POLLS or waiting[owner] >= share
+        def sign_all() -> dict[str, str]:
+            return {one.jti: self._context.sign(stream.owner, msgspec.json.decode(one.claims)) for one in events[:most]}
+
+        sets = await self._executor(sign_all)
+        return {"sets": sets, "moreAvailable": True} if len(events) > most else {"sets": sets}
 
     async def _settle(self, stream: EventStream, asked: PollRequest) -> None:
         if asked.ack:
@@ -371,16 +373,8 @@ class SharedSignalsService:
             withdrawn = [event.jti for event in events if not self._context.may_hear(caller.name, event.tenant)]
             if not withdrawn:
                 return events
-            self._context.outcomes["withdrawn"] += await self._executor.write(
-                self._store.settle, stream.stream_id, withdrawn
-            )
-
-    async def _poll_answer(self, owner: str, events: Sequence[SecurityEvent], most: int) -> dict[str, Any]:
-        def sign_all() -> dict[str, str]:
-            return {one.jti: self._context.sign(owner, msgspec.json.decode(one.claims)) for one in events[:most]}
-
-        sets = await self._executor(sign_all)
-        return {"sets": sets, "moreAvailable": True} if len(events) > most else {"sets": sets}
+            dropped = await self._executor.write(self._store.settle, stream.stream_id, withdrawn)
+            self._context.outcomes["withdrawn"] += dropped
 
     async def _own_stream(self, caller: AuthenticatedCaller, stream_id: str) -> EventStream:
         stream = await self._executor(self._store.find_stream, caller.name, stream_id) if caller.name else None
@@ -398,7 +392,7 @@ class SharedSignalsService:
         """Method, address and sealed authorization of a delivery; poll if none is requested."""
         if asked is None or asked.method == POLL_METHOD:
             if asked is not None and poll_url is not None and asked.endpoint_url not in ("", poll_url):
-                raise bad_request("$.delivery.endpoint_url: where SETs are polled is ours to say; leave it out")
+                raise bad_request("$.delivery.endpoint_url: the transmitter sets where SETs are polled; leave it out")
             return POLL_METHOD, "", ""
         if asked.method != PUSH_METHOD:
             raise bad_request(f"$.delivery.method: expected `{PUSH_METHOD}` or `{POLL_METHOD}`")
@@ -413,17 +407,9 @@ class SharedSignalsService:
     def _poll_url(self, stream: EventStream) -> str:
         return self._context.base_url + POLL_PATH + stream.stream_id
 
-    def _check_unchanged(self, stream: EventStream, asked: StreamChange) -> None:
-        """Raise 400 if a receiver changes a member that is the transmitter's."""
-        ours = self._document(stream)
-        for name in TRANSMITTER_MEMBERS:
-            said = getattr(asked, name)
-            if said is not UNSET and said is not None and _comparable(said) != _comparable(ours.get(name)):
-                raise bad_request(f"$.{name}: is the transmitter's to say; leave it out, or send it as it is")
-
     def _document(self, stream: EventStream) -> dict[str, Any]:
         """The stream's configuration. The receiver's own Authorization header is not returned."""
-        polled = stream.method == POLL_METHOD
+        url = self._poll_url(stream) if stream.method == POLL_METHOD else stream.endpoint_url
         document: dict[str, Any] = {
             "stream_id": stream.stream_id,
             "iss": self._context.issuer,
@@ -431,10 +417,7 @@ class SharedSignalsService:
             "events_supported": list(EVENTS_SUPPORTED),
             "events_requested": list(stream.events_requested),
             "events_delivered": events_delivered(stream.events_requested),
-            "delivery": {
-                "method": stream.method,
-                "endpoint_url": self._poll_url(stream) if polled else stream.endpoint_url,
-            },
+            "delivery": {"method": stream.method, "endpoint_url": url},
         }
         return document | ({"description": stream.description} if stream.description else {})
 

@@ -21,7 +21,7 @@ from trustwatch.scoring.store.database import Database, LeaderSeat
 
 from ..http.auth.set_verification import SetRefused
 from .remote_stream import RemoteStream, TransmitterError, ask_transmitter, decode_answer
-from .signal_receiver import SetAnswer, SignalReceiver, SignalTransmitter
+from .signal_receiver import SignalReceiver, SignalTransmitter
 
 JOB: Final = "signal poller"
 MAX_POLLED: Final = 100  # SETs that are requested at a time
@@ -75,16 +75,12 @@ class TransmitterPoll:
         tokens = dict(list(given.items())[:MAX_POLLED])
         if tokens:
             answers = await self._receiver.take(self.transmitter, [token.encode() for token in tokens.values()])
-            for jti, answer in zip(tokens, answers, strict=True):
-                self._answer_set(jti, answer)
+            for jti, answer in zip(tokens, answers, strict=True):  # one that cannot be judged yet is sent again
+                if answer is None:
+                    self._acknowledged.append(jti)
+                elif isinstance(answer, SetRefused):
+                    self._errors[jti] = {"err": answer.err, "description": answer.description}
         return has_waited or not before.issuperset((*self._acknowledged, *self._errors))
-
-    def _answer_set(self, jti: str, answer: SetAnswer) -> None:
-        """Have a SET acknowledged or refused by the next poll; one that cannot be judged yet is sent again."""
-        if answer is None:
-            self._acknowledged.append(jti)
-        elif isinstance(answer, SetRefused):
-            self._errors[jti] = {"err": answer.err, "description": answer.description}
 
     async def _ask(self, *, wait: bool) -> dict[str, str]:
         body: dict[str, Any] = {"maxEvents": MAX_POLLED, "returnImmediately": not wait}
@@ -92,16 +88,8 @@ class TransmitterPoll:
             body["ack"] = self._acknowledged
         if self._errors:
             body["setErrs"] = self._errors
-        content = await ask_transmitter(
-            self._http,
-            self._authenticator,
-            "POST",
-            self.url,
-            body,
-            timeout_s=POLL_TIMEOUT_S,
-            max_bytes=MAX_ANSWER_BYTES,
-            language=bool(self._errors),
-        )
+        bounds: Any = {"timeout_s": POLL_TIMEOUT_S, "max_bytes": MAX_ANSWER_BYTES, "language": bool(self._errors)}
+        content = await ask_transmitter(self._http, self._authenticator, "POST", self.url, body, **bounds)
         return decode_answer(content, _PollAnswer, "RFC 8936").sets
 
 
@@ -153,7 +141,7 @@ class SignalPoller:
             await asyncio.sleep(LOOK_FOR_LEAD_S)
 
     async def _poll_always(self, poll: TransmitterPoll) -> None:
-        name, pause_s = poll.transmitter.name, POLL_INTERVAL_S
+        name = poll.transmitter.name
         if not poll.url:
             poll.url = await self._keep(name)
         while True:
@@ -169,7 +157,7 @@ class SignalPoller:
             except Exception as error:  # our own fault must not end the polls; no text: it may hold a token
                 _log.error("poll_failed", transmitter=name, error=type(error).__name__)
                 again = False
-            await asyncio.sleep(LEAST_PAUSE_S if again else pause_s)
+            await asyncio.sleep(LEAST_PAUSE_S if again else POLL_INTERVAL_S)
 
     async def _keep(self, name: str) -> str:
         """Bring our polled stream to its settings, retrying until done. Once for each start."""

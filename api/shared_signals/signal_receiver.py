@@ -45,7 +45,6 @@ from ..settings.access_settings import ANY_NAME, IssuerSettings
 from ..settings.shared_signals_settings import SIGNAL_SOURCE_PREFIX, SignalTransmitterSettings
 from .transmitter_context import VerificationStates, refused_state, state_digest, state_of
 
-FULL_RETRY_S: Final = 300.0
 UPKEEP_EVERY_S: Final = 60.0  # Interval at which old identifiers are removed and counted
 ROTATE_EVERY_S: Final = 3_600.0
 MAX_LOGGED_CHARS: Final = 200
@@ -53,8 +52,8 @@ MAX_AGE_S: Final = 259_200.0
 """A token that is older counts for nothing, and is on record alone; so long identifiers are remembered: a weekend."""
 MAX_REMEMBERED: Final = 100_000  # Tokens of one transmitter that are remembered; beyond, it has to wait
 KEYS_AGAIN_S: Final = 1.0
-"""Least time between two fetches of the keys of a transmitter for its SETs. It has proved who it is, so it asks itself:
-one wrong SET must not have the next one put off for as long as strangers are."""
+"""Least time between two fetches of the keys of a transmitter for its SETs, s. It has authenticated, so one wrong SET
+must not delay the next one for as long as an unknown sender is delayed."""
 
 _log = structlog.get_logger(__name__)
 
@@ -71,15 +70,15 @@ class KeysMissing(NotNow):
 
 
 class FromTheFuture(NotNow):
-    """Its transmitter's clock is ahead of ours."""
+    """The clock of the transmitter is ahead of ours."""
 
     retry_after_s = 60.0
 
 
 class MemoryFull(NotNow):
-    """So many of its transmitter are remembered that only hard signals find room."""
+    """So many SETs of the transmitter are remembered that only hard signals find room."""
 
-    retry_after_s = FULL_RETRY_S
+    retry_after_s = 300.0
     status = 429
 
 
@@ -170,20 +169,17 @@ class SignalReceiver:
         verified = [await self._verify(transmitter, token, since) for token in tokens]
         verified = await self._refuse_used_states(transmitter, verified)
         received = await self._judge(transmitter, [claims for claims in verified if isinstance(claims, dict)])
-        fitting = [received_set for received_set in received if transmitter.has_room_for(received_set)]
-        waiting = {received_set.digest for received_set in received} - {received_set.digest for received_set in fitting}
+        fitting = [one for one in received if transmitter.has_room_for(one)]
+        waiting = {one.digest for one in received} - {one.digest for one in fitting}
         await self._write(transmitter, fitting)
-        answers: list[SetAnswer] = [
-            outcome
-            if not isinstance(outcome, dict)
-            else MemoryFull()
-            if signal_digest(outcome["jti"]) in waiting
-            else None
-            for outcome in verified
-        ]
-        for answer in answers:
-            if isinstance(answer, SetRefused):
-                self._count(transmitter, answer.err)
+        answers: list[SetAnswer] = []
+        for outcome in verified:
+            if isinstance(outcome, dict):
+                answers.append(MemoryFull() if signal_digest(outcome["jti"]) in waiting else None)
+                continue
+            answers.append(outcome)
+            if isinstance(outcome, SetRefused):
+                self.outcomes[transmitter.name, outcome.err] += 1
         if put_off := {type(answer).__name__ for answer in answers if isinstance(answer, NotNow)}:
             _log.warning("signals_wait", transmitter=transmitter.name, error=", ".join(sorted(put_off)))
         return answers
@@ -192,7 +188,10 @@ class SignalReceiver:
         self, transmitter: SignalTransmitter, token: bytes, since: float
     ) -> dict[str, Any] | SetRefused | NotNow:
         try:
-            return await self._verified(transmitter, token, since)
+            claims = await self._verified_by(transmitter, await self._opened(transmitter, token), since)
+            if VERIFICATION in claims["events"]:
+                await asyncio.to_thread(self._states.check, claims, transmitter.name, MAX_AGE_S)
+            return claims
         except NotNow as put_off:
             return put_off
         except SetEarly:
@@ -208,23 +207,14 @@ class SignalReceiver:
         self._refusals.write(_log.warning, "set_refused", transmitter=transmitter.name, err=refused.err, why=why)
         return refused
 
-    async def _verified(self, transmitter: SignalTransmitter, token: bytes, since: float) -> dict[str, Any]:
-        """Claims of a SET. Its key is unknown for good only by keys that were fetched *since* it came: a new key may be
-        published a moment before it is used. Raises SetRefused, KeysMissing, ConfigError.
-        """
+    async def _opened(self, transmitter: SignalTransmitter, token: bytes) -> str:
+        """Return a SET, decrypted if it is a JWE. Raises SetRefused, ConfigError."""
         if len(token) > MAX_SET_BYTES:
             raise SetRefused("invalid_request", f"a SET may have {MAX_SET_BYTES} bytes")
         try:
             text = token.decode("ascii").strip()
         except UnicodeDecodeError:
             raise SetRefused("invalid_request", "the body is no SET in compact form") from None
-        text = await self._opened(transmitter, text)
-        claims = await self._verified_by(transmitter, text, since)
-        if VERIFICATION in claims["events"]:
-            await asyncio.to_thread(self._states.check, claims, transmitter.name, MAX_AGE_S)
-        return claims
-
-    async def _opened(self, transmitter: SignalTransmitter, text: str) -> str:
         expected = transmitter.settings.encrypted
         if text.count(".") != 4:  # a JWE has five parts (RFC 7516, section 9)
             if expected == "require":
@@ -235,6 +225,11 @@ class SignalReceiver:
         return await asyncio.to_thread(self.decryption.decrypt, text)
 
     async def _verified_by(self, transmitter: SignalTransmitter, text: str, since: float) -> dict[str, Any]:
+        """Return the claims of a SET. Raises SetRefused, SetEarly, KeysMissing.
+
+        A key counts as unknown only if the keys were fetched *since* the SET came: a new key may be published a moment
+        before it is used.
+        """
         try:
             return self._verify_now(transmitter, text)
         except (SetKeyUnknown, KeysMissing):
@@ -278,7 +273,7 @@ class SignalReceiver:
         self.outcomes[transmitter.name, "duplicate"] += len(claims) - len(by_digest.keys() - taken)
         new = {digest: set_claims for digest, set_claims in by_digest.items() if digest not in taken}
         received = [self._judge_one(transmitter, digest, set_claims) for digest, set_claims in new.items()]
-        return await self._as_said_once(transmitter, received)
+        return await self._claim_evidence(transmitter, received)
 
     def _judge_one(
         self, transmitter: SignalTransmitter, digest: str, claims: Mapping[str, Any], believed: Treatment | None = None
@@ -292,7 +287,10 @@ class SignalReceiver:
             _log.info("signal_stream_verified", transmitter=transmitter.name)
             return ReceivedSet(claims, digest, "verified", state=state)
         if rule.treatment is None:
-            self._tell(transmitter, event_type, members)
+            # A stream that stopped, or trust that changed, is for people.
+            names = (name for name in ("status", "trust_domain", "reason") if name in members)
+            shown = {name: printable_line(str(members[name]), MAX_LOGGED_CHARS) for name in names}
+            _log.warning("signal_about_no_agent", transmitter=transmitter.name, event_type=event_type, **shown)
             return ReceivedSet(claims, digest, "stream" if event_type in STREAM_EVENTS else "no_agent")
         named = read_signal_subjects(claims["sub_id"])
         if not named:
@@ -312,16 +310,14 @@ class SignalReceiver:
         said = f"{key:016x}{check:016x} {rule.action}" if treatment == "evidence" else ""
         return ReceivedSet(claims, digest, "stale" if stale else treatment, encoded, said and signal_digest(said))
 
-    async def _as_said_once(self, transmitter: SignalTransmitter, received: Sequence[ReceivedSet]) -> list[ReceivedSet]:
-        """The same, but evidence counts once a day: repeating a statement adds nothing.
+    async def _claim_evidence(
+        self, transmitter: SignalTransmitter, received: Sequence[ReceivedSet]
+    ) -> list[ReceivedSet]:
+        """Return the same sets, in which evidence counts once a day: repeating a statement adds nothing.
 
         It is claimed before it is written, so that of two that come at the same time one counts.
         """
-        statements = [
-            SignalStatement(received_set.digest, received_set.statement)
-            for received_set in received
-            if received_set.statement
-        ]
+        statements = [SignalStatement(one.digest, one.statement) for one in received if one.statement]
         if not statements:
             return list(received)
         now_ms = int(self._clock() * 1000)
@@ -349,21 +345,13 @@ class SignalReceiver:
         await self._executor.write(self._store.add, transmitter.name, digests, int(self._clock() * 1000))
         transmitter.remembered += len(digests)
         for received_set in received:
-            self._count(transmitter, "rejected" if received_set.digest in rejected else received_set.outcome)
+            outcome = "rejected" if received_set.digest in rejected else received_set.outcome
+            self.outcomes[transmitter.name, outcome] += 1
 
     def refuse(self, transmitter: SignalTransmitter, refused: SetRefused) -> SetRefused:
         """Count a refusal that was found before any SET was read."""
-        self._count(transmitter, refused.err)
+        self.outcomes[transmitter.name, refused.err] += 1
         return refused
-
-    def _count(self, transmitter: SignalTransmitter, outcome: str) -> None:
-        self.outcomes[transmitter.name, outcome] += 1
-
-    def _tell(self, transmitter: SignalTransmitter, event_type: str, members: Mapping[str, Any]) -> None:
-        """Log an event that is about no agent: a stream that stopped, or trust that changed, is for people."""
-        names = (name for name in ("status", "trust_domain", "reason") if name in members)
-        shown = {name: printable_line(str(members[name]), MAX_LOGGED_CHARS) for name in names}
-        _log.warning("signal_about_no_agent", transmitter=transmitter.name, event_type=event_type, **shown)
 
     async def has_verified(self, transmitter: str, state: str) -> bool:
         """True if a verification with that state has come, to whichever process."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import structlog
@@ -19,7 +19,7 @@ from trustwatch.scoring.delivery.notifiers.webhook_notifier import SET_MEDIA_TYP
 from .. import clock
 from ..events.intake import EventIntake
 from ..events.intake_limits import Overloaded
-from ..http.auth.set_verification import MAX_SET_BYTES, SetErrorCode, SetRefused
+from ..http.auth.set_verification import MAX_SET_BYTES, SetRefused
 from ..http.auth.signing import SetDecryption, assertion_signer
 from ..http.fast_path import RequestBodyTooLong, read_request_body
 from ..http.prometheus_metrics import LabelledValues, MetricValues
@@ -46,12 +46,8 @@ _NO_STORE: Final = (b"cache-control", b"no-store")
 _log = structlog.get_logger(__name__)
 
 
-class PushAnswer(NamedTuple):
-    """Answer to a push."""
-
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    body: bytes = b""
+_Answer = tuple[int, tuple[tuple[bytes, bytes], ...], bytes]
+"""Status, headers and body of the answer to a push."""
 
 
 class PushEndpoint:
@@ -92,17 +88,29 @@ class PushEndpoint:
             answer = _later(500, RETRY_AFTER_S)
         if answer is None:
             return
-        headers = [*answer.headers, _NO_STORE, (b"content-length", b"%d" % len(answer.body))]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        status, headers, body = answer
+        headers = (*headers, _NO_STORE, (b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, transmitter: SignalTransmitter, scope: Scope, receive: Receive) -> PushAnswer | None:
-        """The answer; None if the transmitter disconnected before its SET was complete. Raises SetRefused, NotNow."""
+    async def _answer(self, transmitter: SignalTransmitter, scope: Scope, receive: Receive) -> _Answer | None:
+        """Return the answer; None if the transmitter disconnected before its SET was complete.
+
+        Raises SetRefused, NotNow, Unavailable.
+        """
         if scope["method"] != "POST":
-            return PushAnswer(405, ((b"allow", b"POST"),))
-        given = [(name, value) for name, value in scope["headers"] if name in (b"authorization", b"content-type")]
-        _authenticate(transmitter, [value for name, value in given if name == b"authorization"])
-        kinds = [value.partition(b";")[0].strip().lower() for name, value in given if name == b"content-type"]
+            return 405, ((b"allow", b"POST"),), b""
+        secret = transmitter.settings.push_secret
+        if secret is None:
+            raise SetRefused("access_denied", "this transmitter does not push here: its settings have no `push_secret`")
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        credentials = given[0][len(_BEARER) :].strip(b" ") if len(given) == 1 else b""
+        right = secret.matches(credentials)
+        if not right or given[0][: len(_BEARER)].lower() != _BEARER:
+            error = "the Authorization header is not the one given to this transmitter"
+            raise SetRefused("authentication_failed", error)
+        types = [value for name, value in scope["headers"] if name == b"content-type"]
+        kinds = [value.partition(b";")[0].strip().lower() for value in types]
         if kinds != [SET_MEDIA_TYPE.encode()]:
             raise SetRefused("invalid_request", f"the Content-Type of a SET is {SET_MEDIA_TYPE}")
         try:
@@ -114,27 +122,16 @@ class PushEndpoint:
         (answer,) = await self._receiver.take(transmitter, [body])
         if isinstance(answer, NotNow):
             raise answer
-        return PushAnswer(202) if answer is None else _refusal(answer)
+        return (202, (), b"") if answer is None else _refusal(answer)
 
 
-def _authenticate(transmitter: SignalTransmitter, given: list[bytes]) -> None:
-    secret = transmitter.settings.push_secret
-    if secret is None:
-        raise SetRefused("access_denied", "this transmitter does not push here: its settings have no `push_secret`")
-    credentials = given[0][len(_BEARER) :].strip(b" ") if len(given) == 1 else b""
-    right = secret.matches(credentials)
-    if not right or given[0][: len(_BEARER)].lower() != _BEARER:
-        raise SetRefused("authentication_failed", "the Authorization header is not the one given to this transmitter")
+def _refusal(refused: SetRefused) -> _Answer:
+    body = msgspec.json.encode({"err": refused.err, "description": refused.description})
+    return 400, ((b"content-type", b"application/json"), (b"content-language", b"en")), body
 
 
-def _refusal(refused: SetRefused) -> PushAnswer:
-    said: dict[str, SetErrorCode | str] = {"err": refused.err, "description": refused.description}
-    headers = ((b"content-type", b"application/json"), (b"content-language", b"en"))
-    return PushAnswer(400, headers, msgspec.json.encode(said))
-
-
-def _later(status: int, after_s: float) -> PushAnswer:
-    return PushAnswer(status, ((b"retry-after", b"%d" % max(1, math.ceil(after_s))),))
+def _later(status: int, after_s: float) -> _Answer:
+    return status, ((b"retry-after", b"%d" % max(1, math.ceil(after_s))),), b""
 
 
 def _make_receiver(services: ServiceRegistry) -> Sequence[object]:

@@ -12,6 +12,7 @@ import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpx2
 import msgspec
@@ -102,13 +103,15 @@ class SharedSignalsTransmitter:
         if not await self._leads():
             return
         if not self._knows_owners:
-            await asyncio.to_thread(self._stop_streams_of_nobody)
+            await asyncio.to_thread(self._disable_orphaned_streams)
             self._knows_owners = True
         while await asyncio.to_thread(self._derive_batch):
             self._context.ring()
         for stream in await asyncio.to_thread(self._events.list_push_due, self._now_ms()):
             if stream.stream_id not in self._lanes:
-                self._open_lane(stream.stream_id)
+                task = asyncio.create_task(self._push_waiting(stream.stream_id), name=stream.stream_id)
+                self._lanes[stream.stream_id] = task
+                task.add_done_callback(lambda done: self._lanes.pop(done.get_name(), None))
 
     async def drain(self) -> None:
         """Like `step`, and wait until pushes have ended."""
@@ -127,7 +130,7 @@ class SharedSignalsTransmitter:
         await asyncio.to_thread(self._seat.give_up)
 
     async def _leads(self) -> bool:
-        """True if this process transmits; now and then the lock and keys are looked after."""
+        """Return true if this process transmits; check the lock and rotate keys when due."""
         now = self._monotonic()
         if now - self._checked_at < CHECK_LEADERSHIP_EVERY_S:
             return self._seat.lock is not None
@@ -139,7 +142,7 @@ class SharedSignalsTransmitter:
             await asyncio.to_thread(self._context.keys.rotate)
         return self._seat.lock is not None
 
-    def _stop_streams_of_nobody(self) -> None:
+    def _disable_orphaned_streams(self) -> None:
         """Disable streams whose owner is not a caller of the settings: no caller may use or delete them."""
         for stream in self._events.list_all_streams():
             if not self._context.is_known(stream.owner) and stream.status != "disabled":
@@ -169,28 +172,24 @@ class SharedSignalsTransmitter:
         streams = self._events.list_all_streams()
         if not streams:
             return derived
-        pins = self._active_pins(now_ms)
-        changes = [(pending, self._change_of(pending, pins)) for pending in rows]
-        tenants = {decision.tenant for _, decision in changes if decision is not None}
-        heard = [
-            stream for stream in streams if any(self._context.may_hear(stream.owner, tenant) for tenant in tenants)
-        ]
-        named = [subject for _, decision in changes if decision is not None for subject in simple_subjects(decision)]
-        live = [stream.stream_id for stream in heard if stream.status != "disabled"]
-        subjects = self._events.list_subjects(live, named)
-        for pending, decision in changes:
-            if decision is not None:
-                derived[pending.seq] = self._context.deriver.derive(
-                    decision, pending.row.agent_key, heard, subjects, now_ms
-                )
-        return derived
-
-    def _active_pins(self, now_ms: int) -> dict[AgentIdentity, str]:
-        return {
+        pins = {
             pin.agent.identity: pin.intervention_id
             for pin in self._store.interventions.list_open()
             if pin.kind == "pin" and pin.status == "active" and pin.expires_ms > now_ms
         }
+        read = ((pending, self._change_of(pending, pins)) for pending in rows)
+        changes = [(pending, change) for pending, change in read if change is not None]
+        tenants = {change.tenant for _, change in changes}
+        heard = [
+            stream for stream in streams if any(self._context.may_hear(stream.owner, tenant) for tenant in tenants)
+        ]
+        named = [subject for _, change in changes for subject in simple_subjects(change)]
+        live = [stream.stream_id for stream in heard if stream.status != "disabled"]
+        subjects = self._events.list_subjects(live, named)
+        for pending, change in changes:
+            key = pending.row.agent_key
+            derived[pending.seq] = self._context.deriver.derive(change, key, heard, subjects, now_ms)
+        return derived
 
     def _change_of(self, pending: PendingOutboxRow, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
         match pending.row.kind:
@@ -204,8 +203,14 @@ class SharedSignalsTransmitter:
                 return None
         if change is None:
             return None
+        principal = ""
+        if self._context.names_principals:  # the one that the agent acted for last
+            agent, since_ms = (change.tenant, change.issuer, change.agent_id), self._now_ms() - PRINCIPAL_WINDOW_MS
+            edges = self._store.edges.find([agent], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=200)
+            last = max(edges, key=lambda edge: edge.last_ms, default=None)
+            principal = "" if last is None else last.target
         in_claims = self._context.writes_claims(change.tenant, change.issuer)
-        return msgspec.structs.replace(change, in_claims=in_claims, principal=self._principal_of(change))
+        return msgspec.structs.replace(change, in_claims=in_claims, principal=principal)
 
     def _pinned_change(self, payload: bytes, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
         """The change that a pin or its end made; None if another pin has replaced it."""
@@ -216,59 +221,42 @@ class SharedSignalsTransmitter:
         if pins.get(agent, pin.intervention_id) != pin.intervention_id:
             return None
         stored = self._store.agents.find_newest(self._store.edges.agent_name(*agent))
-        measured, agent_type, concern = (
-            (RiskLevel.UNKNOWN, "", "")
-            if stored is None
-            else (RiskLevel(stored.level), stored.agent_type, stored.concern)
-        )
+        measured, agent_type, concern = RiskLevel.UNKNOWN, "", ""
+        if stored is not None:
+            measured, agent_type, concern = RiskLevel(stored.level), stored.agent_type, stored.concern
         policy = self._policy.book.effective_policy(*agent, agent_type, concern)
         revokes = policy.table[pin.level if pin.holds else measured].revoke
         return pin_as_decision(pin, measured, revokes=revokes, enforced=policy.enforced)
-
-    def _principal_of(self, change: AnnouncedDecision) -> str:
-        """Whom the agent acted for last, if receivers are to get it."""
-        if not self._context.names_principals:
-            return ""
-        agent = (change.tenant, change.issuer, change.agent_id)
-        since_ms = self._now_ms() - PRINCIPAL_WINDOW_MS
-        edges = self._store.edges.find([agent], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=200)
-        last = max(edges, key=lambda edge: edge.last_ms, default=None)
-        return "" if last is None else last.target
-
-    def _open_lane(self, stream_id: str) -> None:
-        task = asyncio.create_task(self._push_waiting(stream_id))
-        self._lanes[stream_id] = task
-        task.add_done_callback(lambda _: self._lanes.pop(stream_id, None))
 
     async def _push_waiting(self, stream_id: str) -> None:
         """Push what waits in a stream, in order, until there is no more or its receiver does not take it."""
         try:
             while self._seat.lock is not None and not self._ending:
                 # Read again each time: the receiver may have changed its stream, or taken by poll what waited.
-                stream, event = await asyncio.to_thread(self._next_push, stream_id)
-                if stream is None or event is None or not await self._push_one(stream, event):
+                due = await asyncio.to_thread(self._next_push, stream_id)
+                if due is None or not await self._push_one(*due):
                     return
         except TrustwatchError as error:
             _log.warning("shared_signals_wait", stream=stream_id, error=str(error))
 
-    def _next_push(self, stream_id: str) -> tuple[EventStream | None, SecurityEvent | None]:
-        """A stream that is pushed, and the first that may leave by it; what its owner may not hear of is dropped."""
+    def _next_push(self, stream_id: str) -> tuple[EventStream, SecurityEvent] | None:
+        """Return a stream and the first event to push; drop events whose tenant its owner may not see."""
         stream = self._events.get_stream(stream_id)
         if stream is None or stream.method != PUSH_METHOD or not self._context.is_known(stream.owner):
-            return None, None
+            return None
         while first := self._events.waiting(stream, 1):
             if self._context.may_hear(stream.owner, first[0].tenant):
                 return stream, first[0]
             waiting = self._events.waiting(stream, WITHDRAW_BATCH)
             withdrawn = [event.jti for event in waiting if not self._context.may_hear(stream.owner, event.tenant)]
             self._context.outcomes["withdrawn"] += self._events.settle(stream_id, withdrawn)
-        return stream, None
+        return None
 
     async def _push_one(self, stream: EventStream, event: SecurityEvent) -> bool:
         """Push a SET; False = the stream has to wait."""
         result = await self._push(stream, event)
         if result.outcome in ("retry", "gone") and stream.status == "enabled":
-            await self._put_off(stream, result)
+            await self._record_failure(stream, result)
             return False
         await asyncio.to_thread(self._events.settle, stream.stream_id, [event.jti])
         self._context.outcomes[result.outcome] += 1
@@ -284,7 +272,9 @@ class SharedSignalsTransmitter:
         if self._client is None:
             self._client = make_webhook_client(self._context.ca_file)
         try:
-            token, authorization = await asyncio.to_thread(self._sign, stream, event)
+            claims = msgspec.json.decode(event.claims, type=dict[str, Any])
+            token = await asyncio.to_thread(self._context.sign, stream.owner, claims)
+            authorization = await asyncio.to_thread(self._context.keys.unseal, stream.authorization)
             async with asyncio.timeout(PUSH_TIMEOUT_S):
                 return await push_set(self._client, stream.endpoint_url, authorization, token, self._now_ms())
         except TimeoutError:
@@ -299,25 +289,17 @@ class SharedSignalsTransmitter:
             _log.error("push_failed", stream=stream.stream_id, error=type(error).__name__)
             return DeliveryResult("retry", f"internal error: {type(error).__name__}")
 
-    def _sign(self, stream: EventStream, event: SecurityEvent) -> tuple[str, str]:
-        claims: Mapping[str, object] = msgspec.json.decode(event.claims)
-        token = self._context.sign(stream.owner, dict(claims))
-        return token, self._context.keys.unseal(stream.authorization)
-
-    async def _put_off(self, stream: EventStream, result: DeliveryResult) -> None:
-        """Try again later; a receiver that takes nothing for too long has its stream paused, and is notified once."""
+    async def _record_failure(self, stream: EventStream, result: DeliveryResult) -> None:
+        """Schedule another attempt; if the receiver has failed for too long, pause its stream and notify it once."""
         now = self._now_ms()
         self._context.outcomes["retry"] += 1
         since = stream.failing_since_ms or now
-        if result.outcome == "gone" or now - since >= PUSH_GIVE_UP_S * 1000:
-            await self._pause(stream, f"pushes failed: {result.error}")
+        if result.outcome != "gone" and now - since < PUSH_GIVE_UP_S * 1000:
+            wait_s = retry_delay_s(self._dispatch_policy, stream.failures + 1, result.retry_after_s, self._random)
+            await asyncio.to_thread(self._events.record_push_failure, stream, now, now + int(wait_s * 1000))
+            _log.warning("push_put_off", stream=stream.stream_id, owner=stream.owner, error=result.error, wait_s=wait_s)
             return
-        wait_s = retry_delay_s(self._dispatch_policy, stream.failures + 1, result.retry_after_s, self._random)
-        await asyncio.to_thread(self._events.record_push_failure, stream, now, now + int(wait_s * 1000))
-        _log.warning("push_put_off", stream=stream.stream_id, owner=stream.owner, error=result.error, wait_s=wait_s)
-
-    async def _pause(self, stream: EventStream, reason: str) -> None:
-        at = max(self._now_ms(), stream.updated_ms + 1)
+        reason, at = f"pushes failed: {result.error}", max(now, stream.updated_ms + 1)
         if not await asyncio.to_thread(self._events.pause_failing, stream, reason, at):
             return
         self._context.outcomes["paused"] += 1

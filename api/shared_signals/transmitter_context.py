@@ -33,7 +33,11 @@ MAX_WAITING = 10_000  # Tokens that wait in one stream; beyond, it is disabled a
 
 
 class TransmitterContext:
-    """Keys, rules, figures, and the bell that wakes waiting polls. For one event loop."""
+    """Keys, rules and counts, and the bell that wakes waiting polls. For one event loop.
+
+    Raises:
+        ConfigError: the library for encryption is not installed.
+    """
 
     def __init__(self, settings: Settings, now_s: Callable[[], float], monotonic: Callable[[], float]) -> None:
         part = settings.shared_signals
@@ -43,7 +47,13 @@ class TransmitterContext:
         self.issuer = part.issuer or self.base_url
         self.keys = SecurityEventKeys(key_folder(settings), KEY_DAYS * SECONDS_PER_DAY, now_s, monotonic)
         self.answers = AnswerSigner(self.keys, self.issuer, ANSWER_S, now_s, new_id)
-        self.encryption = _make_encryption(settings, now_s, monotonic)
+        self.encryption: SetEncryption | None = None
+        if part.encryption:
+            require_extra("jwe", "`shared_signals.encryption` names receivers")
+            from ..http.auth.set_encryption import SetEncryption  # a separate extra
+
+            issuers = [keys.as_issuer(name) for name, keys in part.encryption.items()]
+            self.encryption = SetEncryption(issuers, now_s, monotonic, self.ca_file)
         self._tenants = {caller.name: frozenset(caller.tenants) for caller in settings.callers}
         self.deriver = EventDeriver(self.issuer, part.subject, self._tenants)
         self.names_principals = part.subject == "complex" and not settings.privacy.pseudonymise_principals
@@ -114,27 +124,11 @@ def key_folder(settings: Settings) -> Path:
     return settings.shared_signals.key_dir or settings.data_dir / KEY_FOLDER
 
 
-def _make_encryption(
-    settings: Settings, now_s: Callable[[], float], monotonic: Callable[[], float]
-) -> SetEncryption | None:
-    """Encryption for the receivers of the settings. Raises ConfigError: its library is not installed."""
-    receivers = settings.shared_signals.encryption
-    if not receivers:
-        return None
-    require_extra("jwe", "`shared_signals.encryption` names receivers")
-    from ..http.auth.set_encryption import SetEncryption  # a separate extra
-
-    issuers = [keys.as_issuer(name) for name, keys in receivers.items()]
-    return SetEncryption(issuers, now_s, monotonic, settings.outgoing.ca_file)
-
-
-# The `state` of verifications that we request from other transmitters: the returned one is compared with it.
-
 PURPOSE: Final = "verification-state"
 
 
 class VerificationStates:
-    """Makes states and knows them again. For any thread."""
+    """Makes the `state` of each verification that we request, and recognizes it when it returns. For any thread."""
 
     def __init__(self, folder: Path, now_s: Callable[[], float]) -> None:
         self._sealer = SecretSealer(folder, PURPOSE)

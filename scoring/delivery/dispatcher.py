@@ -92,20 +92,17 @@ class Dispatcher:
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until *stop* is set; attempts under way are ended first. The store may be unavailable meanwhile."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._route_until(stop))
             self._start = lambda lane: group.create_task(lane.run(stop))
             for lane in self._target_workers:
                 self._start(lane)
-
-    async def _route_until(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                if await self._route():
-                    for lane in self._target_workers:
-                        lane.wake.set()
-            except Unavailable as error:
-                _log.warning("outbox_unavailable", error=str(error))
-            await wait_for_wake(self._wake, stop, self._policy.poll_s)
+            while not stop.is_set():
+                try:
+                    if await self._route():
+                        for lane in self._target_workers:
+                            lane.wake.set()
+                except Unavailable as error:
+                    _log.warning("outbox_unavailable", error=str(error))
+                await wait_for_wake(self._wake, stop, self._policy.poll_s)
 
     async def _route(self) -> int:
         """Expire the old, route the new; returns the number of rows routed."""
@@ -154,11 +151,11 @@ class _TargetWorker:
 
     async def _deliver_batch(self) -> int:
         """Lease what is due, try it, write down how it ended; returns how many were tried."""
-        name, now = self._target.name, self._clock()
+        name, fingerprint, now = self._target.name, self._target.fingerprint, self._clock()
         if now < self._paused_until_ms:
             return 0
         stopped = await asyncio.to_thread(self._outbox.stopped_targets)
-        if stopped.get(name) == self._target.fingerprint:
+        if stopped.get(name) == fingerprint:
             return 0
         turns = self._policy.concurrency if self._target.ordered else 1  # all of them may be about one agent
         lease_ms = int((ATTEMPT_TIMEOUT_S * turns + LEASE_MARGIN_S) * 1000)
@@ -169,7 +166,8 @@ class _TargetWorker:
         await asyncio.to_thread(self._outbox.settle, ended)
         gone = next((result for result in results if result.outcome == "gone"), None)
         if gone is not None:
-            await self._stop_target(gone.error)
+            _log.error("target_stopped", target=name, reason=gone.error)
+            await asyncio.to_thread(self._outbox.stop_target, name, fingerprint, self._clock(), gone.error)
         return len(rows)
 
     async def _attempt_all(self, rows: list[LeasedDelivery]) -> list[DeliveryResult]:
@@ -218,12 +216,6 @@ class _TargetWorker:
             failed = {"target": row.target, "key": row.row.key, "attempt": row.attempt, "error": result.error}
             _log.warning("delivery_failed", **failed, then=status)
         return DeliverySettlement(row.seq, row.target, row.attempt, status, again_ms, result.error, now)
-
-    async def _stop_target(self, reason: str) -> None:
-        _log.error("target_stopped", target=self._target.name, reason=reason)
-        await asyncio.to_thread(
-            self._outbox.stop_target, self._target.name, self._target.fingerprint, self._clock(), reason
-        )
 
 
 def _make_route(channel: DeliveryChannel[Any], policy: DispatchPolicy) -> DeliveryRoute:

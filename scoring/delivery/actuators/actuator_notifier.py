@@ -120,7 +120,10 @@ class ActuatorNotifier:
         desired = _with_decision_times(desired, before)
         if before is None and desired.restores:
             return self._report(target, "unchanged", DeliveryResult("delivered"))
-        row = await asyncio.to_thread(self.actuations.request, self._new_actuation(version, desired, target))
+        times = desired.caused_ms, desired.decided_ms, 0, self.clock()
+        wanted = encode_desired_state(desired)
+        asked_for = Actuation(target.name, desired.name, version, wanted, b"", "wanted", *times, "")
+        row = await asyncio.to_thread(self.actuations.request, asked_for)
         if row is None:
             return self._report(target, "superseded", DeliveryResult("delivered"))
         revoked = _confirmed_desired_state(before)
@@ -184,11 +187,6 @@ class ActuatorNotifier:
         brought: ActuationResult = await self.actuator.lower(client, row.original, desired)
         status: ActuationStatus = "confirmed" if brought.confirmed else "applied"
         return self._attempted(msgspec.structs.replace(row, original=brought.original), status, status)
-
-    def _new_actuation(self, version: int, desired: DesiredState, target: ActuatorSettings) -> Actuation:
-        wanted = encode_desired_state(desired)
-        times = desired.caused_ms, desired.decided_ms, 0, self.clock()
-        return Actuation(target.name, desired.name, version, wanted, b"", "wanted", *times, "")
 
     def _attempted(
         self, row: Actuation, status: ActuationStatus, outcome: str, error: str = "", retry_after_s: float | None = None

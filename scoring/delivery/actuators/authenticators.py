@@ -120,16 +120,11 @@ class ClientCredentialsAuthenticator(RequestAuthenticator):
         if answer.status_code != 200:
             kind = ActuatorAccessDenied if answer.status_code in (400, 401, 403) else ActuatorUnavailable
             raise kind(f"token endpoint: HTTP {answer.status_code}{error_detail(answer)}")
-        self.token, lifetime_s = _parse_token(answer)
-        self._until = asked + max(1.0, lifetime_s - RENEW_BEFORE_S)
-
-
-def _parse_token(answer: httpx2.Response) -> tuple[str, float]:
-    try:
-        body = answer.json()
-        token, lifetime_s = body["access_token"], float(body.get("expires_in") or 60)
-    except (ValueError, TypeError, KeyError):
-        raise ActuatorUnavailable("token endpoint: the answer holds no access token") from None
-    if not isinstance(token, str) or not token:
-        raise ActuatorUnavailable("token endpoint: the answer holds no access token")
-    return token, lifetime_s
+        try:
+            body = answer.json()
+            token, lifetime_s = body["access_token"], float(body.get("expires_in") or 60)
+        except (ValueError, TypeError, KeyError):
+            token, lifetime_s = None, 0.0
+        if not isinstance(token, str) or not token:
+            raise ActuatorUnavailable("token endpoint: the answer holds no access token")
+        self.token, self._until = token, asked + max(1.0, lifetime_s - RENEW_BEFORE_S)

@@ -106,9 +106,8 @@ class ClientActuator(ABC, Generic[ClientState]):
                 raise ActuationNotConfirmed(f"client {client_id}: reading back does not show what was written")
         if desired.revoke:
             await self._revoke_tokens(client, desired)
-        return ActuationResult(
-            self._encode(self._restorable_state(first, self._extract_state(client), desired)), confirmed=True
-        )
+        restorable = self._restorable_state(first, self._extract_state(client), desired)
+        return ActuationResult(self._encode(restorable), confirmed=True)
 
     async def restore(self, client_id: str, original: bytes) -> ActuationResult:
         """Writes what differs from the original, and reads it back."""
@@ -277,15 +276,10 @@ class HydraActuator(ClientActuator[HydraState]):
         return value if 0 < had_s <= desired.ceiling_s else f"{desired.ceiling_s}s"
 
     def _is_satisfied(self, current: HydraState, aim: HydraState) -> bool:
-        same = current.lifespans.keys() == aim.lifespans.keys() and all(
-            _lifespan_seconds(current.lifespans[name]) == _lifespan_seconds(value)
-            for name, value in aim.lifespans.items()
-        )
-        return same and current.grant_types == aim.grant_types
+        def seconds(state: HydraState) -> dict[str, float | None]:
+            return {name: None if text is None else parse_go_duration(text) for name, text in state.lifespans.items()}
 
-
-def _lifespan_seconds(value: str | None) -> float | None:
-    return None if value is None else parse_go_duration(value)
+        return seconds(current) == seconds(aim) and current.grant_types == aim.grant_types
 
 
 # Means of lowering a client of Keycloak (26.x), by the admin API of its realm:
@@ -353,9 +347,8 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
         await self._api.call("POST", f"{user}/logout", expect=(204,))
         left = await self._api.call("GET", f"{user}/sessions", expect=(200,))
         if left.json():
-            raise ActuationNotConfirmed(
-                f"client {client['clientId']}: sessions of its service account are left after logout"
-            )
+            left_over = "sessions of its service account are left after logout"
+            raise ActuationNotConfirmed(f"client {client['clientId']}: {left_over}")
 
     def _extract_state(self, client: ClientRepresentation) -> KeycloakState:
         attributes = client.get("attributes") or {}
@@ -366,33 +359,22 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
         )
 
     def _compute_state(self, first: KeycloakState, current: KeycloakState, desired: DesiredState) -> KeycloakState:
-        attributes = dict(first.attributes)
-        attributes[LIFESPAN_ATTRIBUTE] = self._lowered_lifespan(
-            first.attributes.get(LIFESPAN_ATTRIBUTE), desired.ceiling_s
-        )
+        attributes, not_before = dict(first.attributes), first.not_before
+        if desired.ceiling_s is not None:
+            had = first.attributes.get(LIFESPAN_ATTRIBUTE)
+            had_s = int(had) if had is not None and had.isdigit() and int(had) > 0 else self._default_s
+            attributes[LIFESPAN_ATTRIBUTE] = had if had_s <= desired.ceiling_s else str(desired.ceiling_s)
         if not desired.refresh_allowed:
             attributes |= {REFRESH_ATTRIBUTE: "false", SERVICE_REFRESH_ATTRIBUTE: "false"}
-        return KeycloakState(
-            first.enabled and desired.allow, self._compute_not_before(first, current, desired), attributes
-        )
-
-    def _compute_not_before(self, first: KeycloakState, current: KeycloakState, desired: DesiredState) -> int:
-        """Time from which tokens count: the original, or now, unless it was raised for this decision already.
-
-        A token of the very second counts as old for a revocation, and as new where only refresh is refused.
-        """
-        if not desired.revoke and desired.refresh_allowed:
-            return first.not_before
-        more = int(desired.revoke)
-        if current.not_before >= max(first.not_before, desired.decided_ms // 1000 + more):
-            return current.not_before
-        return max(first.not_before, int(self._now_s()) + more)
-
-    def _lowered_lifespan(self, value: str | None, ceiling_s: int | None) -> str | None:
-        if ceiling_s is None:
-            return value
-        had_s = int(value) if value is not None and value.isdigit() and int(value) > 0 else self._default_s
-        return value if had_s <= ceiling_s else str(ceiling_s)
+        if desired.revoke or not desired.refresh_allowed:
+            # Tokens count from now on, unless that was raised for this decision already. A token of the same second
+            # counts as old for a revocation, and as new if only refresh is refused.
+            more = int(desired.revoke)
+            if current.not_before >= max(first.not_before, desired.decided_ms // 1000 + more):
+                not_before = current.not_before
+            else:
+                not_before = max(first.not_before, int(self._now_s()) + more)
+        return KeycloakState(first.enabled and desired.allow, not_before, attributes)
 
     def _restorable_state(self, first: KeycloakState, now: KeycloakState, desired: DesiredState) -> KeycloakState:
         return msgspec.structs.replace(first, not_before=now.not_before) if desired.revoke else first

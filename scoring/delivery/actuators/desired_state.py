@@ -112,12 +112,11 @@ def build_decision_action_row(decision: Decision, book: PolicyBook, *, every_lev
     The row counts as a call to look: what is done is what holds when it is delivered (`DesiredStateResolver`).
     """
     agent = decision.agent
-    full = agent.identity
-    effective_policy = book.effective_policy(*full, decision.agent_type, decision.concern)
+    effective_policy = book.effective_policy(*agent.identity, decision.agent_type, decision.concern)
     acted_on = every_level or max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM
     if not effective_policy.enforced or not acted_on:
         return None
-    verdict = evaluate_policy(AccessRequest(*full), effective_policy, RiskLevel(decision.level), book.version)
+    verdict = evaluate_policy(AccessRequest(*agent.identity), effective_policy, RiskLevel(decision.level), book.version)
     desired = derive_desired_state(
         agent,
         decision.agent_type,

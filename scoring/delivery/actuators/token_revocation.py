@@ -67,12 +67,10 @@ class TokenRevoker:
         return issuer in self._endpoints
 
     def revoke_in_background(self, token: str, issuer: str) -> bool:
-        """Revoke in the background, for who answers a request; whether it was taken on. Never waits, never raises."""
-        if (
-            not self.serves(issuer)
-            or len(self._tasks) >= MAX_CONCURRENT_REVOCATIONS
-            or _token_hash(token) in self._revoked_tokens
-        ):
+        """Revoke in the background; return whether it was started. Never waits, never raises."""
+        if not self.serves(issuer) or len(self._tasks) >= MAX_CONCURRENT_REVOCATIONS:
+            return False
+        if _token_hash(token) in self._revoked_tokens:
             return False
         task = asyncio.get_running_loop().create_task(self.revoke(token, issuer))
         self._tasks.add(task)
@@ -106,7 +104,10 @@ class TokenRevoker:
     async def _revoke_at_endpoint(self, token: str, endpoint: RevocationEndpoint) -> RevocationResult:
         answer = await self._post(endpoint.url, {"token": token, "token_type_hint": "access_token"}, endpoint)
         if answer.status_code != 200:
-            return _classify_refusal(answer)
+            text, denied = f"HTTP {answer.status_code}{error_detail(answer)}", answer.status_code in (400, 401, 403)
+            if answer.status_code == 400 and "unsupported_token_type" in text:
+                return RevocationResult("unsupported", text)
+            return RevocationResult("refused" if denied else "failed", text)
         if not endpoint.introspection_url:
             return RevocationResult("accepted")
         answer = await self._post(endpoint.introspection_url, {"token": token}, endpoint)
@@ -118,20 +119,12 @@ class TokenRevoker:
             return RevocationResult("accepted", "introspection: the answer does not say whether the token is active")
         if active is False:
             return RevocationResult("confirmed")
-        return RevocationResult(
-            "still_active", "the server revokes only tokens of the client that asks, or not such tokens"
-        )
+        error = "the server revokes only tokens of the client that asks, or not such tokens"
+        return RevocationResult("still_active", error)
 
     async def _post(self, url: str, form: dict[str, str], endpoint: RevocationEndpoint) -> httpx2.Response:
         headers = endpoint.proof.authenticate(url, form)
         return await self._http.post(url, data=form, headers=headers)
-
-
-def _classify_refusal(answer: httpx2.Response) -> RevocationResult:
-    text = f"HTTP {answer.status_code}{error_detail(answer)}"
-    if answer.status_code == 400 and "unsupported_token_type" in text:
-        return RevocationResult("unsupported", text)
-    return RevocationResult("refused" if answer.status_code in (400, 401, 403) else "failed", text)
 
 
 def _token_hash(token: str) -> bytes:

@@ -153,23 +153,11 @@ def parse_alert(event: Mapping[str, Any]) -> AlertContent:
     if kind == "approval":  # a person must act, however low the risk
         level = max(level, RiskLevel.MEDIUM)
     previous = _LEVELS.get(display_text(data.get("previous_level"))) if kind == "level" else None
-    subject = display_text(event.get("subject"))
-    return AlertContent(
-        kind,
-        display_text(event.get("type")),
-        display_text(event.get("id")),
-        display_text(event.get("source")),
-        subject,
-        display_text(event.get("time")),
-        level,
-        previous,
-        _title(kind, event, data, level, previous),
-        _display_fields(kind, data),
-        _reasons(data),
-        _indicators(data),
-        _links(data),
-        data,
-    )
+    members = ("type", "id", "source", "subject", "time")
+    event_type, event_id, source, subject, at = (display_text(event.get(name)) for name in members)
+    title, fields = _title(kind, event, data, level, previous), _display_fields(kind, data)
+    shown = title, fields, _reasons(data), _indicators(data), _links(data)
+    return AlertContent(kind, event_type, event_id, source, subject, at, level, previous, *shown, data)
 
 
 def display_text(value: Any) -> str:
@@ -217,7 +205,11 @@ def _title(
     if kind == "approval":
         return f"Approval wanted: {display_text(data.get('agent_id')) or who}"
     if kind == "case":
-        return _case_title(data)
+        action, verdict = display_text(data.get("action")) or "changed", display_text(data.get("verdict"))
+        count = data.get("agents_count")
+        agents = f"{count} agent{'' if count == 1 else 's'}" if isinstance(count, int) else "agents unknown"
+        ended = f" as {verdict}" if verdict else ""
+        return f"Case {action}{ended}: {agents}, highest {display_text(data.get('risk_level'))}"
     if kind == "test":
         return "TEST ALERT, nothing has happened"
     return f"{display_text(event.get('type')) or 'Alert'}: {who}"
@@ -226,8 +218,11 @@ def _title(
 def _display_fields(kind: AlertKind, data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     labels = _LABELS[kind] or {name: name for name in data if name not in _HIDDEN_MEMBERS}
     rows = [(display_text(label), display_text(data.get(name))) for name, label in labels.items()]
-    if kind == "level":
-        rows.insert(1, ("Case", _case_text(data.get("case"))))
+    case = data.get("case")
+    agents = case.get("agents") if kind == "level" and isinstance(case, Mapping) else None
+    if isinstance(case, Mapping) and isinstance(agents, int) and agents > 1:
+        tie = f"; {tie}" if (tie := display_text(case.get("tie"))) else ""
+        rows.insert(1, ("Case", f"{agents} agents, highest {display_text(case.get('risk_level'))}{tie}"))
     kept_back = data.get("suppressed_before")
     if isinstance(kept_back, int) and kept_back > 0 and kind != "other":
         rows.append(("Kept back before", f"{kept_back} alerts"))
@@ -238,29 +233,11 @@ def _display_fields(kind: AlertKind, data: Mapping[str, Any]) -> tuple[tuple[str
     return tuple(shown[:MAX_FIELDS])
 
 
-def _case_title(data: Mapping[str, Any]) -> str:
-    action, verdict = display_text(data.get("action")), display_text(data.get("verdict"))
-    count = data.get("agents_count")
-    agents = f"{count} agent{'' if count == 1 else 's'}" if isinstance(count, int) else "agents unknown"
-    ended = f" as {verdict}" if verdict else ""
-    return f"Case {action or 'changed'}{ended}: {agents}, highest {display_text(data.get('risk_level'))}"
-
-
-def _case_text(case: Any) -> str:
-    """Words that an alert's case adds to it; "" if the case consists of this alert."""
-    if not isinstance(case, Mapping) or not isinstance(case.get("agents"), int):
-        return ""
-    tie, agents = display_text(case.get("tie")), case["agents"]
-    if agents < 2:
-        return ""
-    return f"{agents} agents, highest {display_text(case.get('risk_level'))}" + (f"; {tie}" if tie else "")
-
-
 def _reasons(data: Mapping[str, Any]) -> tuple[str, ...]:
     given = data.get("reasons")
     listed = given if isinstance(given, list | tuple) else []
-    told = [one.get("text") if isinstance(one, Mapping) else one for one in listed[:MAX_LISTED_ITEMS]]
-    return tuple(filter(None, map(display_text, (*told, data.get("reason"), data.get("message")))))
+    texts = [one.get("text") if isinstance(one, Mapping) else one for one in listed[:MAX_LISTED_ITEMS]]
+    return tuple(filter(None, map(display_text, (*texts, data.get("reason"), data.get("message")))))
 
 
 def _indicators(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -50,14 +50,36 @@ def build_alert_row(decision: Decision, policy: Mapping[str, Any], source: str) 
 
 def build_alert_event(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The CloudEvent; `id` is the decision's, so that a receiver recognizes a repeated alert."""
-    return _cloud_event(
-        decision.decision_id,
-        ALERT_TYPE,
-        source,
-        decision.agent.agent_id,
-        decision.decided_ms,
-        _decision_data(decision, policy, source),
-    )
+    data = {  # the decision without what only a replay needs (feature vector, evidence)
+        "decision_id": decision.decision_id,
+        "tenant": decision.agent.tenant,
+        "issuer": decision.agent.issuer,
+        "agent_id": decision.agent.agent_id,
+        "agent_type": decision.agent_type,
+        "previous_level": RiskLevel(decision.previous_level).label,
+        "risk_level": RiskLevel(decision.level).label,
+        "risk_score": decision.risk_score,
+        "concern": decision.concern or None,
+        "confidence": decision.confidence,
+        "decided_at": format_rfc3339(decision.decided_ms),
+        "cause": decision.cause,
+        "event_id": decision.event_id or None,
+        "event_time": format_rfc3339(decision.event_time_ms) if decision.event_id else None,
+        "reasons": decision.reasons,
+        "indicators": decision.indicators,
+        "counterfactual": decision.counterfactual or None,
+        "token_policy": dict(policy),
+        "model_version": decision.model_version,
+        "policy_version": decision.policy_version,
+        "mode": decision.mode,
+        "version": {"partition": decision.partition, "offset": decision.offset},
+        "suppressed_before": 0,
+        "links": {
+            "risk": _risk_link(decision.agent, source),
+            "decision": f"{source.rstrip('/')}/v1/decisions/{decision.decision_id}",
+        },
+    }
+    return _cloud_event(decision.decision_id, ALERT_TYPE, source, decision.agent.agent_id, decision.decided_ms, data)
 
 
 def _cloud_event(
@@ -161,39 +183,6 @@ def build_test_alert_row(
     return _row(key, TEST_TYPE, source, target, at_ms, data, level, tenant, target)
 
 
-def _decision_data(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The decision without what only a replay needs (feature vector, evidence)."""
-    return {
-        "decision_id": decision.decision_id,
-        "tenant": decision.agent.tenant,
-        "issuer": decision.agent.issuer,
-        "agent_id": decision.agent.agent_id,
-        "agent_type": decision.agent_type,
-        "previous_level": RiskLevel(decision.previous_level).label,
-        "risk_level": RiskLevel(decision.level).label,
-        "risk_score": decision.risk_score,
-        "concern": decision.concern or None,
-        "confidence": decision.confidence,
-        "decided_at": format_rfc3339(decision.decided_ms),
-        "cause": decision.cause,
-        "event_id": decision.event_id or None,
-        "event_time": format_rfc3339(decision.event_time_ms) if decision.event_id else None,
-        "reasons": decision.reasons,
-        "indicators": decision.indicators,
-        "counterfactual": decision.counterfactual or None,
-        "token_policy": dict(policy),
-        "model_version": decision.model_version,
-        "policy_version": decision.policy_version,
-        "mode": decision.mode,
-        "version": {"partition": decision.partition, "offset": decision.offset},
-        "suppressed_before": 0,
-        "links": {
-            "risk": _risk_link(decision.agent, source),
-            "decision": f"{source.rstrip('/')}/v1/decisions/{decision.decision_id}",
-        },
-    }
-
-
 def _risk_link(agent: AgentName, source: str) -> str:
     query = urlencode({"tenant": agent.tenant, "issuer": agent.issuer})
     return f"{source.rstrip('/')}/v1/agents/{quote(agent.agent_id, safe='')}/risk?{query}"
@@ -251,9 +240,6 @@ def build_approval_row(asked: Intervention, source: str) -> OutboxRow:
     return _row(key, APPROVAL_TYPE, source, *about, data, level, agent.tenant, agent_key=agent.key)
 
 
-# Links from alerts to the pages of the console where a person continues: those of the API need a token.
-
-
 _PAGES = {
     APPROVAL_TYPE: "approvals",
     DRIFT_ALERT_TYPE: "models",
@@ -264,27 +250,19 @@ _PAGES = {
 
 
 def with_console_link(event: dict[str, Any], console: str) -> dict[str, Any]:
-    """*event* (an alert's CloudEvent) with its page of the console as the first link."""
+    """Return *event* (an alert's CloudEvent) with its page of the console as the first link: the API needs a token."""
     data = event.get("data")
     if not console or not isinstance(data, dict):
         return event
+    case = data if event.get("type") == CASE_TYPE else data.get("case")
+    case_id = case.get("case_id") if isinstance(case, dict) else None
+    decision_id = data.get("decision_id") if event.get("type") == ALERT_TYPE else None
+    if case_id and isinstance(case_id, str):
+        page = f"cases/{quote(case_id, safe='')}"
+    elif decision_id and isinstance(decision_id, str):
+        page = f"decisions/{quote(decision_id, safe='')}"
+    else:
+        page = _PAGES.get(str(event.get("type")), "")
     links = data.get("links")
     more = links if isinstance(links, dict) else {}
-    return {**event, "data": {**data, "links": {"console": f"{console}/{_page(event, data)}", **more}}}
-
-
-def _page(event: dict[str, Any], data: dict[str, Any]) -> str:
-    case_id = _case_id(event, data)
-    if case_id:
-        return f"cases/{quote(case_id, safe='')}"
-    decision_id = data.get("decision_id")
-    if event.get("type") == ALERT_TYPE and isinstance(decision_id, str) and decision_id:
-        return f"decisions/{quote(decision_id, safe='')}"
-    return _PAGES.get(str(event.get("type")), "")
-
-
-def _case_id(event: dict[str, Any], data: dict[str, Any]) -> str:
-    """The case that an alert is about or belongs to; "" = none."""
-    within = data if event.get("type") == CASE_TYPE else data.get("case")
-    case_id = within.get("case_id") if isinstance(within, dict) else None
-    return case_id if isinstance(case_id, str) else ""
+    return {**event, "data": {**data, "links": {"console": f"{console}/{page}", **more}}}

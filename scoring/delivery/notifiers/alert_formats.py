@@ -56,7 +56,12 @@ _MAPPED_MEMBERS = frozenset({"reasons", "tenant", "issuer", "agent_id", "agent_t
 
 def render_ocsf(alert: AlertContent) -> dict[str, Any]:
     """*alert* as a Detection Finding. Alerts about one agent update one finding; its return to low closes it."""
-    activity, at_ms = _activity(alert), _parse_ms(alert.time)
+    was_alerting = alert.previous is not None and alert.previous >= RiskLevel.MEDIUM
+    activity = _CLOSE if alert.resolves else _UPDATE if was_alerting else _CREATE
+    try:
+        at_ms = int(datetime.fromisoformat(alert.time).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        at_ms = 0  # it is not a time
     severity = (1, "Informational") if alert.kind == "test" else _SEVERITY[alert.level]
     body: dict[str, Any] = {
         "class_uid": CLASS_UID,
@@ -73,21 +78,14 @@ def render_ocsf(alert: AlertContent) -> dict[str, Any]:
         "is_alert": alert.needs_attention and alert.kind != "test",
         "metadata": _metadata(alert),
         "finding_info": _finding(alert, at_ms),
-        "unmapped": {
-            **{name: value for name, value in alert.data.items() if name not in _MAPPED_MEMBERS},
-            **_ai_agent(alert),
-        },
+        "unmapped": {name: value for name, value in alert.data.items() if name not in _MAPPED_MEMBERS},
     }
     if alert.kind == "test":
         body["comment"] = "; ".join(alert.reasons)
+    if agent := text_or_empty(alert.data.get("agent_id")):
+        kind = _enum_members("type", (0, "Unknown"), "type")
+        body["unmapped"]["ai_agent"] = {"uid": agent, "name": agent, **kind}
     return body | _scores(alert) | _agent_members(alert)
-
-
-def _activity(alert: AlertContent) -> tuple[int, str]:
-    if alert.resolves:
-        return _CLOSE
-    was_alerting = alert.previous is not None and alert.previous >= RiskLevel.MEDIUM
-    return _UPDATE if was_alerting else _CREATE
 
 
 def _enum_members(member: str, value: tuple[int, str], name: str) -> dict[str, Any]:
@@ -136,7 +134,11 @@ def _agent_members(alert: AlertContent) -> dict[str, Any]:
     about: dict[str, Any] = {}
     agent = text_or_empty(alert.data.get("agent_id"))
     if agent:
-        about["resources"] = [_agent_resource(alert, agent)]
+        data = {name: display_text(alert.data.get(name)) for name in ("tenant", "issuer", "agent_type")}
+        labels = [f"agent_type={data['agent_type']}"] if data["agent_type"] else []
+        optional = {"namespace": data["issuer"], "labels": labels, "data": _without_empty(data)}
+        resource = {"uid": agent, "name": agent, "type": "ai_agent", **_without_empty(optional)}
+        about["resources"] = [resource]
         observable = {"name": "resources[].uid", "value": agent, **_enum_members("type", _RESOURCE_UID, "type")}
         about["observables"] = [observable, *_indicators(alert)]
     reasons = alert.data.get("reasons")
@@ -145,67 +147,31 @@ def _agent_members(alert: AlertContent) -> dict[str, Any]:
     return about | ({"evidences": evidences} if evidences else {})
 
 
-def _ai_agent(alert: AlertContent) -> dict[str, Any]:
-    agent = text_or_empty(alert.data.get("agent_id"))
-    return {"ai_agent": {"uid": agent, "name": agent, **_enum_members("type", (0, "Unknown"), "type")}} if agent else {}
-
-
 def _indicators(alert: AlertContent) -> list[dict[str, Any]]:
     """Indicators as observables; what the framework has no type for is of another one, by its name."""
-    given = alert.data.get("indicators")
-    named = [
-        (display_text(indicator.get("kind")), text_or_empty(indicator.get("value")))
-        for indicator in (given if isinstance(given, list) else [])[:MAX_LISTED_ITEMS]
-        if isinstance(indicator, Mapping)
-    ]
-    return [
-        {
-            "name": "unmapped.indicators[].value",
-            "value": value,
-            **_enum_members("type", _observable_type(kind, value), "type"),
-        }
-        for kind, value in named
-        if kind and value
-    ]
+    given, observables = alert.data.get("indicators"), []
+    for indicator in (given if isinstance(given, list) else [])[:MAX_LISTED_ITEMS]:
+        if isinstance(indicator, Mapping):
+            kind, value = display_text(indicator.get("kind")), text_or_empty(indicator.get("value"))
+            if kind and value:
+                observable = {"name": "unmapped.indicators[].value", "value": value}
+                observables.append(observable | _enum_members("type", _observable_type(kind, value), "type"))
+    return observables
 
 
 def _observable_type(kind: str, value: str) -> tuple[int, str]:
-    if kind == "address" and not _is_address(value):
-        return _OTHER_OBSERVABLE, kind
     if kind == "network" and "/" in value:
         return _SUBNET
+    if kind == "address":
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            return _OTHER_OBSERVABLE, kind
     return _OBSERVABLES.get(kind, (_OTHER_OBSERVABLE, kind))
-
-
-def _is_address(value: str) -> bool:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return False
-    return True
-
-
-def _agent_resource(alert: AlertContent, agent: str) -> dict[str, Any]:
-    data = {name: display_text(alert.data.get(name)) for name in ("tenant", "issuer", "agent_type")}
-    role = data["agent_type"]
-    optional = {
-        "namespace": data["issuer"],
-        "labels": [f"agent_type={role}"] if role else [],
-        "data": _without_empty(data),
-    }
-    return {"uid": agent, "name": agent, "type": "ai_agent", **_without_empty(optional)}
 
 
 def _without_empty(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value not in ("", [], {})}
-
-
-def _parse_ms(time: str) -> int:
-    """UTC milliseconds of an RFC 3339 time; 0 if it is not a time."""
-    try:
-        return int(datetime.fromisoformat(time).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        return 0
 
 
 # PagerDuty: Events API v2, and what takes the same bodies
@@ -229,7 +195,10 @@ def render_pagerduty(alert: AlertContent, routing_key: str) -> dict[str, Any] | 
     when all agents of the case are below medium, or a person closes it, and acknowledged when a person does that here.
     Any other fall leaves the incident as it is.
     """
-    key = {"routing_key": routing_key, "dedup_key": incident_key(alert)}
+    case_id, incident = alert.case.get("case_id"), dedup_key(alert)
+    if isinstance(case_id, str) and case_id:
+        incident = f"trustwatch-case-{hashlib.sha256(case_id.encode(errors='surrogatepass')).hexdigest()}"
+    key = {"routing_key": routing_key, "dedup_key": incident}
     if alert.resolves_case:
         return {**key, "event_action": "resolve"}
     if alert.kind == "case" and alert.data.get("action") == "acknowledged":
@@ -247,15 +216,10 @@ def render_pagerduty(alert: AlertContent, routing_key: str) -> dict[str, Any] | 
     }
 
 
-def incident_key(alert: AlertContent) -> str:
-    """Key of the incident: that of the case, or of the agent if there is none."""
-    case_id = alert.case.get("case_id")
-    if isinstance(case_id, str) and case_id:
-        return f"trustwatch-case-{hashlib.sha256(case_id.encode(errors='surrogatepass')).hexdigest()}"
-    return dedup_key(alert)
-
-
 def _pagerduty_payload(alert: AlertContent) -> dict[str, Any]:
+    details = {"type": alert.type, "id": alert.event_id, **alert.data}
+    if len(msgspec.json.encode(details)) > MAX_DETAILS:
+        details = {truncate(label, MAX_NAME): truncate(value, 2_048) for label, value in alert.fields}
     payload = {
         "summary": truncate(alert.title + "".join(f"; {reason}" for reason in alert.reasons), MAX_SUMMARY),
         "source": truncate(alert.subject or alert.source or "trustwatch", MAX_NAME),
@@ -264,17 +228,9 @@ def _pagerduty_payload(alert: AlertContent) -> dict[str, Any]:
         "group": truncate(display_text(alert.data.get("tenant")), MAX_NAME),
         "class": truncate(alert.type, MAX_NAME),
         "timestamp": alert.time,
-        "custom_details": _pagerduty_details(alert),
+        "custom_details": details,
     }
     return {name: value for name, value in payload.items() if value}
-
-
-def _pagerduty_details(alert: AlertContent) -> dict[str, Any]:
-    """The alert's data; only the displayed part, if that would be too long."""
-    whole = {"type": alert.type, "id": alert.event_id, **alert.data}
-    if len(msgspec.json.encode(whole)) <= MAX_DETAILS:
-        return whole
-    return {truncate(label, MAX_NAME): truncate(value, 2_048) for label, value in alert.fields}
 
 
 # Slack: incoming webhooks, and chats that take the same bodies. Names come from agents, who may be hostile: blocks have
@@ -299,18 +255,22 @@ def render_slack(alert: AlertContent) -> dict[str, Any]:
     """*alert* as the body of a POST to an incoming webhook."""
     sign = _LEVEL_SYMBOLS[alert.level]
     blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain_text(f"{sign} {alert.title}", MAX_HEADER)}]
-    if alert.fields:
-        fields = [_plain_text(f"{label}: {value}", MAX_FIELD) for label, value in alert.fields]
+    for rows in filter(None, (alert.fields, alert.indicators)):
+        fields = [_plain_text(f"{label}: {value}", MAX_FIELD) for label, value in rows]
         blocks.append({"type": "section", "fields": fields})
-    if alert.indicators:
-        came_with = [_plain_text(f"{label}: {value}", MAX_FIELD) for label, value in alert.indicators]
-        blocks.append({"type": "section", "fields": came_with})
     if alert.reasons:
         blocks.append({"type": "section", "text": _plain_text("\n".join(f"• {r}" for r in alert.reasons), MAX_SECTION)})
-    links = _slack_links(alert)
+    links = ""
+    for label, url in alert.links:
+        link = f"<{url.replace('&', '&amp;')}|{escape_markup(truncate(label, 75))}>"
+        longer = f"{links} · {link}" if links else link
+        if len(longer) <= MAX_SECTION:  # a link that is cut would lead elsewhere
+            links = longer
     if links:
         blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": links, "verbatim": True}})
-    return {"text": _fallback_text(alert), "blocks": blocks}
+    # Each part is cut before it is escaped, so that no entity is cut in two.
+    fallback = "\n".join(escape_markup(truncate(part, 200)) for part in (alert.title, *alert.reasons[:3]))
+    return {"text": fallback[:MAX_TEXT], "blocks": blocks}
 
 
 def escape_markup(value: str) -> str:
@@ -320,23 +280,6 @@ def escape_markup(value: str) -> str:
     '&lt;!\\u200bchannel&gt; &amp; co'
     """
     return value.translate(_ESCAPES)
-
-
-def _fallback_text(alert: AlertContent) -> str:
-    """Title and first reasons. Each part is cut before it is escaped, so that no entity is cut in two."""
-    parts = [alert.title, *alert.reasons[:3]]
-    return "\n".join(escape_markup(truncate(part, 200)) for part in parts)[:MAX_TEXT]
-
-
-def _slack_links(alert: AlertContent) -> str:
-    """Links as far as they fit; a link that is cut would lead elsewhere."""
-    shown = ""
-    for label, url in alert.links:
-        link = f"<{url.replace('&', '&amp;')}|{escape_markup(truncate(label, 75))}>"
-        longer = f"{shown} · {link}" if shown else link
-        if len(longer) <= MAX_SECTION:
-            shown = longer
-    return shown
 
 
 def _plain_text(value: str, most: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ _RETRIED_STATUSES = frozenset({408, 425, 429})
 
 
 def classify_response(status: int, retry_after: str | None, text: str, now_ms: int) -> DeliveryResult:
-    """Meaning of an answer."""
+    """Return what an answer means for the delivery."""
     if 200 <= status < 300:
         return DeliveryResult("delivered")
     line = printable_line(text, MAX_ERROR_CHARS)
@@ -72,29 +72,24 @@ class WebhookNotifier:
         routing_key = reveal(target.routing_key)
         rendered = render_alert(row.row.payload, target.format, row.suppressed_before, routing_key, self.console)
         if rendered is None:
-            why = f"nothing to {target.format}: somebody of the case stays at medium or above"
-            return DeliveryResult("skipped", why + ", or a person did what it has no word for")
+            why = f"nothing to {target.format}: an agent of the case stays at medium or above"
+            return DeliveryResult("skipped", why + ", or the format cannot express what a person did")
         if target.signed:
             if self.sign is None:
                 return DeliveryResult("retry", "signed alerts need `shared_signals.enabled`")
             token = await asyncio.to_thread(self.sign, target.name, rendered.body, row.row.key)
             rendered = RenderedAlert(token, JWT_CONTENT_TYPE)
-        try:
-            return await self._post(row, target, rendered)
-        except httpx2.HTTPError as error:
-            return DeliveryResult(
-                "retry", target.redact(connection_error_text(error, with_text=True))[:MAX_ERROR_CHARS]
-            )
-
-    async def _post(self, row: LeasedDelivery, target: WebhookTarget, rendered: RenderedAlert) -> DeliveryResult:
-        headers = {"content-type": rendered.content_type}
+        body, url, headers = rendered.body, target.url.reveal(), {"content-type": rendered.content_type}
         if target.format in SIGNED_FORMATS:
-            headers |= sign_headers(row.row.key, rendered.body, target.secrets, self.clock())
-        async with self.client.stream("POST", target.url.reveal(), content=rendered.body, headers=headers) as response:
-            text = "" if response.is_success else (await read_beginning(response)).decode(errors="replace")
-            return classify_response(
-                response.status_code, response.headers.get("retry-after"), target.redact(text), self.clock()
-            )
+            headers |= sign_headers(row.row.key, body, target.secrets, self.clock())
+        try:
+            async with self.client.stream("POST", url, content=body, headers=headers) as response:
+                text = "" if response.is_success else (await read_beginning(response)).decode(errors="replace")
+                status, retry_after = response.status_code, response.headers.get("retry-after")
+                return classify_response(status, retry_after, target.redact(text), self.clock())
+        except httpx2.HTTPError as error:
+            text = target.redact(connection_error_text(error, with_text=True))
+            return DeliveryResult("retry", text[:MAX_ERROR_CHARS])
 
 
 def sign_headers(message_id: str, body: bytes, secrets: tuple[str, ...], at_ms: int) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable
 from typing import Annotated
@@ -51,7 +50,7 @@ class WebhookTarget(SettingsPart, frozen=True):
         self._check_presence("secret", self.secret, needed=self.format in SIGNED_FORMATS)
         check_signed_url(self.url.reveal(), self.secrets)
         if self.previous_secret is not None and self.secret is None:
-            raise ValueError("`previous_secret` signs beside `secret`, which is missing; leave it out")
+            raise ValueError("`previous_secret` signs in addition to `secret`, which is missing; leave it out")
         self._check_presence("routing_key", self.routing_key, needed=self.format == "pagerduty")
 
     def _check_presence(self, member: str, secret: Secret | None, *, needed: bool) -> None:
@@ -97,8 +96,12 @@ def check_signed_url(url: str, secrets: Iterable[str]) -> None:
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise ValueError("`url` must not hold credentials or a fragment")
     for secret in secrets:
-        if not _is_signing_secret(secret):
-            raise ValueError("`secret` must be whsec_ and base64 of 24 to 64 bytes; so must one before it")
+        try:
+            key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+        except ValueError:
+            key = b""
+        if not secret.startswith(SECRET_PREFIX) or not 24 <= len(key) <= 64:
+            raise ValueError("`secret` must be whsec_ and base64 of 24 to 64 bytes; so must `previous_secret`")
 
 
 def redact_secrets(text: str, url: str, secrets: Iterable[str]) -> str:
@@ -109,12 +112,3 @@ def redact_secrets(text: str, url: str, secrets: Iterable[str]) -> str:
     for secret in sorted((part for part in hidden if len(part) >= _MIN_SECRET_CHARS), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
-
-
-def _is_signing_secret(secret: str) -> bool:
-    if not secret.startswith(SECRET_PREFIX):
-        return False
-    try:
-        return 24 <= len(base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)) <= 64
-    except binascii.Error:
-        return False

@@ -90,21 +90,16 @@ def read_announced_decision(payload: bytes) -> AnnouncedDecision | None:
     """The decision that an alert announces; None for alerts of anything else, and for rows that are not ours."""
     try:
         alert = msgspec.json.decode(payload, type=_AlertEvent)
-        if alert.type != ALERT_TYPE:
-            return None
-        return msgspec.json.decode(alert.data, type=AnnouncedDecision)
+        return msgspec.json.decode(alert.data, type=AnnouncedDecision) if alert.type == ALERT_TYPE else None
     except msgspec.MsgspecError:
         return None
-
-
-# Pins as the outbox announces them: a person fixed the level that policy acts on, or that ended.
 
 
 PIN_ROW_KIND: Final = "pin"
 
 
 class AnnouncedPin(msgspec.Struct, frozen=True):
-    """A pin that begins to hold, or that does no more."""
+    """A pin as the outbox announces it: a person fixed the level that policy acts on, or that ended."""
 
     intervention_id: str
     tenant: str
@@ -118,9 +113,8 @@ class AnnouncedPin(msgspec.Struct, frozen=True):
 def build_pin_row(pin: Intervention) -> OutboxRow:
     """The outbox row that announces *pin* as it is now."""
     agent = pin.agent
-    announced = AnnouncedPin(
-        pin.intervention_id, *agent.identity, level=pin.level, holds=pin.status == "active", changed_ms=pin.updated_ms
-    )
+    state = pin.level, pin.status == "active", pin.updated_ms
+    announced = AnnouncedPin(pin.intervention_id, *agent.identity, *state)
     return OutboxRow(
         key=f"pin-{pin.intervention_id}-{pin.status}",
         kind=PIN_ROW_KIND,

@@ -59,10 +59,6 @@ def _revokes(decision: AnnouncedDecision) -> bool:
     return decision.rises and decision.acts and not decision.overruled
 
 
-def _rises_to_alert(decision: AnnouncedDecision) -> bool:
-    return decision.rises and decision.level >= RiskLevel.MEDIUM and decision.cause != PIN_CAUSE
-
-
 def _risk_members(decision: AnnouncedDecision) -> dict[str, Any]:
     members = {"principal": "USER", "current_level": CAEP_LEVELS[decision.level]}
     if decision.previous_level != RiskLevel.UNKNOWN:
@@ -74,10 +70,6 @@ def _risk_members(decision: AnnouncedDecision) -> dict[str, Any]:
 def _anomaly_members(decision: AnnouncedDecision) -> dict[str, Any]:
     anomaly = decision.reasons[0].code if decision.reasons else decision.concern or decision.cause
     return {"anomaly_type": anomaly, "severity": decision.level.label}
-
-
-def _compromise_members(decision: AnnouncedDecision) -> dict[str, Any]:
-    return {"detection_method": "human_decision" if decision.cause == PIN_CAUSE else "behavioral_analysis"}
 
 
 _SENT_FOR_REVOCATION = "a rise to a level whose policy revokes, where the policy is enforced"
@@ -99,11 +91,17 @@ EVENT_RULES: Final = (
     EventRule(
         ANOMALOUS_BEHAVIOR,
         "a rise of what was measured to `medium` or above",
-        _rises_to_alert,
+        lambda change: change.rises and change.level >= RiskLevel.MEDIUM and change.cause != PIN_CAUSE,
         _anomaly_members,
         names_workload=True,
     ),
-    EventRule(WORKLOAD_COMPROMISED, _SENT_FOR_REVOCATION, _revokes, _compromise_members, names_workload=True),
+    EventRule(
+        WORKLOAD_COMPROMISED,
+        _SENT_FOR_REVOCATION,
+        _revokes,
+        lambda change: {"detection_method": "human_decision" if change.cause == PIN_CAUSE else "behavioral_analysis"},
+        names_workload=True,
+    ),
 )
 """In the order in which the events of one decision are sent."""
 
@@ -117,19 +115,16 @@ def events_delivered(requested: Sequence[str]) -> list[str]:
 
 def event_members(rule: EventRule, decision: AnnouncedDecision) -> dict[str, Any]:
     """The whole event that *rule* makes of *decision*."""
-    common = {
-        "event_timestamp": decision.at_s,
-        "initiating_entity": "admin" if decision.cause in _CAUSES_OF_PEOPLE else "policy",
-        "reason_admin": {REASON_LANGUAGE: _reason_sentence(decision)},
-    }
-    return rule.members(decision) | common
-
-
-def _reason_sentence(decision: AnnouncedDecision) -> str:
     reasons = [reason.code for reason in decision.reasons]  # receivers may be other companies: texts name resources
     because = f": {'; '.join(reasons)}" if reasons else ""
     about = f" ({decision.concern})" if decision.concern else ""
-    return f"risk {decision.level.label}{about}, was {decision.previous_level.label}, by {decision.cause}{because}"
+    was = f"was {decision.previous_level.label}, by {decision.cause}"
+    common = {
+        "event_timestamp": decision.at_s,
+        "initiating_entity": "admin" if decision.cause in _CAUSES_OF_PEOPLE else "policy",
+        "reason_admin": {REASON_LANGUAGE: f"risk {decision.level.label}{about}, {was}{because}"},
+    }
+    return rule.members(decision) | common
 
 
 @dataclass(eq=False)
@@ -152,34 +147,23 @@ class EventDeriver:
 
         Streams get nothing that was decided before they were made.
         """
-        rules = [rule for rule in EVENT_RULES if rule.follows(decision)]
-        return [
-            self._make_event(rule, decision, agent_key, stream, now_ms)
-            for stream in streams
-            if self._may_tell(stream, decision, subjects.get(stream.stream_id, ()))
-            for rule in rules
-            if rule.event_type in stream.events_requested
-        ]
-
-    def _may_tell(self, stream: EventStream, decision: AnnouncedDecision, said: Sequence[StreamSubject]) -> bool:
-        tenants = self._tenants.get(stream.owner, frozenset())
-        visible = "*" in tenants or decision.tenant in tenants
-        return (
-            stream.status != "disabled"
-            and stream.created_ms <= decision.decided_ms
-            and visible
-            and is_wanted(decision, said)
-        )
-
-    def _make_event(
-        self, rule: EventRule, decision: AnnouncedDecision, agent_key: int, stream: EventStream, now_ms: int
-    ) -> SecurityEvent:
-        subject = agent_subject(decision, self._subject_format, workload=rule.names_workload)
-        members = event_members(rule, decision)
-        jti = _derived_id(stream.stream_id, decision.decision_id, rule.event_type)
+        rules, events = [rule for rule in EVENT_RULES if rule.follows(decision)], []
         more = {"txn": decision.decision_id, "toe": decision.at_s}
-        claims = self._claims(stream, jti, now_ms, subject, rule.event_type, members, more)
-        return SecurityEvent(stream.stream_id, jti, claims, now_ms, agent_key, decision.tenant)
+        for stream in streams:
+            tenants = self._tenants.get(stream.owner, frozenset())
+            visible = "*" in tenants or decision.tenant in tenants
+            if not visible or stream.status == "disabled" or stream.created_ms > decision.decided_ms:
+                continue
+            if not is_wanted(decision, subjects.get(stream.stream_id, ())):
+                continue
+            for rule in rules:
+                if rule.event_type in stream.events_requested:
+                    subject = agent_subject(decision, self._subject_format, workload=rule.names_workload)
+                    jti = _derived_id(stream.stream_id, decision.decision_id, rule.event_type)
+                    members = event_members(rule, decision)
+                    claims = self._claims(stream, jti, now_ms, subject, rule.event_type, members, more)
+                    events.append(SecurityEvent(stream.stream_id, jti, claims, now_ms, agent_key, decision.tenant))
+        return events
 
     def verification(self, stream: EventStream, jti: str, state: str | None, now_ms: int) -> SecurityEvent:
         """The SET that a receiver asked for, with what it is to recognise it by."""

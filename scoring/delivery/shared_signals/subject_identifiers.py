@@ -43,50 +43,47 @@ def check_subject(subject: object, path: str = "$.subject") -> dict[str, Any]:
 
 
 def _checked(subject: object, path: str) -> dict[str, Any]:
+    given = _with_format(subject, path)
+    match given["format"]:
+        case "complex":
+            members = {name: part for name, part in given.items() if name != "format"}
+            if not members:
+                raise InvalidSubject(f"{path}: a complex subject has at least one member other than `format`")
+            return {"format": "complex", **{name: _simple(part, f"{path}.{name}") for name, part in members.items()}}
+        case "aliases":
+            parts = given.get("identifiers")
+            if not isinstance(parts, list) or not parts or len(parts) > MAX_MEMBERS:
+                raise InvalidSubject(f"{path}.identifiers: expected a list of 1 to {MAX_MEMBERS} identifiers")
+            checked = [_simple(part, f"{path}.identifiers[{number}]") for number, part in enumerate(parts)]
+            return {"format": "aliases", "identifiers": checked}
+    return _simple(given, path)
+
+
+def _with_format(subject: object, path: str) -> dict[str, Any]:
     if not isinstance(subject, dict) or not isinstance(subject.get("format"), str):
         raise InvalidSubject(f"{path}: expected an object with a member `format`")
     if len(subject) > MAX_MEMBERS:
         raise InvalidSubject(f"{path}: more than {MAX_MEMBERS} members")
-    match subject["format"]:
-        case "complex":
-            return {"format": "complex", **_checked_members(subject, path)}
-        case "aliases":
-            return {
-                "format": "aliases",
-                "identifiers": _checked_list(subject.get("identifiers"), f"{path}.identifiers"),
-            }
+    return subject
+
+
+def _simple(subject: object, path: str) -> dict[str, Any]:
+    given = _with_format(subject, path)
+    match given["format"]:
+        case "complex" | "aliases":
+            raise InvalidSubject(f"{path}: expected a simple identifier")
         case "ip-addresses":
-            addresses = subject.get("ip-addresses")
+            addresses = given.get("ip-addresses")
             if not isinstance(addresses, list) or not addresses or not all(map(_is_text, addresses)):
                 raise InvalidSubject(f"{path}.ip-addresses: expected a list of texts")
             return {"format": "ip-addresses", "ip-addresses": addresses}
         case name if name in _MEMBERS:
             for member in _MEMBERS[name]:
-                if not _is_text(subject.get(member)):
+                if not _is_text(given.get(member)):
                     expected = f"expected a text of 1 to {MAX_TEXT_CHARS} characters, as the format `{name}` has it"
                     raise InvalidSubject(f"{path}.{member}: {expected}")
-            return {"format": name, **{member: subject[member] for member in _MEMBERS[name]}}
-        case _:
-            raise InvalidSubject(f"{path}.format: expected one of {', '.join(sorted({*_MEMBERS, 'complex'}))}")
-
-
-def _checked_members(subject: Mapping[str, Any], path: str) -> dict[str, Any]:
-    members = {name: part for name, part in subject.items() if name != "format"}
-    if not members:
-        raise InvalidSubject(f"{path}: a complex subject has at least one member beside `format`")
-    for name, part in members.items():
-        if isinstance(part, dict) and part.get("format") in ("complex", "aliases"):
-            raise InvalidSubject(f"{path}.{name}: a member of a complex subject is a simple one")
-    return {name: _checked(part, f"{path}.{name}") for name, part in members.items()}
-
-
-def _checked_list(identifiers: object, path: str) -> list[dict[str, Any]]:
-    if not isinstance(identifiers, list) or not identifiers or len(identifiers) > MAX_MEMBERS:
-        raise InvalidSubject(f"{path}: expected a list of 1 to {MAX_MEMBERS} identifiers")
-    for number, part in enumerate(identifiers):
-        if isinstance(part, dict) and part.get("format") in ("complex", "aliases"):
-            raise InvalidSubject(f"{path}[{number}]: expected a simple identifier")
-    return [_checked(part, f"{path}[{number}]") for number, part in enumerate(identifiers)]
+            return {"format": name, **{member: given[member] for member in _MEMBERS[name]}}
+    raise InvalidSubject(f"{path}.format: expected one of {', '.join(sorted({*_MEMBERS, 'complex'}))}")
 
 
 def _is_text(value: object) -> bool:

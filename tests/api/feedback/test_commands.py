@@ -95,7 +95,7 @@ def test_a_rule_is_shown_at_work_then_adopted_listed_and_revoked(person: Person)
 def test_nothing_is_adopted_unasked(person: Person) -> None:
     silent = add(person)
     assert (silent.exit_code, "--yes" in silent.output) == (1, True)
-    assert "nobody is here" in add(person, "--json").output
+    assert "does not run at a terminal" in add(person, "--json").output
     broad = add(person, "--all-features", "--expires", "14d", "--yes")
     assert (broad.exit_code, "24 hours" in broad.output) == (1, True)
     assert add(person, "--yes", of="D0099").exit_code == 1

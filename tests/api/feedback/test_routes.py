@@ -103,7 +103,7 @@ def test_what_could_not_be_previewed_is_adopted_by_saying_so(person: Person) -> 
         ({"scope": {"kind": "peer_group", "features": None}}, ("peer group", "features")),
         ({"scope": {"features": []}}, ("at least one",)),
         ({"scope": {"resource": " "}}, ("`resource` is empty",)),
-        ({"scope": {"features": ["nonsense"]}}, ("nonsense is no feature", "target_surprise")),
+        ({"scope": {"features": ["nonsense"]}}, ("nonsense is not a feature", "target_surprise")),
         ({"scope": {"features": ["method_downgrade"]}}, ("hard signal", "risk.disabled_signals")),
         ({"scope": {"features": ["unregistered_key"]}}, ("hard signal",)),
         ({"reason": "  "}, ("say why",)),
@@ -115,7 +115,7 @@ def test_no_rule_is_broader_than_it_may_be(person: Person, more: dict[str, Any],
 
 
 def test_feedback_is_about_decisions_that_raised_somebody(person: Person) -> None:
-    problem(person.start(person.draft(), "D0002"), 422, "raised nobody")
+    problem(person.start(person.draft(), "D0002"), 422, "raised no agent")
     problem(person.adopt(person.draft(), "D0009"), 404)
     problem(person.start(person.draft(scope={"kind": "peer_group"}), "D0003", "globex"), 422, "no type")
 

@@ -39,31 +39,9 @@ def row(name: AgentName) -> AgentRow:
 
 def decision(number: int, name: AgentName, told: str) -> Decision:
     reason = RiskReason("first_seen", "rarity", told, "42", 0.4, f"first use of {told}")
-    return Decision(
-        f"D{number}",
-        name,
-        "X",
-        NOW_MS + number,
-        "e",
-        NOW_MS,
-        1,
-        3,
-        0.9,
-        0.8,
-        0.7,
-        0.1,
-        (reason,),
-        "",
-        {"pace": 1.5},
-        {},
-        "m",
-        "b",
-        "p",
-        "enforce",
-        "event",
-        0,
-        number,
-    )
+    levels, figures = (1, 3), (0.9, 0.8, 0.7, 0.1)
+    how = (reason,), "", {"pace": 1.5}, {}, "m", "b", "p", "enforce", "event", 0, number
+    return Decision(f"D{number}", name, "X", NOW_MS + number, "e", NOW_MS, *levels, *figures, *how)
 
 
 def committed(site: Any, offset: int, forgotten: list[int] | None = None, **more: Any) -> None:
@@ -107,13 +85,8 @@ def carried_out(site: Any, erasure_id: str) -> Any:
             made = await asyncio.to_thread(site.store.erasures.get, erasure_id)
             if made.status == "waiting" and site.store.partitions.position(0).offset <= made.at_offset:
                 order = msgspec.json.decode(site.logged(RecordKind.FORGET)[-1].payload, type=EraseCommand)
-                asyncio.get_running_loop().run_in_executor(
-                    None,
-                    committed,
-                    site,
-                    site.event_log.next_offset,
-                    [site.store.identities.agent_key(*order.subject.agent_identity)],
-                )
+                gone, end = [site.store.identities.agent_key(*order.subject.agent_identity)], site.event_log.next_offset
+                asyncio.get_running_loop().run_in_executor(None, committed, site, end, gone)
             if made.status in ("done", "failed"):
                 break
         stop.set()
@@ -143,13 +116,8 @@ def test_an_agent_is_erased_with_a_proof(known: Any) -> None:
     assert known.get("/v1/agents/bot/risk", issuer=AS).json()["risk_level"] == "unknown"
     assert known.logged(RecordKind.ERASED)[0].id_hash != 0
     assert not any("bot" in json.dumps(event) for event in known.events())
-    assert post(known, path, proof).json() == {
-        "signed": True,
-        "same_subject": True,
-        "nothing_left": True,
-        "left": {},
-        "not_looked_at": [],
-    }
+    right = {"signed": True, "same_subject": True, "nothing_left": True}
+    assert post(known, path, proof).json() == {**right, "left": {}, "not_looked_at": []}
     assert post(known, path, proof | {"subject": "other"}).json()["same_subject"] is False
     assert post(known, path, proof | {"proof": told["proof"][:-8] + "AAAAAAAA"}).json()["signed"] is False
     chain = known.get("/v1/decisions/verify", "all").json()

@@ -266,12 +266,8 @@ def test_a_damaged_file_holds_up_one_tenant(store: SqlStore, tmp_path: Path) -> 
     local = LocalArchives(store, {"events": folder}, "t.events", tmp_path / "spool", "here", lambda: None, 1 << 40)
     places = on_topic(store, local)
     at = store.partitions.claim(0)
-    mets = [
-        PartitionErasure(
-            f"E{number}", ErasureSubject("agent", tenant, AS, "one", f"erased~{number}"), number, 500, True
-        )
-        for number, tenant in enumerate(["acme", "globex"])
-    ]
+    who = [ErasureSubject("agent", tenant, AS, "one", f"erased~{tenant}") for tenant in ("acme", "globex")]
+    mets = [PartitionErasure(f"E{number}", one, number, 500, True) for number, one in enumerate(who)]
     store.commit(Commit(at, Position(0, at.epoch, 2), [], [], [], [], erasures=mets))
     made: dict[str, Any] = {one.erasure_id: one for one in store.erasures.list_open()}
     passed = asyncio.run(places.assist(1000))

@@ -79,17 +79,8 @@ class Reader:
 def test_what_ends_the_subject_on_the_risk_topic() -> None:
     """Its own old record gets a tombstone, another's loses the name; what is new, another tenant's or ended, stays."""
     beat = TopicRecord(0, 1, b'{"partition":2}', b'{"bot": 1}', [])
-    found = find_corrections(
-        Reader(
-            beat,
-            risk("bot", 3),
-            risk("other", 4, "calls bot"),
-            risk("joe", 4, "calls robot"),
-            risk("x", 4, "bot", "globex"),
-        ),
-        BOT,
-        {2: 9},
-    )  # type: ignore[arg-type]
+    own, others = risk("bot", 3), (risk("other", 4, "calls bot"), risk("joe", 4, "calls robot"))
+    found = find_corrections(Reader(beat, own, *others, risk("x", 4, "bot", "globex")), BOT, {2: 9})  # type: ignore[arg-type]
     assert (found[0].key, found[0].value, found[0].headers) == (BOT.partition_key, None, [(ERASED_UP_TO_HEADER, b"9")])
     assert msgspec.json.decode(found[1].value or b"", type=RiskRecord).counterfactual == "calls erased~1"
     assert (len(found), found[1].partition) == (2, 2)
@@ -169,9 +160,9 @@ def test_each_spool_of_a_shared_folder_is_waited_for(store: SqlStore, tmp_path: 
     assert [one.host for one in idle.other_archives(0)] == ["other"]
     assert {one.kind for one in other.other_archives(0)} == {"vectors"}
     assert idle.other_archives(11 * REGISTERED_WITHIN_MS) == []  # its files are too old to be there
-    assert idle._ids["vectors"] == archives(store, tmp_path / "idle", "again", folders=folders)._archive_id(
-        "vectors", folders["vectors"]
-    )  # the same behind a restart
+    restarted = archives(store, tmp_path / "idle", "again", folders=folders)
+    restarted.register(0)
+    assert idle._ids == restarted._ids
 
 
 def test_vectors_are_waited_for_until_the_worker_has_reported_twice(store: SqlStore, tmp_path: Path) -> None:

@@ -197,17 +197,6 @@ def test_refusal_is_final(store: SqlStore, clock: Clock, receiver: Receiver, sta
     assert len(receiver.got) == 1
 
 
-def test_redirect_is_not_followed(store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver) -> None:
-    """A redirect ends the row as failed, and where it points to never hears of it."""
-    receiver.answers = [(307, {"location": other.url}, b"")]
-    put(store, alert(1, clock))
-
-    dispatch(store, clock, [target(receiver)])
-
-    assert states(store)["alert-D1", "soc"].status == "failed"
-    assert other.got == []
-
-
 def test_gone_stops_the_target(store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver) -> None:
     """After 410 nothing more is sent, also after a restart, until the target's URL changes; no alert is lost."""
     receiver.answers = [(410, {}, b"")]
@@ -243,32 +232,6 @@ def test_hanging_target_delays_no_other(
     assert (hanging.status, hanging.last_error) == ("pending", "no answer within 0.5 s")
 
 
-def test_receiver_and_dispatcher_come_back(tmp_path: Path, clock: Clock) -> None:
-    """An alert that nobody received is delivered after store, dispatcher and receiver were all restarted."""
-    gone = Receiver()
-    port = gone.port
-    gone.close()
-    soc = target(gone)
-    first = open_store(sqlite_url(tmp_path / "r.db"))
-    first.partitions.claim(0)
-    put(first, alert(1, clock))
-    dispatch(first, clock, [soc])
-    state = states(first)["alert-D1", "soc"]
-    first.close()
-    assert state.status == "pending"
-    assert state.last_error.startswith("ConnectError")
-
-    back = Receiver(port)
-    second = open_store(sqlite_url(tmp_path / "r.db"))
-    clock.now = state.next_attempt_ms
-    dispatch(second, clock, [soc])
-
-    assert back.keys == ["alert-D1"]
-    assert states(second)["alert-D1", "soc"].status == "delivered"
-    second.close()
-    back.close()
-
-
 def test_dispatcher_that_died_in_an_attempt(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
     """A row that was leased by a dispatcher that died is delivered by the next one when the lease runs out."""
     put(store, alert(1, clock))
@@ -286,18 +249,6 @@ def test_dispatcher_that_died_in_an_attempt(store: SqlStore, clock: Clock, recei
 
     assert receiver.keys == ["alert-D1"]
     assert states(store)["alert-D1", "soc"].attempts == 2
-
-
-def test_duplicate_key_is_delivered_once(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
-    """The same outbox key in two commits is one delivery."""
-    put(store, alert(1, clock))
-    put(store, alert(1, clock))
-
-    dispatch(store, clock, [target(receiver)])
-    put(store, alert(1, clock))
-    dispatch(store, clock, [target(receiver)])
-
-    assert receiver.keys == ["alert-D1"]
 
 
 def test_cooldown_and_escalation(store: SqlStore, clock: Clock, receiver: Receiver) -> None:

@@ -119,19 +119,6 @@ def test_every_alert_links_to_its_page_of_the_console() -> None:
     assert page["client_url"] == page["links"][0]["href"] == "https://trust.example/console/decisions/01KAV9FT00"
 
 
-def test_slack_tells_what_is_new_first() -> None:
-    """What the event came with stands in plain text, with its status; never more than Slack takes."""
-    (section,) = (one for one in body(ALERTS["rise"], "slack")["blocks"] if "Network" in str(one.get("fields")))
-    assert [field["text"].split(":")[0] for field in section["fields"]] == [
-        "Network",
-        "Address",
-        "Software",
-        "Session",
-        "Key",
-    ]
-    assert section["fields"][0]["text"] == "Network: AS65537 (new)"
-
-
 def test_of_new_things_the_latest_come_first_and_few_are_shown() -> None:
     """A key that was rotated in the morning stands behind the thief of the evening; names are text of one line."""
     morning, evening = "2026-11-28T00:36:31.000Z", "2026-11-28T18:03:58.000Z"
@@ -256,14 +243,6 @@ def test_pagerduty_limits(tenant: str, issuer: str, name: str) -> None:
         assert len(one["dedup_key"]) <= 255
         assert 0 < len(one["payload"]["summary"]) <= 1_024
         assert 0 < len(one["payload"]["source"]) <= 255
-
-
-@pytest.mark.parametrize(
-    ("level", "severity"), [(RiskLevel.MEDIUM, "warning"), (RiskLevel.HIGH, "error"), (RiskLevel.CRITICAL, "critical")]
-)
-def test_pagerduty_severities(level: RiskLevel, severity: str) -> None:
-    """Levels as PagerDuty calls them."""
-    assert body(change(RiskLevel.LOW, level), "pagerduty")["payload"]["severity"] == severity
 
 
 def test_pagerduty_details_are_bounded() -> None:
