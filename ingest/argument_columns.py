@@ -109,7 +109,12 @@ class ArgumentEntries(NamedTuple):
 
     def joined(self, other: ArgumentEntries, own: int) -> ArgumentEntries:
         """Return the first *own* of these, followed by *other*."""
-        return ArgumentEntries(*(np.concatenate([mine[:own], more]) for mine, more in zip(self, other, strict=True)))
+        return ArgumentEntries(
+            np.concatenate([self.values[:own], other.values]),
+            np.concatenate([self.sources[:own], other.sources]),
+            np.concatenate([self.calls[:own], other.calls]),
+            np.concatenate([self.routes[:own], other.routes]),
+        )
 
 
 def allocate_entries(arguments: int) -> ArgumentEntries:
