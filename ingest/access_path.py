@@ -14,16 +14,16 @@ _THUMBPRINT_SHOWN = 12
 
 
 class AccessPath(NamedTuple):
-    """Attributes: network is an autonomous system, else the network of the address; "" if unknown."""
+    """Network, credential and delegation chain of one call; "" if unknown."""
 
-    network: str
+    network: str  # an autonomous system, else the network of the address
     method: str
     thumbprint: str
     delegation: tuple[str, ...]
 
     @staticmethod
     def of_event(event: NativeEvent) -> AccessPath:
-        """The path of an event, in the terms in which an agent's networks and credentials are learned."""
+        """Read the path of an event, in the form in which an agent's networks and credentials are learned."""
         client, login = event.client, event.credential
         network = "" if client is None else network_of(client.ip) if client.asn is None else f"AS{client.asn}"
         method, thumbprint = ("", "") if login is None else (login.method or "", login.thumbprint or "")
@@ -31,15 +31,15 @@ class AccessPath(NamedTuple):
 
     @property
     def is_told(self) -> bool:
-        """False if the call states nothing about it."""
+        """True if the call states anything about its path."""
         return any(self)
 
     def encoded(self) -> bytes:
-        """Bytes that no other path has."""
+        """Encode the path so that no two paths have the same bytes."""
         return msgspec.json.encode(self)
 
     def describe(self) -> str:
-        """Words for a person who decides about it. Of the chain the length alone: its names are other agents'.
+        """Describe the path to a person who decides about it; of the chain only its length, as it names other agents.
 
         >>> AccessPath("AS64500", "private_key_jwt", "kTUBw9k1ABCDEFGH", ("a", "b")).describe()
         'from AS64500, private_key_jwt kTUBw9k1ABCD…, 2 in the delegation chain'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from trustwatch_client.events import MAX_ARGUMENTS, Argument
 
 from .events import NativeEvent
 
-# An event states the origins of arguments in its own members or among its `attributes`. Attributes are free: one of
+# An event states the origins of arguments in its own members or in its `attributes`. Attributes have no schema: one of
 # another shape means something else, and is ignored instead of refused. A member wins over an attribute of its name.
 
 ARGUMENTS_ATTRIBUTE, UNTRUSTED_RESULT_ATTRIBUTE = "arguments", "untrusted_result"
@@ -22,20 +23,29 @@ _FLAG_WORDS = {"true": True, "false": False}
 
 
 def read_arguments(event: NativeEvent) -> Sequence[Argument] | None:
-    """Arguments of the call; None if the sender reported none, which differs from a call without arguments.
+    """Return the arguments of the call; None if the sender reports nothing, unlike for a call without arguments.
 
-    If the attributes hold a list, the first `MAX_ARGUMENTS` items are examined, and those that are arguments are read.
+    Of a list in the attributes, the first `MAX_ARGUMENTS` items are read, and those that are not arguments ignored.
     """
     if event.arguments is not None:
         return event.arguments
-    listed = _listed(None if event.attributes is None else event.attributes.get(ARGUMENTS_ATTRIBUTE))
-    if listed is None:
+    listed = None if event.attributes is None else event.attributes.get(ARGUMENTS_ATTRIBUTE)
+    if isinstance(listed, str):  # attributes of OpenTelemetry cannot hold a list of objects
+        try:
+            listed = msgspec.json.decode(listed)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+    if not isinstance(listed, list):
         return None
-    return [argument for item in listed[:MAX_ARGUMENTS] if (argument := _argument_or_none(item)) is not None]
+    arguments = []
+    for item in listed[:MAX_ARGUMENTS]:
+        with contextlib.suppress(msgspec.ValidationError):
+            arguments.append(msgspec.convert(item, Argument))
+    return arguments
 
 
 def read_untrusted_result(event: NativeEvent) -> bool | None:
-    """True if the answer may hold what others wrote; None if the sender does not say."""
+    """Return whether the answer may hold what others wrote; None if the sender does not state it."""
     if event.untrusted_result is not None or event.attributes is None:
         return event.untrusted_result
     value = event.attributes.get(UNTRUSTED_RESULT_ATTRIBUTE)
@@ -45,31 +55,14 @@ def read_untrusted_result(event: NativeEvent) -> bool | None:
 
 
 def may_tell_origins(payload: bytes) -> bool:
-    """False if an event reports no origins. If true, the event must be decoded: an escape could spell their names."""
+    """Return False if an event reports no origins; otherwise it must be decoded, since JSON may escape the names."""
     return b"arguments" in payload or b"untrusted_result" in payload or b"\\u" in payload
 
 
-def _listed(value: Any) -> list[Any] | None:
-    """A list, or the JSON of one as text, which is all that attributes of OpenTelemetry can hold."""
-    if isinstance(value, str):
-        try:
-            value = msgspec.json.decode(value)
-        except (msgspec.DecodeError, RecursionError):
-            return None
-    return value if isinstance(value, list) else None
-
-
-def _argument_or_none(item: Any) -> Argument | None:
-    try:
-        return msgspec.convert(item, Argument)
-    except msgspec.ValidationError:
-        return None
-
-
 NO_CALL = -1
-"""Source of an argument that came out of no earlier call."""
+"""Source of an argument that did not come from an earlier call."""
 UNTRUSTED_CALL = 2**31 - 1
-"""Source of an argument out of an answer that the sender says others may have written; no call has such a number."""
+"""Source of an argument from an answer that others may have written, as the sender states; not a number of a call."""
 ERASED_HASH_PREFIX = "erased~"
 VALUE_DIGITS = 16
 """Hexadecimal digits of a value's hash that distinguish it from others: 64 bits."""
@@ -98,16 +91,16 @@ class ArgumentColumns(NamedTuple):
 
     @property
     def entries(self) -> ArgumentEntries:
-        """All arguments, without the rows that they are of."""
+        """All arguments, without their rows."""
         return ArgumentEntries(*self[1:])
 
     def take(self, rows: npt.NDArray[Any]) -> ArgumentColumns | None:
-        """Those of the given rows; None if there are none."""
+        """Return the arguments of the given rows; None if there are none."""
         return _gather(self.start[rows], self.start[rows + 1] - self.start[rows], self.entries)
 
 
 class ArgumentEntries(NamedTuple):
-    """Arguments (m,) as in `ArgumentColumns`, one behind the other."""
+    """Arguments (m,) as in `ArgumentColumns`, without the rows."""
 
     values: npt.NDArray[np.uint64]
     sources: npt.NDArray[np.int32]
@@ -115,7 +108,7 @@ class ArgumentEntries(NamedTuple):
     routes: npt.NDArray[np.uint64]
 
     def joined(self, other: ArgumentEntries, own: int) -> ArgumentEntries:
-        """The first *own* of these, and the others behind them."""
+        """Return the first *own* of these, followed by *other*."""
         return ArgumentEntries(
             np.concatenate([self.values[:own], other.values]),
             np.concatenate([self.sources[:own], other.sources]),
@@ -125,7 +118,7 @@ class ArgumentEntries(NamedTuple):
 
 
 def allocate_entries(arguments: int) -> ArgumentEntries:
-    """Room for so many arguments."""
+    """Allocate columns of *arguments* entries, filled with zeros."""
     return ArgumentEntries(
         np.zeros(arguments, np.uint64),
         np.zeros(arguments, np.int32),
@@ -142,7 +135,7 @@ def no_arguments(rows: int) -> ArgumentColumns:
 def collect_arguments(
     rows: int, of_rows: Mapping[int, Sequence[Argument]], hash_many: HashMany
 ) -> ArgumentColumns | None:
-    """Columns of *n* events from the arguments of the rows that report any; None if no row does."""
+    """Build the columns of *rows* events from the arguments of those that report any; None if none does."""
     of_rows = {row: kept for row, given in of_rows.items() if (kept := arguments_with_values(given))}
     if not of_rows:
         return None
@@ -189,28 +182,25 @@ def scanned_arguments(
 
 
 def arguments_with_values(given: Sequence[Argument]) -> list[Argument]:
-    """Arguments without those whose value was erased, since a person's name stood there."""
+    """Leave out arguments whose value was erased because it was a person's name."""
     return [argument for argument in given if argument.hash is None or not argument.hash.startswith(ERASED_HASH_PREFIX)]
 
 
 def join_arguments(parts: Sequence[tuple[int, ArgumentColumns | None]]) -> ArgumentColumns | None:
-    """Columns of several batches, one after the other, from the number of rows of each and its arguments."""
+    """Join the columns of several batches, given as the number of rows and the arguments of each."""
     given = [no_arguments(rows) if arguments is None else arguments for rows, arguments in parts]
     if not any(len(arguments.values) for arguments in given):
         return None
+    counts = np.concatenate([np.diff(arguments.start) for arguments in given])
     return ArgumentColumns(
-        _starts(np.concatenate([np.diff(arguments.start) for arguments in given])),
-        np.concatenate([arguments.values for arguments in given]),
-        np.concatenate([arguments.sources for arguments in given]),
-        np.concatenate([arguments.calls for arguments in given]),
-        np.concatenate([arguments.routes for arguments in given]),
+        _starts(counts), *map(np.concatenate, zip(*(columns.entries for columns in given), strict=True))
     )
 
 
 def _gather(
     first: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], entries: ArgumentEntries
 ) -> ArgumentColumns | None:
-    """Columns of rows whose *counts* entries begin at *first*; None if there are none."""
+    """Build the columns of rows whose *counts* entries begin at *first*; None if there are none."""
     start = _starts(counts)
     if not start[-1]:
         return None
@@ -231,7 +221,7 @@ def _source_of(argument: Argument) -> int:
 
 
 def _value_of(argument: Argument) -> int:
-    """Its hash as a number, which is 0 for none alone."""
+    """Return the hash as a number; only a missing hash is 0."""
     return 0 if argument.hash is None else max(int(argument.hash[:VALUE_DIGITS], 16), 1)
 
 
@@ -240,6 +230,6 @@ def _call_of(argument: Argument) -> int:
 
 
 def route_name(argument: Argument) -> str:
-    """Action that gave the value and argument that took it, as one name; empty if the action is not reported."""
+    """Join the action that gave the value and the argument's name; empty if the action is not reported."""
     names_action = argument.origin == "tool" and argument.from_action is not None
     return f"{argument.from_action}\x1f{argument.name}" if names_action else ""

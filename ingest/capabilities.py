@@ -34,7 +34,7 @@ _decode = msgspec.json.Decoder(tuple[str, ...]).decode
 
 @lru_cache(maxsize=16_384)
 def covers(capabilities: tuple[str, ...], action: str) -> bool:
-    """True if one of *capabilities* is the action, or a glob that fits its name, or if every agent may do it."""
+    """Return whether a capability is the action or a glob that matches it, or every agent may do it."""
     return (
         action in capabilities
         or action in PROTOCOL_METHODS
@@ -43,21 +43,21 @@ def covers(capabilities: tuple[str, ...], action: str) -> bool:
 
 
 def scope_capabilities(scopes: Sequence[str], scope_actions: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Returns the capabilities that *scopes* grant by the table of the settings; an unlisted scope grants none."""
+    """Return the capabilities that *scopes* grant by the table in the settings; an unlisted scope grants none."""
     return tuple(dict.fromkeys(action for scope in scopes for action in scope_actions.get(scope, ())))
 
 
 def encode_capabilities(capabilities: Sequence[str]) -> bytes:
-    """Declared capabilities as they are stored and published; `NOTHING_DECLARED` means that none are declared."""
+    """Encode declared capabilities as they are stored and published; see `NOTHING_DECLARED`."""
     return msgspec.json.encode(capabilities)
 
 
 @lru_cache(maxsize=16_384)
 def decode_capabilities(kept: bytes) -> tuple[str, ...] | None:
-    """Capabilities of `encode_capabilities`; None = the agent declares nothing."""
+    """Decode what `encode_capabilities` returned; None if the agent declares nothing."""
     return _decode(kept) if kept else None
 
 
 def capability_text(capabilities: Sequence[str] | None) -> str:
-    """One text for a list of capabilities; "" = the agent declares nothing."""
+    """Join capabilities to one text; "" if the agent declares nothing."""
     return "" if capabilities is None else "\x1f" + "\x1f".join(capabilities)

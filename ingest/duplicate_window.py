@@ -59,7 +59,7 @@ _mark_seen = cast(Callable[..., int], njit(cache=True)(_mark_seen_rows))
 
 
 class DuplicateWindow:
-    """Recognises event ids that came before. Fixed memory: 8 MiB at the default window (32 bytes per offset of it)."""
+    """Recognizes repeated event ids in fixed memory: 8 MiB at the default window, which is 32 bytes per offset."""
 
     def __init__(self, window: int = DEFAULT_WINDOW, seed: int = 0x9E3779B97F4A7C15) -> None:
         if window < 1:
@@ -79,7 +79,7 @@ class DuplicateWindow:
         return self._tables.nbytes
 
     def mark(self, hashes: npt.NDArray[np.uint64], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Remember a batch and return which of it, shape (n,), was seen before, in the window or earlier in the batch.
+        """Remember a batch; return which of its events, shape (n,), were seen in the window or earlier in the batch.
 
         `hashes` (n,) are from `event_id_hash`; 0 = no event, never a duplicate. Raises ValueError unless `offsets` (n,)
         ascend, from those of earlier calls on.
@@ -102,16 +102,16 @@ class DuplicateWindow:
         return seen
 
     def record(self, before: npt.NDArray[np.uint64] | None = None) -> None:
-        """Keep from here on what `mark` is given, for `take_recorded`; and *before*, of the records up to here."""
+        """Keep the arguments of `mark` from here on for `take_recorded`, and *before*, the hashes up to here."""
         self._recorded = []
         if before is not None and len(before):
             offsets = np.arange(self.next_offset - len(before), self.next_offset, dtype=np.int64)
             self._recorded.append((offsets, before))
 
     def take_recorded(self, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
-        """Hashes of the records from *start_offset* to before *end_offset*, 0 if `mark` got none; kept no longer.
+        """Take the recorded hashes of [start_offset, end_offset), 0 if `mark` got none; later ones stay.
 
-        Later ones stay. Raises ValueError.
+        Raises ValueError.
         """
         taken = np.zeros(end_offset - start_offset, np.uint64)
         left = []
@@ -126,7 +126,7 @@ class DuplicateWindow:
         return taken
 
     def first_offset_to_rebuild(self, offset: int) -> int:
-        """First offset whose hash must be read again, so that records from *offset* on are judged as before."""
+        """Return the first offset whose hash is needed to judge records from *offset* on as before."""
         return max(0, (offset // self.window - 1) * self.window)
 
     def restore(self, start_offset: int, hashes: npt.NDArray[np.uint64]) -> None:

@@ -39,7 +39,7 @@ def write_file_atomically(
     temporary: Path | None = None,
     mode: int = NEW_FILE_MODE,
 ) -> None:
-    """Make a file with its folders, or replace its content; a reader sees either all of the new content or none."""
+    """Make a file with its folders, or replace its content; a reader sees all of the new content or none."""
     temporary = temporary or _scratch_path(path)
     new_folders = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,9 +54,9 @@ def write_file_atomically(
 
 
 def create_file_once(path: Path, content: bytes, *, mode: int = NEW_FILE_MODE) -> None:
-    """Make a file with its folders, whole or not at all.
+    """Make a file with its folders, completely or not at all.
 
-    An existing file stays, and the first of several threads or processes wins: read the file afterwards.
+    An existing file stays, and of several threads or processes the first one wins, so read the file afterwards.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
@@ -77,9 +77,9 @@ def create_secret_file(path: Path, content: bytes) -> None:
 
 
 def read_key_file(path: Path, what: str, sizes: range, *, create: bool = True) -> bytes:
-    """The key in a file (hexadecimal digits, mode 0600), created if missing; two processes get the same one.
+    """Read the key in a file (hexadecimal digits, mode 0600), created if missing; two processes get the same one.
 
-    *what* is what it is called, *sizes* are the numbers of bytes it may have. Raises ConfigError.
+    Error messages call it *what*; *sizes* are the numbers of bytes it may have. Raises ConfigError.
     """
     try:
         if create and not path.exists():

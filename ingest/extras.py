@@ -27,8 +27,16 @@ and fails at the first record that is compressed with a missing library: an extr
 
 
 def missing_packages(extra: ExtraName) -> list[str]:
-    """Packages of an extra that are not installed."""
-    return [package for module, package in EXTRA_PACKAGES[extra].items() if not _is_installed(module)]
+    """Return the packages of an extra that are not installed."""
+    missing = []
+    for module, package in EXTRA_PACKAGES[extra].items():
+        try:
+            is_installed = find_spec(module) is not None
+        except ModuleNotFoundError:  # of its parent package
+            is_installed = False
+        if not is_installed:
+            missing.append(package)
+    return missing
 
 
 def require_extra(extra: ExtraName, needed_by: str) -> None:
@@ -38,7 +46,7 @@ def require_extra(extra: ExtraName, needed_by: str) -> None:
 
 
 def extra_missing(extra: ExtraName, needed_by: str, missing: list[str]) -> str:
-    """Message that names the extra to install."""
+    """Return a message that names the extra to install."""
     packages = " and ".join(missing)
     return f"{needed_by}, but {packages} {'is' if len(missing) == 1 else 'are'} not installed: {install_line(extra)}"
 
@@ -46,10 +54,3 @@ def extra_missing(extra: ExtraName, needed_by: str, missing: list[str]) -> str:
 def install_line(extra: str) -> str:
     """Return the command that installs an extra; no package index has Trustwatch, so it names a clone or a wheel."""
     return f"pip install '.[{extra}]' in a clone of Trustwatch, or 'path/to/WHEEL[{extra}]'"
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package above it
-        return False

@@ -56,7 +56,7 @@ class FileSource:
             raise UnreadableFile(f"{error.filename}: {error.strerror}") from error
 
     def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:  # noqa: ARG002 (files never wait)
-        """The next records; of files always *max_records* while there are as many, of a stream what has come.
+        """Return the next records: of files *max_records* if there are as many, of a stream those that have arrived.
 
         Raises UnreadableFile.
         """
@@ -66,7 +66,7 @@ class FileSource:
         return RecordBatch(0, base, [Record(RecordKind.EVENT, raw_id_hash(line), 0, line) for line in lines])
 
     def take_lines(self, max_lines: int) -> tuple[int, list[bytes]]:
-        """Poll for a reader that makes the records itself: the offset of the first line, and the lines.
+        """Return the offset of the next line and the next lines, for readers that make records of them.
 
         Raises UnreadableFile.
         """
@@ -84,7 +84,7 @@ class FileSource:
         self._lines.clear()
 
     def _fill(self) -> bool:
-        """Take one more block apart into lines; False at the end of the input."""
+        """Split one more block into lines; return False at the end of the input."""
         if self._failure is not None:
             raise self._failure
         try:
@@ -95,7 +95,7 @@ class FileSource:
             if len(self._rest) > MAX_LINE_BYTES:
                 raise UnreadableFile(f"a line has more than {MAX_LINE_BYTES} bytes: this is not JSON lines")
         except UnreadableFile as error:
-            self._failure = error  # the generator is spent; its end must not look like the end of the input
+            self._failure = error  # the generator has ended, which must not look like the end of the input
             raise
         self._lines.extend(line for line in map(bytes.strip, lines) if line)
         return True
@@ -114,7 +114,7 @@ class FileSource:
                 raise UnreadableFile(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
     def _blocks_of(self, file: BinaryIO, done: int) -> Iterator[bytes]:
-        """Blocks of one input, unpacked, with a line end behind the last; reports progress."""
+        """Yield the unpacked blocks of one input and a final line end; report progress."""
         count = done
 
         def read(size: int) -> bytes:
@@ -145,7 +145,7 @@ def read_now(stream: Any, size: int) -> bytes:
 
 
 class _ReadFunction(io.RawIOBase):
-    """A stream of what a function gives, as the standard library's readers want it."""
+    """A raw stream of the bytes that a function returns."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         super().__init__()
@@ -161,5 +161,5 @@ class _ReadFunction(io.RawIOBase):
 
 
 def buffered_stream(read: Callable[[int], bytes]) -> io.BufferedReader:
-    """A stream of the bytes that *read* gives, at most so many at once as it is asked for; empty at the end."""
+    """Return a stream of the bytes that *read* returns, which gets the largest size and returns b"" at the end."""
     return io.BufferedReader(_ReadFunction(read), BLOCK_BYTES)

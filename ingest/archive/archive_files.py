@@ -111,7 +111,7 @@ def data_files(
     last_day: date | None = None,
     tenant: str | None = None,
 ) -> list[DataFile]:
-    """Files that count, by partition and first offset; also those not committed yet (see `read_positions`)."""
+    """Return the files that count, by partition and first offset, with those not committed (see `read_positions`)."""
     of = "tenant=*" if tenant is None else tenant_folder(tenant)
     by_folder: dict[tuple[Path, int], list[DataFile]] = {}
     for day in directory.glob("date=*"):
@@ -123,21 +123,18 @@ def data_files(
             for path in folder.glob(f"{kind}-*.parquet"):
                 if (file := parse_file_name(path)) is not None:
                     by_folder.setdefault((folder, file.partition), []).append(file)
-    counting = [file for files in by_folder.values() for file in _without_superseded(files)]
+    counting = []
+    for files in by_folder.values():
+        end = -1
+        for file in sorted(files, key=lambda file: (file.first, -file.end)):
+            if file.end > end:  # else its range is inside that of another file
+                end = file.end
+                counting.append(file)
     return sorted(counting, key=lambda file: (file.partition, file.first, file.path))
 
 
-def _without_superseded(files: list[DataFile]) -> Iterator[DataFile]:
-    """Leave out files of one folder and partition that lie within another."""
-    end = -1
-    for file in sorted(files, key=lambda file: (file.first, -file.end)):
-        if file.end > end:
-            end = file.end
-            yield file
-
-
 def superseded_files(directory: Path, kind: ArchiveFileKind) -> list[Path]:
-    """Files that were merged into another and still lie there (a crash came between)."""
+    """Return files that were merged into another but not removed, because of a crash in between."""
     counting = {file.path for file in data_files(directory, kind)}
     return [path for path in directory.glob(f"date=*/tenant=*/{kind}-*.parquet") if path not in counting]
 
@@ -148,9 +145,9 @@ def write_archive_file(path: Path, content: bytes | Callable[[BinaryIO], object]
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object] | None) -> None:
-    """Replaces the content of an existing file, or removes it if None. Call it only while holding `rewrite_lock`.
+    """Replace the content of an existing file, or remove it if *write* is None. The caller holds `rewrite_lock`.
 
-    A tool that has listed the folder and opens a removed file afterwards fails; one that has it open reads on.
+    A tool that has listed the folder and opens a removed file afterwards fails; one that has it open can read on.
     """
     if write is not None:
         write_archive_file(path, write)
@@ -167,7 +164,7 @@ def rewrite_lock(directory: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def writer_lock(directory: Path) -> BinaryIO:
-    """The right to add ranges to an archive; held until the returned file is closed. It ends with the process.
+    """Take the right to add ranges to an archive, until the returned file is closed or the process ends.
 
     Raises ConfigError.
     """
@@ -203,9 +200,9 @@ def drop_days_before(directory: Path, oldest_ms: int) -> int:
 
 @contextmanager
 def read_lock(directory: Path, *, make: bool = False, wait: bool = True) -> Iterator[None]:
-    """Keep files from being rewritten or removed meanwhile, as far as the folder can be locked by us.
+    """Keep files from being rewritten or removed meanwhile, if this process may lock the folder.
 
-    Several may read at once; merging continues later, erasing waits. So do not pause within.
+    Several processes may read at once; merging continues later and erasing waits, so do not pause within.
     """
     try:
         file = (directory / _REWRITE_LOCK).open("a+b" if make else "rb")

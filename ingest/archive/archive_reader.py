@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,10 @@ from .event_archive import EVENT_SCHEMA, VECTOR_SCHEMA_HEAD, rows_of_agent
 READ_BATCH_ROWS = 1_024
 """Raw events of a file that are held at once."""
 _ONE_MS = timedelta(milliseconds=1)
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _OffsetLine = tuple[int, int, int, bytes]  # received, partition, offset, raw
+_TimeBounds = tuple[datetime, datetime, datetime]
+"""Event time from the first on and before the second, and arrival from the third on."""
 
 
 def raw_lines(
@@ -49,7 +52,7 @@ def raw_lines(
         partitions: dict[int, list[DataFile]] = {}
         for file in committed_files(directory, since, until):
             partitions.setdefault(file.partition, []).append(file)
-        bounds = _TimeBounds(since, until, arrived)
+        bounds = since or _EARLIEST, until or _LATEST, arrived or _EARLIEST
         parts = [_partition_lines(files, bounds) for files in partitions.values()]
         for _, partition, offset, raw in parts[0] if len(parts) == 1 else heapq.merge(*parts):
             if up_to is not None and offset >= up_to.get(partition, 0):  # archived, or merged into a file, since then
@@ -57,59 +60,32 @@ def raw_lines(
             yield as_one_line(raw)
 
 
-class _TimeBounds(NamedTuple):
-    since: datetime | None
-    until: datetime | None
-    arrived: datetime | None
-
-    def contains(self, received: datetime, at: datetime) -> bool:
-        """Check a row's times against all bounds."""
-        return (
-            (self.since is None or at >= self.since)
-            and (self.until is None or at < self.until)
-            and (self.arrived is None or received >= self.arrived)
-        )
-
-    def row_groups(self, parquet: pq.ParquetFile) -> list[int]:
-        """Parts of a file that may hold rows within; of the others, its end says when their last row arrived."""
-        column = parquet.schema_arrow.get_field_index("received")
-        groups = []
-        for number in range(parquet.num_row_groups):
-            statistics = parquet.metadata.row_group(number).column(column).statistics
-            if (
-                self.arrived is None
-                or statistics is None
-                or not statistics.has_min_max
-                or statistics.max >= self.arrived
-            ):
-                groups.append(number)
-        return groups
-
-
 def _partition_lines(files: Sequence[DataFile], bounds: _TimeBounds) -> Iterator[_OffsetLine]:
-    """Lines of one partition by offset; files are opened once their range begins."""
-    group: list[DataFile] = []
+    """Yield the lines of one partition by offset; open files once their range begins."""
+    groups: list[list[DataFile]] = []
     end = -1
     for file in files:
-        if group and file.first >= end:
-            yield from _merged_lines(group, bounds)
-            group = []
-        group.append(file)
+        if file.first >= end:
+            groups.append([])
+        groups[-1].append(file)
         end = max(end, file.end)
-    yield from _merged_lines(group, bounds)
-
-
-def _merged_lines(files: Sequence[DataFile], bounds: _TimeBounds) -> Iterator[_OffsetLine]:
-    return heapq.merge(*(_file_lines(file, bounds) for file in files), key=lambda line: line[2])
+    for group in groups:
+        yield from heapq.merge(*(_file_lines(file, bounds) for file in group), key=lambda line: line[2])
 
 
 def _file_lines(file: DataFile, bounds: _TimeBounds) -> Iterator[_OffsetLine]:
+    since, until, arrived = bounds
     names = ["offset", "received", "time", "raw"]
     with _readable(file), pq.ParquetFile(file.path) as parquet:
-        groups = bounds.row_groups(parquet)
-        for batch in parquet.iter_batches(READ_BATCH_ROWS, groups, columns=names, use_threads=False):
+        column = parquet.schema_arrow.get_field_index("received")
+        row_groups = []
+        for number in range(parquet.num_row_groups):
+            found = parquet.metadata.row_group(number).column(column).statistics
+            if found is None or not found.has_min_max or found.max >= arrived:
+                row_groups.append(number)
+        for batch in parquet.iter_batches(READ_BATCH_ROWS, row_groups, columns=names, use_threads=False):
             for offset, received, at, raw in zip(*(batch[name].to_pylist() for name in names), strict=True):
-                if bounds.contains(received, at):
+                if since <= at < until and received >= arrived:
                     yield round(received.timestamp() * 1000), file.partition, offset, raw
 
 
@@ -174,10 +150,9 @@ _AGENT_LINE_COLUMNS = ["offset", "tenant_name", "issuer", "agent_id", "raw"]
 def agent_lines(
     directory: Path, subject: ErasureSubject, up_to: Mapping[int, int], since: Mapping[int, int] = MappingProxyType({})
 ) -> Iterator[bytes]:
-    """Events of an agent as they were logged, one line each, by partition in the order of its files; a row group is in
-    memory.
+    """Yield the events of an agent as they were logged, one line each, by partition in the order of its files.
 
-    Files are kept from being rewritten until the iterator ends: read on, and do not rest within. Raises ConfigError.
+    Memory holds one row group. Files cannot be rewritten until the iterator ends, so do not pause. Raises ConfigError.
     """
     with read_lock(directory):
         for file in data_files(directory, "events", tenant=subject.tenant):
@@ -249,7 +224,7 @@ def _count_files(
     return tenants
 
 
-# The newest archived events of one agent: a bounded search back through the files that reports its extent.
+# The newest archived events of one agent: a bounded search from the newest file back, which reports how far it got.
 
 _MATCH_COLUMNS = ["offset", "time", "tenant_name", "issuer", "agent_id", "action", "resource_id"]
 _log = structlog.get_logger(__name__)
@@ -379,15 +354,11 @@ def _matching_rows(head: pa.Table, query: AgentEventQuery, before: int | None) -
     """Mask of the rows that are the agent's and fit the query."""
     own = rows_of_agent(head, query.tenant, query.issuer, query.agent_id)
     kind = head.schema.field("time").type
-    bounds: tuple[tuple[str, Callable[..., Any], Any], ...] = (
-        ("time", pc.greater_equal, None if query.since is None else pa.scalar(query.since, kind)),
-        ("time", pc.less, None if query.until is None else pa.scalar(query.until, kind)),
-        ("offset", pc.less, before),
-    )
-    for column, compare, bound in bounds:
-        if bound is not None:
-            own = pc.and_(own, compare(head[column], bound))
-    return own
+    if query.since is not None:
+        own = pc.and_(own, pc.greater_equal(head["time"], pa.scalar(query.since, kind)))
+    if query.until is not None:
+        own = pc.and_(own, pc.less(head["time"], pa.scalar(query.until, kind)))
+    return own if before is None else pc.and_(own, pc.less(head["offset"], before))
 
 
 # Reads what others packed or wrote with Arrow's formats: rows of a Parquet file, and streams of zstd.

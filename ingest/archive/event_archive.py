@@ -36,11 +36,6 @@ _TIME_TYPE, _TEXT_TYPE, _NAMES_TYPE = pa.timestamp("ms", tz="UTC"), pa.string(),
 _MAX_INT64 = 2**63 - 1
 
 
-def _fitting_integer(value: int | None) -> int | None:
-    """The value if its column can hold it, else None; `raw` keeps it."""
-    return value if value is None or abs(value) <= _MAX_INT64 else None
-
-
 EVENT_COLUMNS: dict[str, tuple[Any, Callable[[NativeEvent], Any]]] = {
     "id": (_TEXT_TYPE, lambda e: e.id),
     "source": (_TEXT_TYPE, lambda e: e.source),
@@ -63,7 +58,7 @@ EVENT_COLUMNS: dict[str, tuple[Any, Callable[[NativeEvent], Any]]] = {
     "scopes_requested": (_NAMES_TYPE, lambda e: e.scopes and e.scopes.requested),
     "scopes_granted": (_NAMES_TYPE, lambda e: e.scopes and e.scopes.granted),
     "outcome": (_TEXT_TYPE, lambda e: e.outcome),
-    "status": (pa.int64(), lambda e: _fitting_integer(e.status)),
+    "status": (pa.int64(), lambda e: None if abs(e.status or 0) > _MAX_INT64 else e.status),
     "error": (_TEXT_TYPE, lambda e: e.error),
     "bytes_in": (pa.float64(), lambda e: e.bytes_in),
     "bytes_out": (pa.float64(), lambda e: e.bytes_out),
@@ -142,14 +137,14 @@ class EventArchive:
         self._offsets: dict[int, int] = {}
 
     def start(self) -> dict[int, int] | None:
-        """Remove what a crash left half done. Returns the positions by partition, None before the first range.
+        """Remove what a crash left half done, and return the positions by partition; None before the first range.
 
         Raises ConfigError or CorruptLog.
         """
         if self._lock is None:
             self._lock = writer_lock(self.directory)
-        # What is removed here has no reader: it has no position, or is within a merged file. So readers, who
-        # may take hours, are not waited for; who merges or erases is.
+        # No reader uses what is removed here: it has no position, or is within a merged file. So this does not wait for
+        # readers, which may take hours, but for merging and erasing.
         with read_lock(self.directory, make=True):
             stored = read_positions(self.directory, self.topic)
             self._offsets = dict(stored or {})
@@ -253,10 +248,9 @@ class VectorArchive:
         self._named = named
 
     def start(self) -> None:
-        """Remove what a crash left half done, in the embedded form: there no other process writes ranges here.
+        """Remove what a crash left half done, unless the archive is of a topic, whose folder other workers write, too.
 
-        Of a topic, others write the same folder, under other names. While a process reads or erases, it is left to the
-        next start: who erases has a file half done himself.
+        If a process reads or erases, this is left to the next start: an erasure has partial files.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         if self._named:

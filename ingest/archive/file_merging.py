@@ -35,7 +35,8 @@ from .archive_files import (
 from .event_archive import rows_of_agent
 
 TARGET_BYTES = 32 << 20
-"""Files of half this size or more are left as they are. Who erases holds a whole one in memory, ten times as large."""
+"""Files of half this size or more are left as they are. An erasure holds a whole file in memory, where it is ten times
+as large."""
 MERGED_GROUP_ROWS = 32_768
 _BATCH_ROWS = 4_096
 _ALWAYS_MERGED_FILES = 16
@@ -185,19 +186,22 @@ class FileErasureCount(NamedTuple):
 def erase_files(
     directory: Path, kind: ArchiveFileKind, subject: ErasureSubject, ends: Mapping[int, int], *, dry: bool = False
 ) -> FileErasureCount:
-    """Take *subject* out of the files of its tenant, by partition up to the log's offset in *ends*.
+    """Remove *subject* from the files of its tenant, by partition up to the log's offset in *ends*.
 
-    What a crash left half written of ranges below them is removed, too: the writer is past that offset. Raises OSError
-    or ConfigError.
+    Also removes partial files of ranges before those offsets, which a crash left. Raises OSError or ConfigError.
     """
     if not directory.is_dir():
         return FileErasureCount()
     removed = changed = files = 0
     with rewrite_lock(directory):
         if not dry:
-            _remove_partial_files(directory, kind, subject.tenant, ends)
+            for path in _files_of_tenant(directory, kind, subject.tenant, TEMPORARY_SUFFIX):
+                of = parse_file_name(path.with_name(path.name.removesuffix(TEMPORARY_SUFFIX)))
+                if of is not None and of.first < ends.get(of.partition, 0):  # a later one may be being written
+                    path.unlink(missing_ok=True)
         for path in _files_of_tenant(directory, kind, subject.tenant):
-            count = _erase_file(path, subject, _archived_end(path, ends), dry)
+            of = parse_file_name(path)
+            count = _erase_file(path, subject, 0 if of is None else ends.get(of.partition, 0), dry)
             removed, changed = removed + count.removed, changed + count.changed
             files += count.removed + count.changed > 0
     return FileErasureCount(removed, changed, files)
@@ -208,18 +212,6 @@ def _files_of_tenant(directory: Path, kind: ArchiveFileKind, tenant: str, ending
     folder = tenant_folder(tenant)  # not in a pattern: it may hold characters that have a meaning in one
     days = sorted(directory.glob("date=*"))
     return [path for day in days for path in sorted((day / folder).glob(f"{kind}-*.parquet{ending}"))]
-
-
-def _remove_partial_files(directory: Path, kind: ArchiveFileKind, tenant: str, ends: Mapping[int, int]) -> None:
-    for path in _files_of_tenant(directory, kind, tenant, TEMPORARY_SUFFIX):
-        of = parse_file_name(path.with_name(path.name.removesuffix(TEMPORARY_SUFFIX)))
-        if of is not None and of.first < ends.get(of.partition, 0):  # one behind it may be written at this moment
-            path.unlink(missing_ok=True)
-
-
-def _archived_end(path: Path, ends: Mapping[int, int]) -> int:
-    of = parse_file_name(path)
-    return 0 if of is None else ends.get(of.partition, 0)
 
 
 def _erase_file(path: Path, subject: ErasureSubject, end: int, dry: bool) -> FileErasureCount:
@@ -262,8 +254,15 @@ def _replace_name(table: Any, rows: Any, names: NameEraser) -> tuple[Any, int]:
         if not candidates:
             continue
         values = table[field.name].to_pylist()
-        new = {row: _erase_in_cell(values[row], names) for row in candidates}
-        new = {row: value for row, value in new.items() if value != values[row]}
+        new = {}
+        for row in candidates:
+            old = values[row]
+            if isinstance(old, list):
+                value: Any = [names.erase_in_text(text) for text in old]
+            else:
+                value = names.erase_in_json(old) if isinstance(old, bytes) else names.erase_in_text(old)
+            if value != old:
+                new[row] = value
         if new:
             touched.update(new)
             column = pa.array([new.get(row, value) for row, value in enumerate(values)], field.type)
@@ -284,9 +283,3 @@ def _candidate_rows(column: Any, kind: Any, rows: Any, names: NameEraser) -> lis
     else:
         return []
     return [int(row) for row in pc.indices_nonzero(pc.and_(pc.fill_null(hit, False), rows)).to_pylist()]
-
-
-def _erase_in_cell(value: Any, names: NameEraser) -> Any:
-    if isinstance(value, bytes):
-        return names.erase_in_json(value)
-    return [names.erase_in_text(text) for text in value] if isinstance(value, list) else names.erase_in_text(value)

@@ -149,7 +149,9 @@ class VectorSpoolWriter:
             return
         try:
             for part in parts:
-                _write_all(file, part)
+                view = memoryview(part)
+                while view:
+                    view = view[os.write(file, view) :]
         except OSError:
             os.ftruncate(file, self._size)  # half a frame would hide those behind it
             self.dropped_events += events
@@ -180,13 +182,6 @@ class VectorSpoolWriter:
             _hand_over(self.directory / f"{self._number:012d}{OPEN_SUFFIX}")
 
     close = roll
-
-
-def _write_all(file: int, part: bytes) -> int:
-    view, done = memoryview(part), 0
-    while done < len(part):
-        done += os.write(file, view[done:])
-    return done
 
 
 def _hand_over(path: Path) -> None:

@@ -49,14 +49,14 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def decode_structured(raw: bytes) -> bytes:
-    """Native event JSON of one CloudEvent in JSON format (`application/cloudevents+json`). Raises MalformedEvent."""
+    """Decode a CloudEvent in JSON format (`application/cloudevents+json`) to native JSON. Raises MalformedEvent."""
     envelope = decode_json(_envelope.decode, raw)
     _check_envelope(envelope)
     return _native_event(envelope, _envelope_data(envelope))
 
 
 def decode_http_binary(headers: Mapping[str, str], body: bytes) -> bytes:
-    """Native event JSON of one CloudEvent in HTTP binary mode: attributes in `ce-*` headers, the event as body.
+    """Decode a CloudEvent in HTTP binary mode, with attributes in `ce-*` headers, to native event JSON.
 
     Raises MalformedEvent.
     """
@@ -68,7 +68,7 @@ def decode_http_binary(headers: Mapping[str, str], body: bytes) -> bytes:
 
 
 def decode_binary(attributes: Mapping[str, str], content_type: str | None, body: bytes) -> bytes:
-    """Native event JSON of one CloudEvent in binary mode, its attributes decoded already. Raises MalformedEvent."""
+    """Decode a CloudEvent in binary mode with decoded attributes to native event JSON. Raises MalformedEvent."""
     values = {name: attributes[name] for name in CONTEXT_ATTRIBUTES if name in attributes}
     envelope = CloudEventEnvelope(datacontenttype=content_type, data=msgspec.Raw(body), **values)
     _check_envelope(envelope)
@@ -81,7 +81,7 @@ def structured_record(raw: bytes) -> RawRecord:
 
 
 def parse_cloudevent(value: bytes, headers: Mapping[str, str], _budget: ParserBudget | None = None, /) -> ParsedRecords:
-    """The CloudEvent in a Kafka record: binary with `ce_` headers (which are not percent-encoded), else structured."""
+    """Parse the CloudEvent in a Kafka record: binary with `ce_` headers (not percent-encoded), else structured."""
     attributes = _binary_attributes(headers)
     if not attributes:
         return ParsedRecords([structured_record(value)])
@@ -91,30 +91,30 @@ def parse_cloudevent(value: bytes, headers: Mapping[str, str], _budget: ParserBu
 
 
 def structured_value(value: bytes, headers: Mapping[str, str]) -> bytes:
-    """The value of a Kafka record without need of its headers: of a CloudEvent in binary mode the structured form."""
+    """Return the value of a Kafka record; of a CloudEvent in binary mode its structured form."""
     attributes = _binary_attributes(headers)
     return binary_envelope(attributes, value) if attributes else value
 
 
 def _binary_attributes(headers: Mapping[str, str]) -> dict[str, str]:
-    """Context attributes in the headers of a Kafka record; empty if the record is not a CloudEvent in binary mode."""
+    """Return context attributes in headers of a Kafka record; {} if it is not a CloudEvent in binary mode."""
     if headers.get("content-type", "").lower().startswith("application/cloudevents"):
         return {}
     return {name: headers[f"ce_{name}"] for name in CONTEXT_ATTRIBUTES if f"ce_{name}" in headers}
 
 
 def binary_envelope(attributes: Mapping[str, str], body: bytes) -> bytes:
-    """The structured form of a CloudEvent in binary mode: its headers would be lost in a dead letter."""
+    """Convert a CloudEvent in binary mode to the structured form, since a dead letter would lose its headers."""
     return msgspec.json.encode({**attributes, "data_base64": base64.b64encode(body).decode()})
 
 
 def split_batch(raw: bytes, most: int | None = None) -> list[bytes]:
-    """Elements of a batch (`application/cloudevents-batch+json`), for `decode_structured`. Raises MalformedEvent."""
+    """Split a batch (`application/cloudevents-batch+json`) for `decode_structured`. Raises MalformedEvent."""
     return split_array(raw, "an array of CloudEvents", most)
 
 
 def _decode_header(name: str, value: str) -> str:
-    """A header value, unquoted and percent-decoded once (HTTP binding, section 3.1.3.2)."""
+    """Unquote a header value and percent-decode it once (HTTP binding, section 3.1.3.2)."""
     if len(value) >= 2 and value[0] == value[-1] == '"':
         value = _QUOTED_PAIR.sub(r"\1", value[1:-1])
     if _BAD_PERCENT.search(value):
@@ -151,7 +151,7 @@ def _envelope_data(envelope: CloudEventEnvelope) -> bytes:
 
 
 def _native_event(envelope: CloudEventEnvelope, data: bytes) -> bytes:
-    """The event inside, its members as they stand, with the identity of the envelope."""
+    """Return the event inside, with the identity of the envelope and otherwise unchanged members."""
     path = "$.data" if envelope.data_base64 is None else "$.data_base64"
     if not data:
         raise MalformedEvent("data is missing; it must be a native event", path)

@@ -108,8 +108,11 @@ class JmesPathExpression:
             pass  # of the wrong type, since there was no record
         self._interpreter = visitor.TreeInterpreter(_options)  # one for all records: it remembers its methods by node
         self._fields = _plain_path_fields(self._compiled.parsed)
-        self.path = _json_path(self._fields) if self._fields is not None else f"$ | {text}"
+        self.path = f"$ | {text}"
         """Name of the source in error messages: a JSON path, or the expression itself if it is more than a path."""
+        if self._fields is not None:
+            names = (f".{name}" if _PLAIN_NAME.fullmatch(name) else f'["{name}"]' for name in self._fields)
+            self.path = "$" + "".join(names)
 
     def __call__(self, record: Any) -> Any:
         """Value of the expression in *record*, None if absent. Raises MalformedEvent for a wrong argument type."""
@@ -136,10 +139,6 @@ def _plain_path_fields(node: Any) -> tuple[str, ...] | None:
         return None
     parts = [_plain_path_fields(child) for child in node["children"]]
     return None if None in parts else tuple(name for part in parts for name in part or ())
-
-
-def _json_path(fields: tuple[str, ...]) -> str:
-    return "$" + "".join(f".{name}" if _PLAIN_NAME.fullmatch(name) else f'["{name}"]' for name in fields)
 
 
 def without_query(text: str) -> str:
@@ -238,7 +237,7 @@ MemberConverter = Callable[[Any], Any]
 
 UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 ABSENT_TEXTS = ("", "-")
-"""Texts with which gateways say that there is nothing."""
+"""Texts that gateways log for a missing value."""
 
 _decode_json = msgspec.json.Decoder().decode
 
@@ -276,13 +275,13 @@ MEMBER_KINDS = _member_kinds(inspect.type_info(NativeEvent))
 
 
 def member_converter(kind: MemberKind, time_format: TimeFormat) -> MemberConverter:
-    """Converter to members of *kind* from values that are not None; it returns None for an empty value.
+    """Return a converter to members of *kind* from values that are not None; it returns None for an empty value.
 
-    It raises MalformedEvent (without a path) for a value that can be none.
+    The converter raises MalformedEvent, without a path, for a value that does not fit.
     """
     if kind == "time" and time_format != "rfc3339":
         per_second = UNITS_PER_SECOND[time_format]
-        return lambda value: value if _is_written_out(value) else _to_rfc3339(value, per_second)
+        return lambda value: _to_rfc3339(value, per_second)
     return _MEMBER_CONVERTERS[kind]
 
 
@@ -337,19 +336,16 @@ def _to_flag(value: Any) -> bool | None:
 def _to_names(value: Any) -> list[str] | None:
     """A list of texts, or one text with spaces (as OAuth writes scopes) or commas (as GitHub does) between names."""
     if isinstance(value, str):
-        return None if value in ABSENT_TEXTS else _split_names(value)
+        if value in ABSENT_TEXTS:
+            return None
+        if "," not in value or _BLANK_ALONE.search(value.strip()) is not None:  # unless each blank follows a comma
+            return value.split()
+        return [name for part in value.split(",") if (name := part.strip())]
     if value is False:
         return None
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise MalformedEvent(f"must be a list of texts, is {_json_type_name(value)}")
     return value
-
-
-def _split_names(text: str) -> list[str]:
-    """Split a text into names: by commas if each blank follows one, else by blanks."""
-    if "," not in text or _BLANK_ALONE.search(text.strip()) is not None:
-        return text.split()
-    return [name for part in text.split(",") if (name := part.strip())]
 
 
 def _to_arguments(value: Any) -> list[Any] | None:
@@ -363,12 +359,9 @@ def _to_arguments(value: Any) -> list[Any] | None:
     return value
 
 
-def _is_written_out(value: Any) -> bool:
-    """True for a time as text where numbers are usual: tables store times as times."""
-    return isinstance(value, str) and value[4:5] == "-" and value[10:11] == "T"
-
-
 def _to_rfc3339(value: Any, per_second: int) -> str | None:
+    if isinstance(value, str) and value[4:5] == "-" and value[10:11] == "T":  # tables store times as times
+        return value
     number = _to_number(value)
     if number is None:
         return None

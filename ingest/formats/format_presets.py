@@ -3,9 +3,9 @@
 A preset is what settings have under `mapping`, `define` with expressions that others name by `$NAME`, and `base`, the
 preset that it changes.
 
-- An agent acts without a person: a client, role, service account or application, by a list of the machine actors that
-  each log names. A person is at most the principal of a client. Records that name no agent are skipped, because a log
-  has lines about strangers too.
+- An agent acts without a person: a client, role, service account or application; each preset lists the machine actors
+  of its log. A person is at most the principal of a client. Records that name no agent are skipped, because a log also
+  has lines about unknown callers.
 - An action is the tool, or the method with the route: paths hold ids, and each would be a separate action. The path is
   the resource, without its query.
 - Only an id that the product alone chooses identifies an event. A client may send its own `x-request-id`, and events
@@ -49,7 +49,7 @@ _FOLDER = Path(__file__).parent / "presets"
 
 @cache
 def read_preset(name: str) -> MappingSpec:
-    """The mapping in `presets/NAME.yaml`."""
+    """Read the mapping in `presets/NAME.yaml`."""
     raw = decode_yaml((_FOLDER / f"{name}.yaml").read_bytes(), name)
     base = raw.pop("base", None)
     defined: dict[str, str] = {}
@@ -75,13 +75,13 @@ OBSERVATION_TYPES = (
 
 
 def _has(*alternatives: str) -> SignReader:
-    """A reader that looks for all members of one of *alternatives*, whose names are separated by blanks."""
+    """Return a reader that looks for all members of one of *alternatives*, whose names are separated by blanks."""
     member_names = [frozenset(names.split()) for names in alternatives]
     return lambda record: any(names <= record.keys() for names in member_names)
 
 
 def _inside(record: Record, *names: str) -> Record:
-    """The object in the first member of those names that the record has; empty if it holds none."""
+    """Return the object in the first member of *names* that the record has; {} if that is not an object."""
     inner = next((record[name] for name in names if name in record), None)
     return inner if isinstance(inner, dict) else {}
 
@@ -95,9 +95,8 @@ def _is_observation(record: Record) -> bool:
 
 def _is_langfuse(record: Record) -> bool:
     observations = record.get("observations")
-    if isinstance(observations, list) and observations and isinstance(observations[0], dict):
-        return _is_observation(observations[0])
-    return _is_observation(record)
+    first = observations[0] if isinstance(observations, list) and observations else None
+    return _is_observation(first if isinstance(first, dict) else record)
 
 
 SIGNS: Mapping[str, SignReader] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
 
 from ..errors import ConfigError, MalformedEvent
 from . import otlp
@@ -76,7 +75,7 @@ CONFIGURABLE_FORMATS = [name for name in FORMATS if name not in (*MEDIA_TYPE_FOR
 
 
 def create_parser(name: str, spec: MappingSpec | None = None) -> FormatParser:
-    """The parser of a format, with what the settings have under `mapping`. Raises ConfigError."""
+    """Create the parser of a format; *spec* is `mapping` of the settings. Raises ConfigError."""
     spec = spec or MappingSpec()
     if name not in FORMATS:
         raise ConfigError(f"no format `{name}`; one of {', '.join(FORMATS)}")
@@ -104,7 +103,7 @@ def create_parser(name: str, spec: MappingSpec | None = None) -> FormatParser:
 
 
 def _agent_reader(spec: MappingSpec) -> SignReader:
-    """A reader that returns whether a record names an agent before it is unwrapped; one of wrong types may."""
+    """Return a reader of whether a record names an agent before it is unwrapped; True if types do not fit."""
     expression = JmesPathExpression(spec.members.get("agent.id") or "null")
 
     def names_agent(record: Record) -> bool:
@@ -127,24 +126,16 @@ _SIGNS_OF_LINES = {"keycloak": f"[{KEYCLOAK_LOGGER}]", "agentgateway": AGENTGATE
 
 
 def record_format(raw: bytes) -> str | None:
-    """The format of one record; None if it has the signs of none."""
+    """Return the format of one record; None if it has the signs of no format."""
     if raw.lstrip()[:1] != b"{":
         return _line_format(raw.decode(errors="replace"))
     try:
         record = decode_object(raw)
-        return _object_format(record) or _enclosed_format(record) or _text_format(record)
+        name = next((name for name, shows in SIGNS.items() if shows(record)), None)
+        inner = [] if name else enclosed_records(record, lambda found: _enveloped_format(found) is not None)
+        return name or (_enveloped_format(inner[0]) if inner else None) or _text_format(record)
     except MalformedEvent:
         return None
-
-
-def _object_format(record: Record) -> str | None:
-    return next((name for name, shows in SIGNS.items() if shows(record)), None)
-
-
-def _enclosed_format(record: dict[str, Any]) -> str | None:
-    """The format of what is in an envelope, of those that open it."""
-    inner = enclosed_records(record, lambda found: _enveloped_format(found) is not None)
-    return _enveloped_format(inner[0]) if inner else None
 
 
 def _enveloped_format(record: Record) -> str | None:
@@ -152,11 +143,12 @@ def _enveloped_format(record: Record) -> str | None:
 
 
 def _text_format(record: Record) -> str | None:
-    """The format of a line in a log shipper's record, of those that read it."""
+    """Return the format of a line in a log shipper's record, if its parser reads such records."""
     text = shipper_text(record)
     if text is None or text.lstrip()[:1] != "{":
         return None if text is None else _line_format(text)
-    name = _object_format(decode_object(text.encode(errors="surrogatepass")))
+    inner = decode_object(text.encode(errors="surrogatepass"))
+    name = next((name for name, shows in SIGNS.items() if shows(inner)), None)
     return name if name in ("keycloak", "hydra") else None
 
 
@@ -165,7 +157,7 @@ def _line_format(line: str) -> str | None:
 
 
 def most_common_format(records: Iterable[bytes]) -> str | None:
-    """The format that most records show; None if no record shows any."""
+    """Return the format of most records; None if no format is recognized."""
     counts = Counter(name for name in map(record_format, records) if name is not None)
     return counts.most_common(1)[0][0] if counts else None
 
@@ -182,7 +174,7 @@ _LOSSY_EXPORTS = {
 
 
 def export_advice(raw: bytes) -> str | None:
-    """Advice for the owner of a portal's table that lacks what is needed; None for every other record."""
+    """Return what to export instead if a record is of a portal's table that lacks required columns, else None."""
     try:
         names = decode_object(raw).keys()
     except MalformedEvent:

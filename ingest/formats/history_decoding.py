@@ -1,8 +1,8 @@
 """History files: events whose `outcome` is a provider's own code instead of success, denied or error, and events that
-do not say whose they are.
+name no tenant or issuer.
 
-Only files that an operator names (`train`, `replay`) come this way. The HTTP API stays strict: a live sender can be
-corrected, a trace of last year cannot.
+Only files that an operator names (`train`, `replay`) are read like this. The HTTP API stays strict: a live sender can
+be corrected, a trace of last year cannot.
 """
 
 from __future__ import annotations
@@ -60,26 +60,26 @@ def outcome_of_code(code: str) -> str:
 
 
 def decode_history_event(raw: bytes | memoryview) -> tuple[NativeEvent, bool]:
-    """Decode one record of a history file. Raises MalformedEvent."""
+    """Decode one record of a history file; also return whether its outcome was corrected. Raises MalformedEvent."""
     try:
         return decode_event(raw), False
     except MalformedEvent as error:
         if error.path != "$.outcome":
             raise
-        mended = _with_known_outcome(raw)
-        if mended is None:
+        corrected = _with_known_outcome(raw)
+        if corrected is None:
             raise
-    return decode_event(mended), True
+    return decode_event(corrected), True
 
 
 class RecordOwner(NamedTuple):
-    """Whose events these are, where their records do not say: as the service takes them in."""
+    """Tenant and issuer of events whose records do not state them."""
 
     tenant: str | None = None  # of the events; None = no default
     issuer: str | None = None  # of the agents; None = no default
 
     def fill(self, native: bytes) -> bytes:
-        """Fill in what a native event does not say. What is not an event stays as it is, and is refused as such."""
+        """Fill in what a native event does not state; a record that is not an event stays as it is."""
         if self.tenant is None and self.issuer is None:
             return native
         try:
@@ -96,12 +96,12 @@ class RecordOwner(NamedTuple):
 
 
 def native_history_record(raw: bytes) -> tuple[bytes, bool]:
-    """One record of a history file as the HTTP API would take it, and whether its outcome had to be corrected.
+    """Return a record of a history file as the HTTP API accepts it, and whether its outcome was corrected.
 
     Raises MalformedEvent.
     """
-    _, mended = decode_history_event(raw)
-    return (_with_known_outcome(raw) or raw) if mended else raw, mended
+    _, corrected = decode_history_event(raw)
+    return (_with_known_outcome(raw) or raw) if corrected else raw, corrected
 
 
 def _with_known_outcome(raw: bytes | memoryview) -> bytes | None:

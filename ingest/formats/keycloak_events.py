@@ -3,7 +3,7 @@
 Forms: JSON of the Kafka listeners and of webhooks (`Event`, `AdminEvent`), the same from the admin REST API (one or an
 array), and lines of the `jboss-logging` listener that every server has: as text, inside Keycloak's own JSON log, or
 wrapped by a log shipper. Servers quote the line's values; old ones only those with a space, in single quotes. In lines
-the word `null` means that there is nothing.
+the word `null` means that a value is missing.
 
 What an administrator sent (`representation`) is never read: it holds secrets of clients.
 """
@@ -80,7 +80,7 @@ def unpack_keycloak_events(value: bytes) -> Iterator[UnpackedRecord]:
 def _event_of_json(raw: bytes) -> dict[str, Any] | None:
     record = decode_object(raw)
     if isinstance(record.get("operationType"), str):
-        return _admin_event(record)
+        return {name: value for name, value in record.items() if name != "representation"}
     if isinstance(record.get("type"), str) and ("realmId" in record or "clientId" in record):
         return _user_event(record)
     text = shipper_text(record)
@@ -102,9 +102,11 @@ def _event_of_line(line: str, wrapper: dict[str, Any] | None) -> dict[str, Any] 
         raise MalformedEvent(f"line has {len(line)} characters, limit is {MAX_LINE_CHARACTERS}")
     pairs: dict[str, str | None] = {}
     for name, value in _PAIR.findall(line[start.end() :].rstrip()):
-        pairs.setdefault(
-            name, _unquoted_value(value)
-        )  # fixed places come first; what details say later never replaces them
+        quote = value[:1]
+        if len(value) >= 2 and quote in ("'", '"') and value[-1] == quote:
+            value = value[1:-1].replace("\\" + quote, quote)  # only the quote itself is escaped
+        # Fixed members come first, and later details never replace them.
+        pairs.setdefault(name, None if value == "null" else value)
     time = parse_timestamp_ms(prefix)
     if time is None and wrapper is not None:
         time = shipper_time_ms(wrapper)
@@ -112,17 +114,9 @@ def _event_of_line(line: str, wrapper: dict[str, Any] | None) -> dict[str, Any] 
         raise MalformedEvent("line names no time; ship it with the time in front, or in a member `timestamp`")
     if "operationType" in pairs:
         actor = {name: pairs.get(name) for name in _ACTOR}
-        return _admin_event({name: pairs.get(name) for name in _ADMIN_PLACES} | {"time": time, "authDetails": actor})
+        return {name: pairs.get(name) for name in _ADMIN_PLACES} | {"time": time, "authDetails": actor}
     details = {name: value for name, value in pairs.items() if name not in _USER_PLACES}
     return _user_event({name: pairs.get(name) for name in _USER_PLACES} | {"time": time, "details": details})
-
-
-def _unquoted_value(value: str) -> str | None:
-    """A value without quotes; only the quote itself is escaped in it."""
-    quote = value[:1]
-    if len(value) >= 2 and quote in ("'", '"') and value[-1] == quote:
-        value = value[1:-1].replace("\\" + quote, quote)
-    return None if value == "null" else value
 
 
 def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
@@ -153,7 +147,3 @@ def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
         "audience": " ".join(sorted(audience.split())) if isinstance(audience, str) else None,
         "own_account": verb == "CLIENT_LOGIN" or (isinstance(account, str) and account.lower() == own_account),
     }
-
-
-def _admin_event(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != "representation"}

@@ -1,8 +1,7 @@
 """OpenTelemetry: traces and logs as OTLP/JSON, the body of OTLP/HTTP or of a record of the collector's Kafka exporter.
 
-Taken are: spans with attributes of generative AI, MCP or A2A; events of Ory Hydra on spans; and access logs of
-agentgateway and Envoy. Everything else in a body is skipped. The input and output of a model or tool is
-never read.
+The parser takes spans with attributes of generative AI, MCP or A2A, events of Ory Hydra on spans, and access logs of
+agentgateway and Envoy. It skips everything else, and never reads the input and output of a model or tool.
 
 A client of a collector can write any id into a span: all ids are self-asserted, unless the mapping of the source
 removes `agent.self_asserted`.
@@ -32,11 +31,11 @@ AGENTGATEWAY_SCOPE = "agentgateway.access"
 OTLP_SPAN_KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 FAILED_STATUS_CODES = (2, "STATUS_CODE_ERROR")
 _MAX_REPEATED_RESOURCE, _MAX_SCOPE_NAME = MAX_REPEATED_BYTES - 1024, 256
-"""Bytes of a resource that is repeated in dead letters, and of the name of a scope, which is repeated with each record.
-A longer name is left out of them: no format has such."""
+"""Largest resource that dead letters repeat, and longest name of a scope that they repeat, in bytes. They leave out a
+longer name, which no known format has."""
 
 MAX_VALUE_DEPTH = 16
-"""Nested lists and objects in a value of an attribute; deeper ones are nothing."""
+"""Nested lists and objects in a value of an attribute; deeper ones are read as null."""
 
 OTLP_PRESETS = {
     SPAN_KIND: "otlp-span",
@@ -45,7 +44,7 @@ OTLP_PRESETS = {
     ENVOY_KIND: "otlp-envoy",
 }
 HYDRA_EVENTS = frozenset(read_preset("otlp-hydra").values["type"])
-"""Names of events on spans that are taken; this set also holds grant types, which no event is called."""
+"""Names of events on spans that are taken. The set also holds grant types, but no event has the name of one."""
 
 
 class _OtlpAttribute(msgspec.Struct):
@@ -59,10 +58,6 @@ class _OtlpSpanEvent(msgspec.Struct):
     attributes: list[_OtlpAttribute] = []
 
 
-class _OtlpStatus(msgspec.Struct):
-    code: Any = 0
-
-
 class _OtlpSpan(msgspec.Struct):
     traceId: str = ""
     spanId: str = ""
@@ -72,7 +67,7 @@ class _OtlpSpan(msgspec.Struct):
     endTimeUnixNano: Any = 0
     attributes: list[_OtlpAttribute] = []
     events: list[_OtlpSpanEvent] = []
-    status: _OtlpStatus | None = None
+    status: dict[str, Any] | None = None
 
 
 class _OtlpLogRecord(msgspec.Struct):
@@ -90,29 +85,25 @@ class _OtlpScope(msgspec.Struct):
     name: str = ""
 
 
-class _OtlpScopeSpans(msgspec.Struct):
+class _OtlpScoped(msgspec.Struct):
+    """Spans or log records of one scope."""
+
     scope: _OtlpScope | None = None
     spans: list[msgspec.Raw] = []
-
-
-class _OtlpScopeLogs(msgspec.Struct):
-    scope: _OtlpScope | None = None
     logRecords: list[msgspec.Raw] = []
 
 
-class _OtlpResourceSpans(msgspec.Struct):
-    resource: _OtlpResource | None = None
-    scopeSpans: list[_OtlpScopeSpans] = []
+class _OtlpGroup(msgspec.Struct):
+    """Spans or log records of one resource."""
 
-
-class _OtlpResourceLogs(msgspec.Struct):
     resource: _OtlpResource | None = None
-    scopeLogs: list[_OtlpScopeLogs] = []
+    scopeSpans: list[_OtlpScoped] = []
+    scopeLogs: list[_OtlpScoped] = []
 
 
 class _OtlpExport(msgspec.Struct):
-    resourceSpans: list[_OtlpResourceSpans] | None = None
-    resourceLogs: list[_OtlpResourceLogs] | None = None
+    resourceSpans: list[_OtlpGroup] | None = None
+    resourceLogs: list[_OtlpGroup] | None = None
 
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
@@ -142,7 +133,7 @@ def unpack_export(value: bytes) -> Iterator[UnpackedRecord]:
 
 
 class _Resource:
-    """A resource of many records: read, written and hashed once."""
+    """A resource of many records, which is decoded, encoded and hashed once."""
 
     def __init__(self, resource: _OtlpResource, member: str, scoped_member: str) -> None:
         self.attributes = _plain_attributes(resource.attributes)
@@ -160,7 +151,7 @@ class _Resource:
 
 
 def _shortened(resource: _OtlpResource) -> _OtlpResource:
-    """The attributes that find room, in order: a value that is read for an event is short."""
+    """Keep the attributes that fit, in order; those that events are read from are short."""
     left = _MAX_REPEATED_RESOURCE
     kept = []
     for attribute in resource.attributes:
@@ -207,7 +198,9 @@ def _unpack_log_record(raw: bytes, scope: _OtlpScope, enclosure: Enclosure) -> U
 
 
 def _span_record(span: _OtlpSpan, attributes: dict[str, Any], resource: dict[str, Any]) -> dict[str, Any]:
-    kind = _span_kind(span.kind)
+    kind = str(span.kind).removeprefix("SPAN_KIND_")
+    if isinstance(span.kind, int) and 0 <= span.kind < len(OTLP_SPAN_KINDS):
+        kind = OTLP_SPAN_KINDS[span.kind]
     start, end = _nanoseconds(span.startTimeUnixNano), _nanoseconds(span.endTimeUnixNano)
     own = attributes.get("gen_ai.agent.id") or attributes.get("gen_ai.agent.name")
     # A client's span of this kind names the agent that is called, not the caller.
@@ -230,7 +223,7 @@ def _span_record(span: _OtlpSpan, attributes: dict[str, Any], resource: dict[str
 
 
 def _failed(span: _OtlpSpan) -> bool:
-    return span.status is not None and span.status.code in FAILED_STATUS_CODES
+    return span.status is not None and span.status.get("code") in FAILED_STATUS_CODES
 
 
 def _event_record(span: _OtlpSpan, number: int, event: _OtlpSpanEvent) -> dict[str, Any] | None:
@@ -246,14 +239,8 @@ def _event_record(span: _OtlpSpan, number: int, event: _OtlpSpanEvent) -> dict[s
     }
 
 
-def _span_kind(value: Any) -> str:
-    if isinstance(value, int) and 0 <= value < len(OTLP_SPAN_KINDS):
-        return OTLP_SPAN_KINDS[value]
-    return str(value).removeprefix("SPAN_KIND_")
-
-
 def _nanoseconds(value: Any) -> int:
-    """64-bit integers are texts in OTLP/JSON; 0 is nothing."""
+    """Read a 64-bit integer, which is text in OTLP/JSON; 0 if there is none."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**20:
@@ -280,7 +267,7 @@ def _plain_value(value: Any, depth: int) -> Any:
     return inner if kind in ("stringValue", "boolValue", "doubleValue") else None
 
 
-# OTLP as protobuf, the default of SDKs and servers: it is made into OTLP/JSON, so that one reader serves both. It needs
+# OTLP as protobuf, the default of SDKs and servers, is converted to OTLP/JSON, so that one reader serves both. It needs
 # the extra `otlp` (opentelemetry-proto), which is imported only when a body is read.
 
 
@@ -312,7 +299,7 @@ def protobuf_available() -> bool:
 
 
 def protobuf_to_json(signal: OtlpSignal, body: bytes, pause: Callable[[], None] = lambda: None) -> bytes:
-    """An export request as OTLP/JSON, where ids are hexadecimal; *pause* is called every few records.
+    """Convert an export request to OTLP/JSON, where ids are hexadecimal; call *pause* every few records.
 
     Raises MalformedEvent.
     """
@@ -351,7 +338,7 @@ def _exported_groups(signal: OtlpSignal, message: Any, budget: ParserBudget) -> 
 
 
 def _check_message_count(body: bytes, descriptor: Any, pause: Callable[[], None]) -> None:
-    """Raise MalformedEvent for more messages than are read: each takes some hundred bytes, however short it is."""
+    """Raise MalformedEvent for too many messages: each takes some hundred bytes of memory, however short it is."""
     found, waiting = 0, [(0, len(body), descriptor)]
     while waiting:
         at, end, kind = waiting.pop()
@@ -375,7 +362,7 @@ def _check_message_count(body: bytes, descriptor: Any, pause: Callable[[], None]
 
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
-    """A number of protobuf, and the place after it. Raises IndexError if there is none."""
+    """Return a number of protobuf and the position after it. Raises IndexError if there is none."""
     value = 0
     for shift in range(0, 70, 7):
         byte = body[at]
@@ -387,7 +374,7 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
 
 
 def protobuf_response(signal: OtlpSignal, rejected: int, message: str) -> bytes:
-    """The answer to an export request; no bytes at all where everything was taken."""
+    """Return the answer to an export request; empty if nothing was rejected."""
     answer = _new_message(signal, "Response")
     if rejected:
         setattr(answer.partial_success, _SIGNAL_NAMES[signal][2], rejected)

@@ -116,14 +116,10 @@ RECORDS_PER_SLICE = 10
 """Records between two pauses of a parser: about a millisecond."""
 
 
-def _no_pause() -> None:
-    """Continue at once."""
-
-
 class ParserBudget:
     """Records and bytes that parsers may make of one body; counts across all values of the body."""
 
-    def __init__(self, most: int = MAX_BODY_RECORDS, pause: Callable[[], None] = _no_pause) -> None:
+    def __init__(self, most: int = MAX_BODY_RECORDS, pause: Callable[[], None] = lambda: None) -> None:
         self.records = 0
         self._most, self._pause = most, pause
         self._left_bytes = 0
@@ -155,20 +151,20 @@ class ParserBudget:
 
 
 class FormatParser(Protocol):
-    """Takes a record apart: its value and its headers (names in small letters)."""
+    """Splits the value of a record into records; names of headers are in lower case."""
 
     def __call__(
         self, value: bytes, headers: Mapping[str, str], budget: ParserBudget | None = None, /
     ) -> ParsedRecords:
-        """The records in a value, within *budget*; None = that of a body with this value alone.
+        """Return the records in a value, within *budget*; None allows what a body with this value alone may hold.
 
-        Raises MalformedEvent if the record as a whole cannot be taken apart; what is wrong with one of several events
-        in it is raised by that record's `to_native`.
+        Raises MalformedEvent if the value as a whole cannot be split; `to_native` of a record raises what is wrong with
+        that record.
         """
 
 
 def rejected_record(raw: bytes, error: MalformedEvent, enclosure: Enclosure | None = None) -> RawRecord:
-    """A raw record that is refused already."""
+    """Return a raw record whose conversion raises *error*."""
 
     def refuse() -> bytes:
         raise error
@@ -187,7 +183,7 @@ _array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def split_json(raw: bytes, most: int | None = None) -> list[bytes]:
-    """Records of a native JSON body: one object, or an array of objects. Raises MalformedEvent."""
+    """Split a native JSON body, which is one object or an array of objects. Raises MalformedEvent."""
     body = raw.strip()
     if body.startswith(b"{"):
         return [body]
@@ -195,7 +191,7 @@ def split_json(raw: bytes, most: int | None = None) -> list[bytes]:
 
 
 def split_array(raw: bytes, expected: str = "an array of objects", most: int | None = None) -> list[bytes]:
-    """Elements of a JSON array, each as it stands, not checked to be an event. Raises MalformedEvent."""
+    """Split a JSON array into its elements, which are not checked to be events. Raises MalformedEvent."""
     if not raw.lstrip().startswith(b"["):
         raise MalformedEvent(f"body must be {expected}")
     check_json_values(raw)
@@ -206,7 +202,7 @@ def split_array(raw: bytes, expected: str = "an array of objects", most: int | N
 
 
 def split_ndjson(raw: bytes, most: int | None = None) -> list[bytes]:
-    """Lines of a newline-delimited body that are not blank."""
+    """Split a newline-delimited body into the lines that are not blank."""
     if most is None or raw.count(b"\n") <= most:  # half of what the expression takes
         return [line for line in map(bytes.strip, raw.split(b"\n")) if line]
     return [line.group().rstrip() for line in islice(_NDJSON_LINE.finditer(raw), _limit_with_one_more(most))]
@@ -223,29 +219,27 @@ _LOGFMT_TIME = re.compile(r"\d{4}-\d\d-\d\dT\S+")
 
 
 def decode_logfmt(line: str) -> dict[str, str]:
-    """Pairs of one line; the time in front, if any, is `time`. Unquoted values may hold spaces.
+    """Decode the pairs of one line; a time at its beginning becomes `time`. Unquoted values may hold spaces.
 
     Raises MalformedEvent.
 
     >>> decode_logfmt("2025-07-10T18:10:46Z\\tinfo\\trequest\\thttp.status=403 error=no token found duration=0ms")
     {'http.status': '403', 'error': 'no token found', 'duration': '0ms', 'time': '2025-07-10T18:10:46Z'}
     """
-    pairs = {name: _unquoted(value.strip()) for name, value in _LOGFMT_PAIR.findall(line.rstrip())}
+    pairs: dict[str, str] = {}
+    for name, quoted in _LOGFMT_PAIR.findall(line.rstrip()):
+        pairs[name] = value = quoted.strip()
+        if len(value) > 1 and value[0] == '"':
+            try:
+                pairs[name] = msgspec.json.decode(value, type=str)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                pairs[name] = value[1:-1]
     if not pairs:
         raise MalformedEvent("record is neither JSON nor a line of key=value pairs")
     time = _LOGFMT_TIME.match(line)
     if time:
         pairs.setdefault("time", time[0])
     return pairs
-
-
-def _unquoted(value: str) -> str:
-    if len(value) < 2 or value[0] != '"':
-        return value
-    try:
-        return msgspec.json.decode(value, type=str)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return value[1:-1]
 
 
 # Log shippers wrap lines into JSON: Fluent Bit, Vector, Filebeat and containers' runtimes put the line into one member
@@ -266,7 +260,9 @@ _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))
 
 
 def split_records(value: bytes) -> list[bytes]:
-    """A JSON object, the elements of an array, or lines of text or JSON; at most one more than a body may have.
+    """Split a value into a JSON object, the elements of an array, or lines of text or JSON.
+
+    Returns at most one record more than a body may have.
 
     Raises MalformedEvent.
     """
@@ -279,7 +275,7 @@ def split_records(value: bytes) -> list[bytes]:
 
 
 def decode_object(raw: bytes) -> dict[str, Any]:
-    """A JSON object. Raises MalformedEvent."""
+    """Decode a JSON object. Raises MalformedEvent."""
     record = decode_json(_decode, raw)
     if not isinstance(record, dict):
         raise MalformedEvent("record must be a JSON object, an array of objects, or a line of the log")
@@ -287,12 +283,12 @@ def decode_object(raw: bytes) -> dict[str, Any]:
 
 
 def shipper_text(record: Mapping[str, Any]) -> str | None:
-    """The line in a log shipper's record; None if it holds none."""
+    """Return the line in a log shipper's record; None if it holds none."""
     return next((text for name in TEXT_MEMBERS if isinstance(text := record.get(name), str)), None)
 
 
 def shipper_time_ms(record: Mapping[str, Any]) -> int | None:
-    """UTC milliseconds that a log shipper's record names; None if it names none.
+    """Return the time of a log shipper's record, UTC milliseconds; None if it has none.
 
     Numbers are seconds since 1970, or milliseconds if they are too large for that.
     """
@@ -306,7 +302,7 @@ def shipper_time_ms(record: Mapping[str, Any]) -> int | None:
 
 
 def parse_timestamp_ms(text: str) -> int | None:
-    """UTC milliseconds of the first time in *text*; one without offset counts as UTC. None if there is none.
+    """Return the first time in *text*, UTC milliseconds; None if there is none. Without an offset it is UTC.
 
     >>> parse_timestamp_ms("2025-12-19 09:55:39,647 WARN"), parse_timestamp_ms("2025-12-19T09:55:39.647379+01:00")
     (1766138139647, 1766134539647)

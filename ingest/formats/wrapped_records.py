@@ -10,7 +10,7 @@ Elasticsearch into `_source`, Pub/Sub into `message.data`, log shippers into a t
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -99,9 +99,9 @@ def wrapped_array(members: dict[str, msgspec.Raw]) -> bytes | None:
 
 
 def _is_one_record(members: dict[str, msgspec.Raw]) -> bool:
-    """True for what has a list of objects of such a name and wraps nothing.
+    """Return whether an object is a record although it may have a list of such a name.
 
-    A native event, a CloudEvent, an activity of Google Workspace, and a run of LangSmith.
+    True for a native event, a CloudEvent, an activity of Google Workspace, and a run of LangSmith.
     """
     return (
         ("agent" in members and "action" in members)
@@ -134,9 +134,9 @@ def unpack_audit_log(
 def unpack_gateway_log(
     value: bytes, *, shows: SignReader, names_agent: SignReader, logfmt: bool
 ) -> Iterator[UnpackedRecord]:
-    """Records of a gateway's log, or lines of it, each with what is in its envelope over what is around it.
+    """Unpack records or lines of a gateway's log; members inside an envelope win over those around it.
 
-    What a shipper adds stays to be read, such as the name of a pod.
+    Mappings can also read what a shipper adds, such as the name of a pod.
     """
     for raw in unwrap_value(value, MAX_BODY_RECORDS) if value.lstrip()[:1] in (b"{", b"[") else (value,):
         text = raw.lstrip()
@@ -172,11 +172,9 @@ def check_surroundings(outer: dict[str, Any], records: int) -> None:
 
 
 def enclosed_records(record: dict[str, Any], shows: SignReader, depth: int = MAX_ENVELOPES) -> list[dict[str, Any]]:
-    """The records that a delivery has put into envelopes; nothing for a bare one.
+    """Return the records that a delivery has put into envelopes; [] for a bare record.
 
-    What shows a record is taken as it is, and never looked into.
-
-    Raises MalformedEvent: broken JSON as text in place of a record.
+    Records with the signs of a format are taken as they are. Raises MalformedEvent for broken JSON instead of a record.
     """
     inner = _enclosed_value(record) if depth else None
     if isinstance(inner, dict) and not shows(inner):
@@ -215,22 +213,16 @@ def _carried_texts(record: dict[str, Any]) -> Iterator[Any]:
     if isinstance(result, dict):
         yield result.get("_raw")
     if isinstance(message, dict) and isinstance(message.get("data"), str):
-        yield _base64_text(message["data"])
+        with contextlib.suppress(ValueError):
+            yield base64.b64decode(message["data"], validate=True).decode()
 
 
-def _base64_text(data: str) -> str | None:
-    try:
-        return base64.b64decode(data, validate=True).decode()
-    except (binascii.Error, ValueError):
-        return None
-
-
-# Neither LangSmith nor Langfuse has a member for the agent: the author of a trace names it in its metadata, or the
-# project or trace is called like it. So ids are self-asserted, as those of OpenTelemetry spans.
+# Neither LangSmith nor Langfuse has a member for the agent: the author of a trace names it in its metadata, or in the
+# name of the project or trace. So ids are self-asserted, as those of OpenTelemetry spans.
 
 
 def unpack_observations(value: bytes) -> Iterator[UnpackedRecord]:
-    """Observations; those in a trace's page or download with what the trace alone says."""
+    """Unpack observations; those inside a trace get the members that only the trace has."""
     for raw, record, kind, _ in unpack_audit_log(value, shows=SIGNS["langfuse"]):
         observations = record.get("observations") if isinstance(record, dict) else None
         if not isinstance(record, dict) or not isinstance(observations, list):
@@ -247,7 +239,7 @@ def unpack_observations(value: bytes) -> Iterator[UnpackedRecord]:
 
 
 def unpack_workspace_activities(value: bytes) -> Iterator[UnpackedRecord]:
-    """Events of activities: one of these may hold several, whose parameters are a list of names and values."""
+    """Unpack events of activities: an activity may hold several, whose parameters are a list of names and values."""
     for unpacked in unpack_audit_log(value, shows=SIGNS["google-workspace"]):
         raw, record = unpacked.raw, unpacked.record
         events = record.get("events") if isinstance(record, dict) else None
@@ -284,15 +276,13 @@ def unpack_okta_log(value: bytes) -> Iterator[UnpackedRecord]:
     """Events of the log; rows of the table as events of the API."""
     for raw, record, kind, _ in unpack_audit_log(value, shows=SIGNS["okta"]):
         is_row = isinstance(record, dict) and "event_type" in record and "eventType" not in record
-        yield UnpackedRecord(raw, _event_of_row(record) if is_row and isinstance(record, dict) else record, kind)
-
-
-def _event_of_row(row: dict[str, Any]) -> dict[str, Any]:
-    event: dict[str, Any] = _renamed(row)
-    event.setdefault("published", event.get("timestamp"))
-    numbers = sorted(int(match[1]) for name in event if (match := _TARGET.fullmatch(name)))
-    targets = [event[f"target{number}"] for number in numbers]
-    return {**event, "target": [target for target in targets if isinstance(target, dict)]}
+        if is_row:
+            event: dict[str, Any] = _renamed(record)
+            event.setdefault("published", event.get("timestamp"))
+            numbers = sorted(int(match[1]) for name in event if (match := _TARGET.fullmatch(name)))
+            targets = [event[f"target{number}"] for number in numbers]
+            record = {**event, "target": [target for target in targets if isinstance(target, dict)]}
+        yield UnpackedRecord(raw, record, kind)
 
 
 def _renamed(value: Any) -> Any:

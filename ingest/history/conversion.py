@@ -22,7 +22,7 @@ from ..formats.format_registry import (
     record_format,
 )
 from ..formats.history_decoding import RecordOwner, decode_history_event, native_history_record
-from ..formats.raw_records import FormatParser, ParsedRecords, ParserBudget, RawRecord
+from ..formats.raw_records import FormatParser, ParsedRecords, ParserBudget
 from ..formats.record_mapping import ATTRIBUTE_PREFIX, REQUIRED_MEMBERS, MappingSpec, RecordMapping, mapping_spec
 from ..settings_reading import read_yaml
 from ..source import as_one_line
@@ -35,7 +35,7 @@ NATIVE, MAPPING = "native", "mapping"
 
 
 class FormatChoice(NamedTuple):
-    """The operator's word on the records."""
+    """What the operator states about the records."""
 
     name: str | None = None  # of a format; None = detected from the records
     mapping: MappingSpec | None = None  # complete, or changes to that of the format; None = none
@@ -44,7 +44,7 @@ class FormatChoice(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        """True if nothing is said."""
+        """True if the operator states neither format nor mapping."""
         return self.name is None and self.mapping is None
 
 
@@ -85,7 +85,11 @@ def choose_format(file: RecordFile, choice: FormatChoice) -> FormattedFile:
             raise unknown_format(file.name, choice, records[0], file.argument)
     name = name or NATIVE
     is_table = file.cutting in ("csv", "parquet")
-    parser = _NativeTableParser() if is_table and name == NATIVE else _make_parser(name, choice)
+    try:
+        parser = _NativeTableParser() if is_table and name == NATIVE else create_parser(name, choice.mapping)
+    except ConfigError as error:
+        where = "" if choice.mapping_file is None else f"{choice.mapping_file}: "
+        raise ConfigError(f"{where}{error}") from None
     if isinstance(parser, RecordMapping) and file.cutting in ("lines", "json"):
         wrapper = Wrapper((parser.wrapper,), parser.unwrap) if parser.wrapper else NO_WRAPPER
         file = recognise_file(file.path, file.name, wrapper)  # only the mapping determines what is opened
@@ -94,22 +98,14 @@ def choose_format(file: RecordFile, choice: FormatChoice) -> FormattedFile:
     return FormattedFile(file, name, parser, detected, choice.owner)
 
 
-def _make_parser(name: str, choice: FormatChoice) -> FormatParser:
-    try:
-        return create_parser(name, choice.mapping)
-    except ConfigError as error:
-        where = "" if choice.mapping_file is None else f"{choice.mapping_file}: "
-        raise ConfigError(f"{where}{error}") from None
-
-
 def _missing_members(mapping: MappingSpec) -> list[str]:
     return [name for name in REQUIRED_MEMBERS if not mapping.members.get(name)]
 
 
 def unknown_format(name: str, choice: FormatChoice, record: bytes, argument: str = "") -> UnknownFormat:
-    """Error for records of an unknown format: what the first of them is, and what to do.
+    """Return the error for records of an unknown format: what the first one looks like, and what to do.
 
-    *argument* is what a command is given that is to read them again; by default it is *name*.
+    *argument* is the argument with which a command reads them again, by default *name*.
     """
     seen = f"{name}: the format is not known; record 1 is {describe_record(record)}"
     if choice.mapping is not None:
@@ -130,7 +126,7 @@ def unknown_format(name: str, choice: FormatChoice, record: bytes, argument: str
 
 
 class _NativeTableParser:
-    """Parser of tables whose columns are called as the members of native events: their cells are texts.
+    """Parser of tables whose columns are named as the members of native events; their cells are texts.
 
     Empty cells are left out of a record, so attributes are known once a row has them.
     """
@@ -169,23 +165,24 @@ class HistoryConverter:
         self.tell = tell
 
     def is_native(self, head: bytes) -> bool:
-        """True if a stream that begins so can be read as it comes: native events, one a line. An empty one can."""
+        """Return whether a stream with this beginning needs no conversion: native events, one a line, or nothing."""
         if not self.choice.is_open:
             return self.choice.mapping is None and self.choice.name == NATIVE
         lines = [line for line in head.split(b"\n")[:DETECTION_RECORDS] if line.strip()]
         return not lines or (is_lines(head) and most_common_format(lines) == NATIVE)
 
     def find(self, path: Path, name: str | None = None) -> list[FormattedFile]:
-        """The file at *path*, or the files in that folder.
+        """Return the file at *path*, or the files in that folder.
 
-        In a folder, files of unknown formats are left out and reported: others write there, too. Raises ConfigError.
+        In a folder, files of unknown formats are left out and reported, since other programs may write there. Raises
+        ConfigError.
         """
         if not path.is_dir():
-            return [self._find_file(path, name)]
+            return [self.choose(recognise_file(path, name))]
         formatted_files, left_out = [], []
         for inner in require_files(path):
             try:
-                formatted_files.append(self._find_file(inner, None))
+                formatted_files.append(self.choose(recognise_file(inner)))
             except UnknownFormat as error:
                 left_out.append(error)
         if not formatted_files:
@@ -196,14 +193,8 @@ class HistoryConverter:
             self.tell(f"{path}: {len(left_out)} of {len(formatted_files) + len(left_out)} files are left out")
         return formatted_files
 
-    def _find_file(self, path: Path, name: str | None) -> FormattedFile:
-        return self.choose(recognise_file(path, name))
-
     def choose(self, file: RecordFile, choice: FormatChoice | None = None) -> FormattedFile:
-        """A file that is recognised already, with its format.
-
-        Raises as `choose_format`.
-        """
+        """Choose the format of a recognised file. Raises as `choose_format`."""
         formatted = choose_format(file, choice or self.choice)
         self.paths.append(file.path)
         return formatted
@@ -219,7 +210,7 @@ class HistoryConverter:
             self.tell(f"format: {name} (detected){of_several}")
 
     def convert(self, files: Sequence[FormattedFile], progress: ByteProgress = lambda _: None) -> Iterator[bytes]:
-        """Native events of the files, one a line, in the order of the records; reports and counts the others.
+        """Yield native events of the files, one a line, in the order of the records; report and count the others.
 
         Raises ConfigError or UnreadableFile.
         """
@@ -243,7 +234,7 @@ class HistoryConverter:
         self.tell(f"read {events} events of {_names(files)}{summary}")
 
     def native_lines(self, formatted: FormattedFile) -> Iterator[bytes]:
-        """Lines of a file of native events, as they are; reports and counts the others by their place in the file.
+        """Yield the lines of a file of native events as they are; report and count malformed ones by their number.
 
         Raises UnreadableFile.
         """
@@ -267,29 +258,20 @@ class HistoryConverter:
             except MalformedEvent as error:
                 self._refuse(formatted, number, error, record)
                 continue
-            self._count_skipped(formatted, number, record, parsed.skipped)
+            if parsed.skipped and record_format(record) not in (None, formatted.format_name):
+                self._refuse(formatted, number, MalformedEvent(f"no record of `{formatted.format_name}`"), record)
+            else:
+                self.skipped += parsed.skipped
             for raw in parsed.records:
-                event = self._native(formatted, number, raw)
-                if event is not None:
-                    self.events += 1
-                    self.place = formatted.file.name, number
-                    yield event
-
-    def _count_skipped(self, formatted: FormattedFile, number: int, record: bytes, skipped: int) -> None:
-        """Count records that are not events by design; one of another format is refused."""
-        if skipped and record_format(record) not in (None, formatted.format_name):
-            self._refuse(formatted, number, MalformedEvent(f"no record of `{formatted.format_name}`"), record)
-        else:
-            self.skipped += skipped
-
-    def _native(self, formatted: FormattedFile, number: int, raw: RawRecord) -> bytes | None:
-        try:
-            native = raw.raw if raw.to_native is None else raw.to_native()
-            event, _ = native_history_record(formatted.owner.fill(native))
-        except MalformedEvent as error:
-            self._refuse(formatted, number, error, raw.raw if raw.enclosure is None else b"")
-            return None
-        return as_one_line(event)
+                try:
+                    native = raw.raw if raw.to_native is None else raw.to_native()
+                    event, _ = native_history_record(formatted.owner.fill(native))
+                except MalformedEvent as error:
+                    self._refuse(formatted, number, error, raw.raw if raw.enclosure is None else b"")
+                    continue
+                self.events += 1
+                self.place = formatted.file.name, number
+                yield as_one_line(event)
 
     def _refuse(self, formatted: FormattedFile, number: int, error: MalformedEvent, raw: bytes) -> None:
         self.malformed += 1

@@ -112,7 +112,7 @@ class JsonCutter:
         self._at += 1
 
     def _composite(self) -> bytes | None:
-        """The object or array that begins here; None, with nothing taken, if it is larger than a record may be."""
+        """Take the object or array that begins here; None, with nothing taken, if it is larger than a record may be."""
         depth, scanned = 0, self._at
         while True:
             for token in _TOKEN.finditer(self._text, scanned):
@@ -123,7 +123,10 @@ class JsonCutter:
                 depth += (sign in (b"{", b"[")) - (sign in (b"}", b"]"))
                 scanned = token.end()
                 if depth == 0:
-                    return self._take(scanned)
+                    if scanned - self._at > MAX_RECORD_BYTES:
+                        return None
+                    taken, self._at = self._text[self._at : scanned], scanned
+                    return taken
             else:
                 scanned = len(self._text)
             if len(self._text) - self._at > MAX_RECORD_BYTES:
@@ -131,12 +134,6 @@ class JsonCutter:
             scanned -= self._at
             if not self._read_on():
                 raise self._broken(_CUT_OFF)
-
-    def _take(self, end: int) -> bytes | None:
-        if end - self._at > MAX_RECORD_BYTES:
-            return None
-        taken, self._at = self._text[self._at : end], end
-        return taken
 
     def _string(self) -> str:
         while True:
@@ -166,7 +163,7 @@ class JsonCutter:
             self._at = end.start()
 
     def _next_sign(self) -> bytes:
-        """The next byte that is not a space; empty at the end of the file."""
+        """Return the next byte that is not a space; empty at the end of the file."""
         while True:
             space = _SPACE.match(self._text, self._at)
             assert space is not None
@@ -177,7 +174,7 @@ class JsonCutter:
                 return b""
 
     def _sign_within(self) -> bytes:
-        """Returns the next byte that is not a space, at a position at which the file may not end."""
+        """Return the next byte that is not a space, where the file may not end."""
         sign = self._next_sign()
         if not sign:
             raise self._broken(_CUT_OFF)

@@ -38,7 +38,7 @@ HEAD_BYTES = 64 * 1024
 Packing = Literal["none", "gzip", "zstd", "parquet"]
 Cutting = Literal["lines", "json", "csv", "parquet", "values"]
 CutRecord = bytes | MalformedEvent
-"""A record, or the error at the position of a record."""
+"""A record, or the error in its place."""
 
 _PACKINGS: dict[bytes, Packing] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PAR1": "parquet"}
 _OTHER_FILES = {
@@ -71,14 +71,20 @@ class RecordFile(NamedTuple):
     def records(self, progress: ByteProgress | None = None) -> Iterator[CutRecord]:
         """The records, in order. Raises UnreadableFile or ConfigError."""
         if self.cutting == "parquet":
-            yield from _parquet_records(self.path, self.name)
+            require_extra("archive", f"{self.name} is Parquet")
+            from ..archive.archive_reader import parquet_rows
+
+            yield from map(row_record, parquet_rows(self.path))
             return
         if self.cutting == "values":
             yield from _values(self.path, progress)
             return
         with _readable(self.name), _unpacked(self.path, self.name, self.packing, progress) as stream:
             if self.cutting == "json":
-                yield from _json_records(stream, self.name, self.wrapper)
+                try:
+                    yield from JsonCutter(stream, self.wrapper).records()
+                except BrokenJson as error:
+                    raise UnreadableFile(f"{self.name}, {error}") from None
             elif self.cutting == "csv":
                 yield from _csv_records(stream, self.delimiter, self.name)
             else:
@@ -86,26 +92,24 @@ class RecordFile(NamedTuple):
 
 
 def recognise_file(path: Path, name: str | None = None, wrapper: Wrapper | None = None) -> RecordFile:
-    """Look at the beginning of a file. Raises UnreadableFile or ConfigError."""
+    """Recognise a file by its beginning. Raises UnreadableFile or ConfigError."""
     name = name or str(path)
     with _readable(name):
         with path.open("rb") as file:
             first = file.read(8)
-        packing = _packing(first)
+        packing: Packing = next((name for sign, name in _PACKINGS.items() if first.startswith(sign)), "none")
         if packing == "parquet":
             return RecordFile(path, name, packing, "parquet")
         with _unpacked(path, name, packing) as stream:
             head = stream.read(HEAD_BYTES)
-    _check_text(name, head)
+    for sign, what in _OTHER_FILES.items():
+        if head.startswith(sign):
+            raise UnreadableFile(f"{name}: is {what}")
+    strange = head.decode("utf-8", "replace").count("\ufffd")  # many logs contain a few: the record is at fault
+    if b"\0" in head or strange * 10 > len(head):
+        raise UnreadableFile(f"{name}: is neither text in UTF-8 nor gzip, zstd or Parquet: not a log that can be read")
     cutting, delimiter = _recognise_cutting(name, head, wrapper)
     return RecordFile(path, name, packing, cutting, delimiter, wrapper)
-
-
-def _packing(first: bytes) -> Packing:
-    for sign, packing in _PACKINGS.items():
-        if first.startswith(sign):
-            return packing
-    return "none"
 
 
 def is_lines(head: bytes, wrapper: Wrapper | None = None) -> bool:
@@ -165,15 +169,6 @@ def _unpacked(path: Path, name: str, packing: Packing, progress: ByteProgress | 
         yield buffered_stream(read)
 
 
-def _check_text(name: str, head: bytes) -> None:
-    for sign, what in _OTHER_FILES.items():
-        if head.startswith(sign):
-            raise UnreadableFile(f"{name}: is {what}")
-    strange = head.decode("utf-8", "replace").count("\ufffd")  # many logs contain a few: the record is at fault
-    if b"\0" in head or strange * 10 > len(head):
-        raise UnreadableFile(f"{name}: is neither text in UTF-8 nor gzip, zstd or Parquet: not a log that can be read")
-
-
 def _recognise_cutting(name: str, head: bytes, wrapper: Wrapper | None = None) -> tuple[Cutting, str]:
     lines = head.strip().split(b"\n")
     first = lines[0].strip()
@@ -202,13 +197,6 @@ def _cutting_of_objects(lines: list[bytes], wrapper: Wrapper | None) -> Cutting:
         except MalformedEvent:
             continue
     return "json"
-
-
-def _json_records(stream: Any, name: str, wrapper: Wrapper | None) -> Iterator[bytes]:
-    try:
-        yield from JsonCutter(stream, wrapper).records()
-    except BrokenJson as error:
-        raise UnreadableFile(f"{name}, {error}") from None
 
 
 def _lines(stream: Any, name: str) -> Iterator[bytes]:
@@ -251,15 +239,8 @@ def _csv_records(stream: Any, delimiter: str, name: str) -> Iterator[CutRecord]:
         raise UnreadableFile(f"{name}, line {rows.line_num}: no CSV: {error}") from None
 
 
-def _parquet_records(path: Path, name: str) -> Iterator[bytes]:
-    require_extra("archive", f"{name} is Parquet")
-    from ..archive.archive_reader import parquet_rows
-
-    return map(row_record, parquet_rows(path))
-
-
 def require_files(folder: Path) -> list[Path]:
-    """`log_files`, of which there must be some. Raises ConfigError."""
+    """Return `log_files`. Raises ConfigError if there are none."""
     if (folder / POSITION_FILE).exists():
         raise ConfigError(f"{folder}: is an archive, not a folder of logs: `trustwatch convert {folder} --out …` first")
     paths = log_files(folder)
@@ -279,7 +260,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def column_delimiter(lines: Sequence[str]) -> str | None:
-    """The sign between columns if the first of *lines* is a header; None if it is not.
+    """Return the delimiter of columns if the first of *lines* is a header; None if it is not.
 
     >>> column_delimiter(["time,who", "1,me"]), column_delimiter(["2025-01-01,a", "2025-01-02,b"])
     (',', None)
@@ -287,7 +268,7 @@ def column_delimiter(lines: Sequence[str]) -> str | None:
     for delimiter in _DELIMITERS:
         try:
             names, *rows = csv.reader(lines or [""], delimiter=delimiter)
-        except csv.Error:  # a cell beyond every bound
+        except csv.Error:  # a cell is too large
             continue
         names = [name.strip() for name in names]
         if len(names) < 2 or len(set(names)) < len(names) or not all(map(_COLUMN_NAME.fullmatch, names)):
@@ -298,7 +279,7 @@ def column_delimiter(lines: Sequence[str]) -> str | None:
 
 
 def row_record(row: Mapping[str, Any]) -> bytes:
-    """A row as a JSON object: empty cells are left out, JSON in a cell is an object, times without an offset are UTC.
+    """Encode a row as a JSON object without empty cells. JSON in a cell is decoded; times without an offset are UTC.
 
     A column `a.b` is both the member of that name and `b` of the object `a`.
 
@@ -336,7 +317,7 @@ def _cell_value(value: Any) -> Any:
 
 
 def peek_line(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
-    """Read a stream up to the end of its first line or 64 KiB; returns that, and the whole stream from its start."""
+    """Read a stream up to the end of its first line, or 64 KiB; return that, and the whole stream from its start."""
     head = b""
     while b"\n" not in head.lstrip() and len(head) < HEAD_BYTES and (block := read_now(stream, HEAD_BYTES)):
         head += block

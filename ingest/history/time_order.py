@@ -16,6 +16,7 @@ from typing import IO
 import msgspec
 
 from ..source import Record, RecordKind
+from ..timestamps import EPOCH
 
 RUN_BYTES = 64 * 1024 * 1024
 """Bytes of events that are sorted in memory at once."""
@@ -31,7 +32,6 @@ class _Time(msgspec.Struct):
     time: datetime
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode_time = msgspec.json.Decoder(_Time).decode
 
 
@@ -41,7 +41,7 @@ def native_microseconds(line: bytes) -> int | None:
         at = _decode_time(line).time
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return ((at if at.tzinfo is not None else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+    return ((at if at.tzinfo is not None else at.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
 
 
 class Disorder:
@@ -54,12 +54,7 @@ class Disorder:
         self.lines = 0
         self.late = 0
         self.longest_us = 0
-        """Time by which the latest of them is late."""
-
-    def timed(self, lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-        """The lines with their times, counted."""
-        for line in lines:
-            yield self.place(line), line
+        """Longest delay of one of them, microseconds."""
 
     def place(self, line: bytes) -> int:
         """Time of one more line, in microseconds since 1970."""
@@ -82,14 +77,15 @@ class Disorder:
 def in_time_order(
     events: Iterable[bytes], run_bytes: int = RUN_BYTES, disorder: Disorder | None = None
 ) -> Iterator[bytes]:
-    """Events, one a line, by time; those of one time in the order in which they came."""
+    """Yield events, one a line, by time; those of one time in the order in which they came."""
     with ExitStack() as stack:
         runs: list[IO[bytes]] = []
         waiting: list[tuple[int, bytes]] = []
         size = 0
-        for timed in (disorder or Disorder()).timed(events):
-            waiting.append(timed)
-            size += len(timed[1])
+        disorder = disorder or Disorder()
+        for event in events:
+            waiting.append((disorder.place(event), event))
+            size += len(event)
             if size >= run_bytes:
                 runs.append(_write_run(stack, sorted(waiting, key=_time_of)))
                 waiting, size = [], 0
@@ -108,9 +104,9 @@ def _time_of(timed: tuple[int, bytes]) -> int:
 
 
 def record_time_order(records: Sequence[Record]) -> list[Record]:
-    """Records of one delivery by the times of their events; those of one time, and all others, as they came.
+    """Sort the records of one delivery by the times of their events; those of one time stay in their order.
 
-    What is not an event follows the record that it followed.
+    A record that is not an event stays behind the record that it followed.
     """
     disorder = Disorder()
     times = [disorder.place(record.payload if record.kind == RecordKind.EVENT else b"") for record in records]

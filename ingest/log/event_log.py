@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 class LogFailed(Unavailable):
     """The disk refused a write or an fsync (full, broken). Nothing unacknowledged is assumed to be kept.
 
-    `retry_after_s` says after how many seconds another attempt makes sense.
+    Callers may try again after `retry_after_s` seconds.
     """
 
     code = "log_failed"
@@ -129,16 +129,16 @@ class EventLog:
         except (OSError, sqlite3.Error) as error:
             self.failed = True
             _log.error("event_log_failed", directory=str(self.directory), operation=what, error=str(error))
-            self._take_back()
+            try:
+                self._roll_back()
+                self._database.read_end()
+            except sqlite3.Error as second:
+                _log.warning("event_log_not_truncated", directory=str(self.directory), error=str(second))
             raise LogFailed(f"{self.directory}: {what} failed: {error}") from error
 
-    def _take_back(self) -> None:
-        try:
-            if self._database.connection.in_transaction:
-                self._database.connection.execute("ROLLBACK")
-            self._database.read_end()
-        except sqlite3.Error as second:
-            _log.warning("event_log_not_truncated", directory=str(self.directory), error=str(second))
+    def _roll_back(self) -> None:
+        if self._database.connection.in_transaction:
+            self._database.connection.execute("ROLLBACK")
 
     def _require_healthy(self) -> None:
         if not self._open or self.failed:
@@ -151,18 +151,18 @@ class EventLog:
 
         Raises LogFailed, CorruptLog.
         """
+
+        def read_again() -> None:
+            self._roll_back()
+            self._database.connection.execute("PRAGMA wal_checkpoint").close()
+            self._database.read_end()
+
         self.failed = True
         if not self._open:
             raise LogFailed(f"{self.directory}: event log is closed")
-        self._write("reopen", self._read_again)
+        self._write("reopen", read_again)
         self._check_acknowledged()
         self.failed = False
-
-    def _read_again(self) -> None:
-        if self._database.connection.in_transaction:
-            self._database.connection.execute("ROLLBACK")
-        self._database.connection.execute("PRAGMA wal_checkpoint").close()
-        self._database.read_end()
 
     def _transact(self, what: str, work: Callable[[], object]) -> None:
         """Do *work* in a separate transaction, after what was appended."""
@@ -207,7 +207,10 @@ class EventLog:
         """
         connection, dropped = self._database.connection, 0
         for base, following in pairwise(segment_bases(connection)):
-            if following > offset or now_ms - self._newest_ms(base) < min_age_ms:
+            if following > offset:
+                break
+            heads = segment_rows(connection, base, base, what=f"substr(record, 1, {RECORD_HEAD.size})")
+            if now_ms - max(int(RECORD_HEAD.unpack(head)[3]) for _, head in heads) < min_age_ms:
                 break
             self._transact("drop", lambda base=base: self._database.drop(base))  # type: ignore[misc]
             dropped += 1
@@ -215,11 +218,6 @@ class EventLog:
             first = self.first_offset
             _log.info("event_log_dropped", directory=str(self.directory), segments=dropped, first_offset=first)
         return dropped
-
-    def _newest_ms(self, base: int) -> int:
-        """Arrival of the newest record of a closed segment, UTC milliseconds."""
-        heads = segment_rows(self._database.connection, base, base, what=f"substr(record, 1, {RECORD_HEAD.size})")
-        return max(int(RECORD_HEAD.unpack(head)[3]) for _, head in heads)
 
     def close(self) -> None:
         """Release files and lock. What was appended and not synced stays unacknowledged."""

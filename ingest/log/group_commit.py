@@ -21,9 +21,9 @@ WorkResult = TypeVar("WorkResult")
 
 
 class Backpressure(Unavailable):
-    """More bytes wait for the disk than the queue may hold; this call kept nothing.
+    """More bytes wait for the disk than the queue may hold; nothing of this call was kept.
 
-    `retry_after_s` says after how many seconds another attempt makes sense.
+    Callers may try again after `retry_after_s` seconds.
     """
 
     code = "backpressure"
@@ -98,7 +98,7 @@ class GroupCommit:
         loop = asyncio.get_running_loop()
         if self._closed or loop.time() < self._refuse_until:
             raise LogFailed(f"{self.log.directory}: event log does not accept records now", self.retry_after_s)
-        if self._queue_full(size):
+        if self.waiting_bytes > 0 and self.waiting_bytes + size > self.queue_bytes:
             raise Backpressure(f"{self.waiting_bytes} bytes wait to be written", self.retry_after_s)
         done: asyncio.Future[int] = loop.create_future()
         self._queue.append(_PendingCommit(records, size, done))
@@ -106,9 +106,6 @@ class GroupCommit:
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._write_rounds())
         return await done
-
-    def _queue_full(self, size: int) -> bool:
-        return self.waiting_bytes > 0 and self.waiting_bytes + size > self.queue_bytes
 
     async def _write_rounds(self) -> None:
         loop = asyncio.get_running_loop()
@@ -121,12 +118,14 @@ class GroupCommit:
                 self._refuse_until = loop.time() + self.retry_after_s
                 self._fail([*group, *self._queue], error)
                 self._queue.clear()
-            except (
-                Exception
-            ) as error:  # a record that cannot be encoded, damage found on reopening: callers get the error
+            except Exception as error:  # a record that cannot be encoded, or damage found on reopening
                 self._fail(group, error)
             else:
-                self._acknowledge(group, first)
+                for waiting in group:
+                    self.waiting_bytes -= waiting.size
+                    if not waiting.committed.done():
+                        waiting.committed.set_result(first)
+                    first += len(waiting.records)
 
     def _next_round(self) -> list[_PendingCommit]:
         """Take the queued appends, without those of callers that gave up."""
@@ -148,13 +147,6 @@ class GroupCommit:
         first = self.log.append(records)
         self.log.sync()
         return first
-
-    def _acknowledge(self, group: list[_PendingCommit], first: int) -> None:
-        for waiting in group:
-            self.waiting_bytes -= waiting.size
-            if not waiting.committed.done():
-                waiting.committed.set_result(first)
-            first += len(waiting.records)
 
     def _fail(self, group: list[_PendingCommit], error: Exception) -> None:
         for waiting in group:

@@ -99,18 +99,9 @@ def record_bytes(records: Sequence[Record]) -> int:
 
 
 def encode_record(offset: int, record: Record) -> bytes:
-    """A record as its row holds it."""
+    """Encode a record as its row holds it."""
     checked = _CHECKED.pack(record.kind, record.id_hash, record.received_ms) + record.payload
     return zlib.crc32(checked, offset & 0xFFFFFFFF).to_bytes(4, "little") + checked
-
-
-def _decode_record(offset: int, raw: bytes, path: Path) -> Record:
-    """The record of a row. Raises CorruptLog if its check sum does not fit."""
-    if len(raw) >= RECORD_HEAD.size:
-        crc, kind, id_hash, received_ms = RECORD_HEAD.unpack_from(raw)
-        if zlib.crc32(memoryview(raw)[_CHECKED_FROM:], offset & 0xFFFFFFFF) == crc:
-            return Record(kind, id_hash, received_ms, raw[RECORD_HEAD.size :])
-    raise CorruptLog(f"{path}: damaged record at offset {offset}")
 
 
 @contextmanager
@@ -259,7 +250,11 @@ def decode_rows(rows: Sequence[tuple[int, bytes]], first: int, path: Path, *, wh
         for expected, (offset, raw) in enumerate(rows, first):
             if offset != expected:
                 raise CorruptLog(f"{path}: records from offset {expected} up to {offset} are missing")
-            records.append(_decode_record(offset, raw, path))
+            crc = zlib.crc32(memoryview(raw)[_CHECKED_FROM:], offset & 0xFFFFFFFF)
+            if len(raw) < RECORD_HEAD.size or RECORD_HEAD.unpack_from(raw)[0] != crc:
+                raise CorruptLog(f"{path}: damaged record at offset {offset}")
+            _, kind, id_hash, received_ms = RECORD_HEAD.unpack_from(raw)
+            records.append(Record(kind, id_hash, received_ms, raw[RECORD_HEAD.size :]))
     except CorruptLog:
         if whole or not records:
             raise

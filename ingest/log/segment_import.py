@@ -15,6 +15,7 @@ A segment is named by the offset of its first record and holds chunks. All numbe
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import struct
 import zlib
@@ -41,6 +42,7 @@ from .log_database import (
 IMPORT_FILE = "events.importing"
 COMMIT_BYTES = 8 * 1024 * 1024
 FRAME_MAGIC = b"\xf5TW1"
+_MAGIC = re.compile(re.escape(FRAME_MAGIC))
 FRAME_HEADER = struct.Struct("<4sIQII")
 RECORD_ENTRY = struct.Struct("<IBQq")
 
@@ -85,19 +87,13 @@ def old_records(directory: Path, synced: int) -> Iterator[tuple[int, list[Record
             yield offset, chunk[1]
             offset, position = offset + len(chunk[1]), chunk[2]
         if position < len(buffer):
-            if path != paths[-1] or offset < synced or _has_chunk_behind(buffer, position, offset):
+            chunks = (read_chunk(buffer, match.start()) for match in _MAGIC.finditer(buffer, position + 1))
+            has_later = any(chunk is not None and chunk[0] > offset for chunk in chunks)
+            if path != paths[-1] or offset < synced or has_later:
                 raise CorruptLog(f"{path}: damaged chunk at byte {position} (offset {offset})")
             _log.warning("event_log_tail_truncated", file=str(path), position=position, bytes=len(buffer) - position)
     if offset < synced:
         raise CorruptLog(f"{directory}: ends with offset {offset}, but records up to offset {synced} were acknowledged")
-
-
-def _has_chunk_behind(buffer: bytes, position: int, offset: int) -> bool:
-    while (position := buffer.find(FRAME_MAGIC, position + 1)) >= 0:
-        chunk = read_chunk(buffer, position)
-        if chunk is not None and chunk[0] > offset:
-            return True
-    return False
 
 
 def is_log(directory: Path) -> bool:

@@ -67,7 +67,7 @@ def headers_for(record: Record) -> list[tuple[str, bytes]]:
 
 
 def to_record(raw: TopicRecord, origin: SourcePartition) -> Record:
-    """The record that *raw* carries; a dead letter if it carries none."""
+    """Return the record that *raw* carries; a dead letter if it carries none."""
     record = own_record(raw.timestamp_ms, raw.value, raw.headers)
     if record is not None:
         return record
@@ -135,7 +135,13 @@ def _foreign_record(raw: TopicRecord, origin: SourcePartition) -> Record:
 
 def _native_payload(value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> bytes:
     """Native event JSON of a record's value and headers (Kafka protocol binding of CloudEvents 1.0)."""
-    named = {name: _header_text(name, content) for name, content in headers if content is not None}
+    named = {}
+    for name, content in headers:  # headers of other programs may hold anything
+        if content is not None and (name == "content-type" or name.startswith(_CLOUDEVENT_PREFIX)):
+            try:
+                named[name] = content.decode()
+            except UnicodeDecodeError:
+                raise MalformedEvent(f"header `{name}` is not UTF-8") from None
     media_type = named.get("content-type", "").strip().lower()
     if media_type.startswith("application/cloudevents-batch"):
         raise MalformedEvent("CloudEvents in batch mode are not defined for Kafka: one record holds one event")
@@ -149,15 +155,6 @@ def _native_payload(value: bytes, headers: Sequence[tuple[str, bytes | None]]) -
     if not attributes:
         return value
     return cloudevents.decode_binary(attributes, named.get("content-type"), value)
-
-
-def _header_text(name: str, content: bytes) -> str:
-    if name != "content-type" and not name.startswith(_CLOUDEVENT_PREFIX):
-        return ""  # headers of others may hold anything
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise MalformedEvent(f"header `{name}` is not UTF-8") from None
 
 
 def _dead_letter_record(raw: TopicRecord, origin: SourcePartition, error: MalformedEvent) -> Record:

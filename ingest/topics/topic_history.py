@@ -19,7 +19,7 @@ from .record_codec import SourcePartition, TopicRecord, to_record
 
 HISTORY_POLL_S = 0.5
 TopicEventFilter = Callable[[int, int, Record], bool]
-"""Partition, offset, event -> whether it is part of the history. Asked in the order of each partition."""
+"""Partition, offset, event -> whether it is part of the history. Called in the order of each partition."""
 
 
 class TopicPart(NamedTuple):
@@ -39,9 +39,9 @@ def topic_parts(
     poll_s: float = HISTORY_POLL_S,
     max_records: int = MAX_POLL_RECORDS,
 ) -> Iterator[TopicPart | None]:
-    """All records from where *reader* stands up to the end of the topic as it was at its opening.
+    """Yield all records from the position of *reader* up to the end that the topic had when the reader was opened.
 
-    Yields None if nothing waited, so that the caller can give up.
+    Yields None if no record waited, so that the caller can give up.
     """
     partitions = len(reader.end_offsets())
     while not reader.at_end():
@@ -62,7 +62,7 @@ def topic_event_lines(
     check: Callable[[], None] = lambda: None,
     erased: ErasedFilter = ErasedFilter(),  # noqa: B008
 ) -> Iterator[bytes]:
-    """Events as they were logged, one line each, up to the end of the topic at the time *reader* was opened.
+    """Yield events as they were logged, one line each, up to the end of the topic when *reader* was opened.
 
     Raises CorruptLog or Unavailable.
     """
@@ -77,24 +77,18 @@ def topic_event_lines(
             for offset, record in zip(part.offsets, part.records, strict=True):
                 if record.kind == RecordKind.EVENT and is_wanted(part.partition, offset, record):
                     parts[part.partition].write(b"%d %s\n" % (record.received_ms, as_one_line(record.payload)))
-        for _, line in heapq.merge(
-            *(_received_lines(part) for part in parts.values()), key=lambda received: received[0]
-        ):
+        for part_file in parts.values():
+            part_file.seek(0)
+        pairs = (map(lambda text: text.rstrip(b"\n").partition(b" "), part_file) for part_file in parts.values())
+        for _, _, line in heapq.merge(*pairs, key=lambda received: int(received[0])):
             yield line
 
 
 def written_records(reader: TopicReader, is_wanted: Callable[[int, TopicRecord], bool]) -> Iterator[TopicRecord]:
-    """Records as programs wrote them, up to the end of the topic at the time *reader* was opened; no tombstones.
+    """Yield records as programs wrote them, without tombstones, up to the end of the topic when *reader* was opened.
 
     Raises CorruptLog or Unavailable.
     """
     while not reader.at_end():
         for part in reader.poll(HISTORY_POLL_S):
             yield from (raw for raw in part.records if raw.value is not None and is_wanted(part.partition, raw))
-
-
-def _received_lines(part: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    part.seek(0)
-    for text in part:
-        received, _, line = text.rstrip(b"\n").partition(b" ")
-        yield int(received), line
