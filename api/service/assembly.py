@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -55,7 +56,7 @@ from ..http.auth.signing import LocalSigningKey
 from ..http.connection_guard import ConnectionGuard, affordable_connections
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
-from ..models.service import ControlRecordWriter, ModelService
+from ..models.service import ModelService, write_to_each_partition
 from ..privacy.agent_export import ExportSources
 from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets, LocalArchives
 from ..privacy.erasure_proof import ProofSigner
@@ -278,7 +279,9 @@ def make_service_parts(
         principal_alias=alias,
         decision_point=decision_point,
         actuation=ActuationService(settings, store, decision_point.policy_evaluator, wake_dispatcher),
-        models=ModelService(settings, store, registry, ControlRecordWriter(log, now_ms), executor, now_ms, new_id),
+        models=ModelService(
+            settings, store, registry, partial(write_to_each_partition, log, now_ms), executor, now_ms, new_id
+        ),
         feedback=FeedbackService(
             settings,
             store,
