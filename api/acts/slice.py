@@ -37,11 +37,6 @@ class ActOut(Wire, of=Act):
     issuer: str | None = Field(description="issuer of the agent", examples=["https://as.example"])
 
 
-def _act_out(act: Act) -> ActOut:
-    _, issuer, agent_id = (None, None, None) if act.agent is None else act.agent.identity
-    return ActOut.of(act, agent_id=agent_id, issuer=issuer)
-
-
 router = APIRouter(tags=["acts"], responses=COMMON_PROBLEMS)
 
 
@@ -77,7 +72,11 @@ async def list_acts(
             return PageOut(items=[], next_cursor=None)
     filters = ActFilters(by or None, kind, name, *times)
     page = await executor(runtime.store.acts.page, tenants, filters, limit, cursor)
-    return PageOut(items=[_act_out(act) for act in page.items], next_cursor=page.next_cursor)
+    items = []
+    for act in page.items:
+        _, about_issuer, about = (None, None, None) if act.agent is None else act.agent.identity
+        items.append(ActOut.of(act, agent_id=about, issuer=about_issuer))
+    return PageOut(items=items, next_cursor=page.next_cursor)
 
 
 def _milliseconds(name: str, at: datetime | None) -> int:

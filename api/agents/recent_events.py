@@ -1,4 +1,4 @@
-"""Recent events of one agent, from the embedded log and the archive: a bounded look back that reports its extent."""
+"""Recent events of one agent, from the embedded log and the archive: a bounded search that reports its extent."""
 
 from __future__ import annotations
 
@@ -25,60 +25,32 @@ if TYPE_CHECKING:
     from trustwatch.ingest.archive.archive_reader import LatestEvents
 
 MAX_RECORDS_READ = 40_000
-"""Records that are looked through: about 20 MB, some 50 ms."""
+"""Records of the log that are searched: about 20 MB, some 50 ms."""
 
 LOG_READ_BATCH = 2_000
 DECISION_WINDOW_S = 600.0
-"""Events so long before a decision, and a tenth of it after, count as those around it."""
+"""Events around a decision are those up to this long before it, and a tenth of that after it."""
 
 MAX_EVENTS_BEFORE, MAX_EVENTS_AFTER = 20, 10
-"""Events around a decision that are listed: the last up to it, its own included, and the first after it."""
+"""Events around a decision that are listed: the last ones up to it, including its own, and the first after it."""
 
 JSON_ESCAPE = b"\\u"
-"""Escape by which JSON may write any character: a record that has it is decoded, whatever name it may hide."""
+"""Escape that can stand for any character: a record with it is always decoded, since it may hide the name."""
 
 _SAME_MOMENT_S = 0.001
 """A decision keeps milliseconds of its event's time."""
 
 ErasureFilter = Callable[[int, bytes], bytes | None]
-"""Given offset and payload of an event: the payload as it may be shown, None for one that may not."""
+"""Takes offset and payload of an event; returns the payload as it may be shown, None if it may not."""
 
 _WORD_PATTERN = re.compile(rb"[A-Za-z0-9._-]+")
-
-
-class _NearEvents:
-    """Events around the moment of a decision, UTC ms: later events must not push out those that led to it."""
-
-    def __init__(self, moment_ms: int) -> None:
-        self._moment_s = moment_ms / 1000
-        self._before: deque[NativeEvent] = deque(maxlen=MAX_EVENTS_BEFORE)
-        self._after: list[NativeEvent] = []
-        self._actions: Counter[str] = Counter()
-
-    def add(self, event: NativeEvent) -> None:
-        """Keep an event if it is near the moment; events come in the order of the log."""
-        late_s = event.time.timestamp() - self._moment_s
-        if not -DECISION_WINDOW_S <= late_s <= DECISION_WINDOW_S / 10:
-            return
-        self._actions[event.action] += 1
-        if late_s < _SAME_MOMENT_S:
-            self._before.append(event)
-        elif len(self._after) < MAX_EVENTS_AFTER:
-            self._after.append(event)
-
-    def told(self) -> list[NativeEvent]:
-        return [*self._before, *self._after]
-
-    def left_out(self) -> Counter[str]:
-        """Count the actions of the other events."""
-        return self._actions - Counter(event.action for event in self.told())
 
 
 def _agent_events(
     reader: LogReader, start: int, end: int, name: AgentName, unerased: ErasureFilter
 ) -> Iterator[NativeEvent]:
     words = _WORD_PATTERN.findall(name.agent_id.encode(errors="replace"))
-    mark = max(words, key=len, default=b"")  # appears in the JSON unchanged, unless it was escaped
+    mark = max(words, key=len, default=b"")  # is unchanged in the JSON unless it was escaped
     try:
         reader.seek(0, start)
         at = start
@@ -86,21 +58,21 @@ def _agent_events(
             base, at = at, batch.next_offset
             for offset, record in enumerate(batch.records, base):
                 if record.kind == RecordKind.EVENT and (mark in record.payload or JSON_ESCAPE in record.payload):
-                    event = displayable_event(offset, record.payload, name, unerased)
+                    event = _displayable_event(offset, record.payload, name, unerased)
                     if event is not None:
                         yield event
     except CorruptLog:
         return  # segments are removed while we read; what was found is true
 
 
-def displayable_event(offset: int, payload: bytes, name: AgentName, unerased: ErasureFilter) -> NativeEvent | None:
-    """Return the event of a record for display, or None if it is not the agent's."""
+def _displayable_event(offset: int, payload: bytes, name: AgentName, unerased: ErasureFilter) -> NativeEvent | None:
+    """Return the event of a record for display, or None if it is not the agent's, or erased."""
     try:
         event = decode_event(payload)
         if (event.agent.id, event.agent.issuer or "", event.tenant or "") != (name.agent_id, name.issuer, name.tenant):
             return None
-        may = unerased(offset, payload)
-        return None if may is None else event if may is payload else decode_event(may)
+        shown = unerased(offset, payload)
+        return None if shown is None else event if shown is payload else decode_event(shown)
     except MalformedEvent:
         return None
 
@@ -139,13 +111,13 @@ class AgentEventHistory:
     events: list[NativeEvent] = field(default_factory=list)  # newest first, at most `MAX_LISTED_EVENTS`
     around: list[NativeEvent] = field(default_factory=list)
     left_out: list[tuple[str, int]] = field(default_factory=list)  # actions around that are not listed; of the log
-    match_count: int = 0  # events of the agent among all that was looked at
+    match_count: int = 0  # events of the agent among all that was read
     logged: int | None = None  # records of the log that were read; None if there is no log here
     archived: int | None = None  # rows of the archive that were read; None if it was not read (*trouble*)
     whole: bool = False  # nothing older is left anywhere
     damaged: int = 0  # files of the archive that cannot be read
     trouble: str = ""  # why the archive was not read, although it was needed
-    busy: bool = False  # that passes within moments
+    busy: bool = False  # the trouble passes within moments
     actions: list[tuple[str, int]] = field(default_factory=list)
     resources: list[tuple[str, int]] = field(default_factory=list)
     hours: list[int] = field(default_factory=lambda: [0] * 24)  # found by hour of day, UTC
@@ -161,29 +133,23 @@ def event_locations(settings: Settings) -> EventLocations:
 def load_event_history(
     locations: EventLocations, name: AgentName, moment: DecisionMoment, erasures: Sequence[Erasure]
 ) -> AgentEventHistory:
-    """Load the events of an agent from log and archive. Blocks. Events of a subject are hidden once its erasure is
-    requested.
+    """Load the events of an agent from log and archive. Blocks. Raises OSError.
 
-    Raises OSError.
+    Events of a subject are hidden once its erasure is requested.
     """
     concerned = [erasure for erasure in erasures if erasure.subject and erasure.tenant == name.tenant]
-    unerased = make_erasure_filter(concerned, by_offset=locations.log is not None)
-    return _EventLook(locations, name, moment, unerased).run()
+    # Offsets of a topic do not order its records against the order: all count as from before it.
+    by_offset = locations.log is not None
+    erasers = [(RecordEraser(erasure.erasure_subject), erasure.at_offset if by_offset else -1) for erasure in concerned]
 
-
-def make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> ErasureFilter:
-    """Return a filter of events of erased subjects. In a topic all count as from before the order: offsets do not order
-    them."""
-    erasers = [(RecordEraser(erasure.erasure_subject), erasure.at_offset if by_offset else -1) for erasure in erasures]
-
-    def may(offset: int, payload: bytes) -> bytes | None:
+    def unerased(offset: int, payload: bytes) -> bytes | None:
         record = Record(RecordKind.EVENT, 0, 0, payload)
         for erase, end in erasers:
-            if end < 0 or offset < end:  # what came behind the order is not erased
+            if end < 0 or offset < end:  # what came after the order is not erased
                 record = erase(record)
         return record.payload if record.kind == RecordKind.EVENT else None
 
-    return may
+    return _EventLook(locations, name, moment, unerased).run()
 
 
 @dataclass(eq=False, repr=False)
@@ -197,15 +163,24 @@ class _EventLook:
     _found: AgentEventHistory = field(default_factory=AgentEventHistory)
     _actions: Counter[str] = field(default_factory=Counter)
     _resources: Counter[str] = field(default_factory=Counter)
-    _before: dict[int, int] = field(default_factory=dict)  # offset from which on the log was looked at, by partition
+    _before: dict[int, int] = field(default_factory=dict)  # offset from which on the log was read, by partition
 
     def run(self) -> AgentEventHistory:
         found = self._found
         self._read_log()
         if len(found.events) < MAX_LISTED_EVENTS:
             self._read_older()
-        if self._moment.at_ms and not self._knows_what_led_to_it() and not found.trouble:
-            found.around = [*self._read_around_decision(), *found.around]
+        at_s = self._moment.at_ms / 1000
+        led_to_it = any(event.time.timestamp() - at_s < _SAME_MOMENT_S for event in found.around)
+        if self._moment.at_ms and not led_to_it and not found.trouble:  # the log may begin after the decision
+            at = datetime.fromtimestamp(at_s, UTC)
+            then = self._look_up(  # newest first, so that nothing after it pushes out what led to it
+                since=at - timedelta(seconds=DECISION_WINDOW_S),
+                until=at + timedelta(milliseconds=1),
+                limit=MAX_EVENTS_BEFORE,
+                max_matches=MAX_EVENTS_BEFORE,
+            )
+            found.around = [*([] if then is None else self._displayable(then)[::-1]), *found.around]
         found.whole = found.whole and not found.trouble
         found.actions = self._actions.most_common(MAX_LISTED_COUNTS)
         found.resources = self._resources.most_common(MAX_LISTED_COUNTS)
@@ -216,20 +191,29 @@ class _EventLook:
         if log is None or not is_log(log):
             return
         kept: deque[NativeEvent] = deque(maxlen=MAX_LISTED_EVENTS)
-        near = _NearEvents(self._moment.at_ms)
+        # Around the decision: later events must not push out those that led to it.
+        before: deque[NativeEvent] = deque(maxlen=MAX_EVENTS_BEFORE)
+        after: list[NativeEvent] = []
+        left_out: Counter[str] = Counter()
         with LogReader(log) as reader:
-            end = reader.end_offset(0)
-            first = first_offset(log)
+            end, first = reader.end_offset(0), first_offset(log)
             start = self._before[0] = max(first, end - MAX_RECORDS_READ)
             for event in _agent_events(reader, start, end, self._name, self._unerased):
-                found.match_count += 1
                 kept.append(event)
-                near.add(event)
+                late_s = event.time.timestamp() - self._moment.at_ms / 1000
+                if -DECISION_WINDOW_S <= late_s <= DECISION_WINDOW_S / 10:
+                    left_out[event.action] += 1
+                    if late_s < _SAME_MOMENT_S:
+                        before.append(event)
+                    elif len(after) < MAX_EVENTS_AFTER:
+                        after.append(event)
+                found.match_count += 1
                 self._actions[event.action] += 1
                 if event.resource is not None and event.resource.id:
                     self._resources[event.resource.id] += 1
                 found.hours[event.time.hour] += 1
-        found.events, found.around, found.left_out = list(reversed(kept)), near.told(), near.left_out().most_common()
+        found.events, found.around = list(reversed(kept)), [*before, *after]
+        found.left_out = (left_out - Counter(event.action for event in found.around)).most_common()
         found.logged, found.whole = end - start, start <= first
 
     def _read_older(self) -> None:
@@ -245,36 +229,24 @@ class _EventLook:
         self._actions += older.actions
         self._resources += older.resources
 
-    def _knows_what_led_to_it(self) -> bool:
-        """Return whether there is an event up to the decision: the log may begin after it."""
-        at_s = self._moment.at_ms / 1000
-        return any(event.time.timestamp() - at_s < _SAME_MOMENT_S for event in self._found.around)
-
-    def _read_around_decision(self) -> list[NativeEvent]:
-        """Return the archived events that led to the decision, including its event, oldest first."""
-        at = datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
-        then = self._look_up(  # newest first, so that nothing behind it pushes out what led to it
-            since=at - timedelta(seconds=DECISION_WINDOW_S),
-            until=at + timedelta(milliseconds=1),
-            limit=MAX_EVENTS_BEFORE,
-            max_matches=MAX_EVENTS_BEFORE,
-        )
-        return [] if then is None else self._displayable(then)[::-1]
-
-    def _look_up(self, **asked: Any) -> LatestEvents | None:
+    def _look_up(self, **query: Any) -> LatestEvents | None:
         """Read events of the archive; None if there are none (see *trouble*)."""
         found, (log, archive, topic) = self._found, self._locations
         if archive is None:
-            found.trouble = _NO_PLACE if log is None else ""
+            if log is None:
+                found.trouble = (
+                    "Events are in a topic, where those of one agent cannot be looked up, and no archive is kept "
+                    "(archive.directory of the settings names one)."
+                )
             return None
         try:
             from trustwatch.ingest.archive.archive_reader import AgentEventQuery, latest_events  # needs `archive`
         except ImportError:
             found.trouble = "The archive cannot be read here: the extra “archive” (pyarrow) is not installed."
             return None
-        query = AgentEventQuery(self._name.tenant, self._name.issuer, self._name.agent_id, **asked)
         try:
-            result = latest_events(archive, topic, query)
+            agent = self._name.tenant, self._name.issuer, self._name.agent_id
+            result = latest_events(archive, topic, AgentEventQuery(*agent, **query))
         except BlockingIOError:
             found.trouble, found.busy = "Files of the archive are being rewritten at this moment.", True
             return None
@@ -286,11 +258,5 @@ class _EventLook:
         return result
 
     def _displayable(self, result: LatestEvents) -> list[NativeEvent]:
-        shown = (displayable_event(row.offset, row.raw, self._name, self._unerased) for row in result.rows)
+        shown = (_displayable_event(row.offset, row.raw, self._name, self._unerased) for row in result.rows)
         return [event for event in shown if event is not None]
-
-
-_NO_PLACE = (
-    "Events are in a topic, where those of one agent cannot be looked up, and no archive is kept "
-    "(archive.directory of the settings names one)."
-)

@@ -1,12 +1,12 @@
 """The risk answer, encoded once per agent and update.
 
-An answer is two pieces of bytes. The head belongs to the agent and is kept in its view entry until the next update. The
-tail (`expires_at`, `stale`, `model_version`) is the same for all agents of a partition at one time: it follows from how
-fresh they are, and which model is active. So a repeated answer costs one concatenation.
+An answer consists of two pieces of bytes. The head belongs to the agent and is kept in its view entry until the next
+update. The tail (`expires_at`, `stale`, `model_version`) is the same for all agents of a partition at one time. So a
+repeated answer costs one concatenation.
 
-`expires_at` is `fresh_ms + staleness_s`: until then the answer is valid, because everything that was
-logged `staleness_s` before it is included. From then on the answer is `stale`. An idle agent does not turn stale
-while the pipeline lives and keeps up; all turn stale when it is dead or falls behind.
+`expires_at` is `fresh_ms + staleness_s`: until then the answer includes everything that was logged `staleness_s` before
+it. From then on the answer is `stale`. An idle agent does not become stale while the pipeline runs and keeps up; all do
+when it is dead or falls behind.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ import msgspec
 
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
-from trustwatch.scoring.pipeline.ipc import PipelineStatus
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
-from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook
-from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from trustwatch.scoring.records.containment import Intervention
 from trustwatch_client.risk_answers import Answer, EnforcementPoint, Pin
@@ -49,10 +47,10 @@ class RiskAnswerCache:
     """Answers risk queries from memory."""
 
     def __init__(self, services: Runtime) -> None:
-        self._view: RiskView = services.risk_view
-        self._policy: LivePolicy = services.live_policy
+        self._view = services.risk_view
+        self._policy = services.live_policy
         self._runtime = services
-        self._pipeline_status: PipelineStatus = services.pipeline_status
+        self._pipeline_status = services.pipeline_status
         self._now_ms = services.now_ms
         self._staleness_ms = int(services.settings.risk.staleness_s * 1000)
         self._policy_evaluator = services.policy_evaluator
@@ -142,12 +140,10 @@ _PRODUCTS = {"hydra": "Ory Hydra", "okta": "Okta", "wso2": "WSO2", "zitadel": "Z
 def enforcement_points(
     settings: Settings, name: AgentName, level: RiskLevel, policy: LevelTokenPolicy, *, enforced: bool
 ) -> list[EnforcementPoint]:
-    """Return the limits of an agent's new tokens at each server that queries us or is notified, as far as its product
-    can apply them.
+    """Return what each server that queries us or is notified does with an agent's new tokens.
 
-    *level* is the one that policy acts on; in shadow no server acts. The policy defines what a level means; a product
-    may be unable to enforce it. The answer states what the server does, so that no reader relies on a lifetime that no
-    token has.
+    *level* is the one that the policy acts on; in shadow no server acts. A product may be unable to enforce the policy:
+    the answer states what it does, so that no reader relies on a lifetime that no token has.
     """
     tenant, issuer = name.tenant, name.issuer
     points = [

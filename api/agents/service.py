@@ -41,7 +41,7 @@ from .recent_events import AgentEventHistory, DecisionMoment, event_locations, l
 from .risk_answer_cache import RiskAnswerCache
 
 _FIRST = (layout.Q_PACE_15M, layout.Q_PACE_4H, layout.Q_GAP, layout.Q_SESSION)
-"""The most telling quantities. The others follow in their order."""
+"""The most informative quantities. The others follow in their order."""
 
 DISTINCT_COUNT_LABELS = {kind: item.profile for kind, item in sorted(ITEMS.items()) if item.profile}
 QUANTITY_LABELS = {
@@ -94,8 +94,16 @@ def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
     if state is None:
         return None
     numbers = state[0]["numbers"]
-    learned = int(numbers[layout.N_EVENTS])
-    return BaselineProfile(learned, _distinct_counts(state[0]["known"]), _usual_ranges(numbers), _notes(state[0]))
+    counts = ((name, different_items_known(state[0]["known"], kind)) for kind, name in DISTINCT_COUNT_LABELS.items())
+    distinct = [DistinctCount(name, *count) for name, count in counts if count is not None and count[0]]
+    usual = []
+    for quantity, (name, unit) in QUANTITY_LABELS.items():
+        if numbers[layout.N_COUNT + quantity]:
+            mean = float(numbers[layout.N_MEAN + quantity])
+            spread = math.sqrt(max(float(numbers[layout.N_VAR + quantity]), 0.0))
+            at, low, high = (max(0.0, math.expm1(value)) for value in (mean, mean - spread, mean + spread))
+            usual.append(UsualRange(name, unit, at, low, high))
+    return BaselineProfile(int(numbers[layout.N_EVENTS]), distinct, usual, _notes(state[0]))
 
 
 def _notes(state: layout.Array) -> list[str]:
@@ -113,29 +121,11 @@ def _notes(state: layout.Array) -> list[str]:
     return notes
 
 
-def _distinct_counts(known: layout.Array) -> list[DistinctCount]:
-    """Count by kind of item, without the kinds of which the agent has learned none."""
-    counts = ((name, different_items_known(known, kind)) for kind, name in DISTINCT_COUNT_LABELS.items())
-    return [DistinctCount(name, *count) for name, count in counts if count is not None and count[0]]
-
-
-def _usual_ranges(numbers: layout.Array) -> list[UsualRange]:
-    ranges = []
-    for quantity, (name, unit) in QUANTITY_LABELS.items():
-        if not numbers[layout.N_COUNT + quantity]:
-            continue
-        mean = float(numbers[layout.N_MEAN + quantity])
-        spread = math.sqrt(max(float(numbers[layout.N_VAR + quantity]), 0.0))
-        low, high = max(0.0, math.expm1(mean - spread)), math.expm1(mean + spread)
-        ranges.append(UsualRange(name, unit, max(0.0, math.expm1(mean)), low, high))
-    return ranges
-
-
 ANSWERS_PER_TURN = 100
-"""Queries answered in one go; then other requests get their turn."""
+"""Queries that are answered before other requests get their turn."""
 
 SEARCH_PAGE_SIZE = 500
-"""Agents that are read at once for a text search, of which most are not shown."""
+"""Agents that are read at once for a text search: most of them do not match."""
 
 
 class AgentFilters(NamedTuple):
@@ -184,22 +174,19 @@ class AgentService:
         """Return answers in the order of the queries; a query without an answer gets a problem instead."""
         answers: list[bytes | ProblemDetails] = []
         for number, question in enumerate(questions, 1):
-            answers.append(self._answer_or_problem(caller, question))
+            try:
+                answers.append(self.answer(caller, question))
+            except TrustwatchError as error:
+                problem = problem_of(error)
+                if problem.status >= 500:
+                    raise
+                if problem.code in BEYOND_CALLER:
+                    about = {"why": problem.detail, "tenant": question.tenant, "agent_id": question.agent_id}
+                    self._refused_callers.tell(caller, problem.code, **about)
+                answers.append(problem)
             if not number % ANSWERS_PER_TURN:
                 await asyncio.sleep(0)
         return answers
-
-    def _answer_or_problem(self, caller: AuthenticatedCaller, question: AgentSelector) -> bytes | ProblemDetails:
-        try:
-            return self.answer(caller, question)
-        except TrustwatchError as error:
-            problem = problem_of(error)
-            if problem.status >= 500:
-                raise
-            if problem.code in BEYOND_CALLER:
-                told = {"why": problem.detail, "tenant": question.tenant, "agent_id": question.agent_id}
-                self._refused_callers.tell(caller, problem.code, **told)
-            return problem
 
     async def list(
         self, caller: AuthenticatedCaller, filters: AgentFilters, limit: int | None = None, cursor: str | None = None
@@ -213,7 +200,11 @@ class AgentService:
         def page_at(page_cursor: str | None) -> Page[AgentSummary]:
             return self._runtime.store.agents.page(msgspec.structs.replace(query, cursor=page_cursor))
 
-        keep = partial(_contains_text, filters.text.strip().casefold())
+        text = filters.text.strip().casefold()
+
+        def keep(agent: AgentSummary) -> bool:
+            return not text or any(text in part.casefold() for part in (agent.name.agent_id, agent.agent_type))
+
         least = 1 if limit else DEFAULT_PAGE_SIZE
         return await self._executor(partial(read_filtered_page, page_at, keep, cursor, least_items=least))
 
@@ -241,26 +232,21 @@ class AgentService:
 
     async def baseline(self, caller: AuthenticatedCaller, name: AgentName) -> BaselineProfile | None:
         """Return the usual behavior of an agent; None if none is stored, or it has another layout."""
-        row: AgentRow | None = await self._executor(
-            self._runtime.store.agents.get, name.tenant, name.issuer, name.agent_id, visible_tenants(caller, None)
-        )
-        return read_baseline_profile(row)
+        tenants = visible_tenants(caller, None)
+        return read_baseline_profile(await self._executor(self._runtime.store.agents.get, *name.identity, tenants))
 
     async def recent_events(
         self, caller: AuthenticatedCaller, name: AgentName, moment: DecisionMoment
     ) -> AgentEventHistory:
-        """Return events of an agent, without those of subjects that are being erased. Raises TenantNotAllowed,
-        Unavailable."""
+        """Return events of an agent, without those of subjects that are being erased.
+
+        Raises TenantNotAllowed, Unavailable.
+        """
         caller.require_tenant(name.tenant)
-        erasures = (
-            () if self._open_erasures is None else await self._open_erasures()
-        )  # known before anything is looked at
+        # Known before anything is read.
+        erasures = () if self._open_erasures is None else await self._open_erasures()
         locations = event_locations(self._runtime.settings)
         try:
             return await self._executor(load_event_history, locations, name, moment, erasures)
         except OSError as error:
             raise Unavailable(f"the event log cannot be read: {error}") from None
-
-
-def _contains_text(text: str, agent: AgentSummary) -> bool:
-    return not text or any(text in part.casefold() for part in (agent.name.agent_id, agent.agent_type))

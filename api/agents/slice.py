@@ -157,7 +157,7 @@ async def get_risk(request: Request, agent: AgentDep, caller: ReaderDep, agents:
     An agent that was never seen has the level `unknown` and the confidence 0. The answer is signed with
     `Accept: application/jwt`.
     """
-    # Reached only if a server provides no `raw_path`: `FastRiskRoute` answers before FastAPI does.
+    # Called only if a server provides no `raw_path`: `FastRiskRoute` answers before FastAPI does.
     body = agents.answer(caller, agent)
     return signed_response(request, caller, "risk", body) or _json_response(body)
 
@@ -175,15 +175,14 @@ async def query_risk(request: Request, questions: RiskQueryIn, caller: ReaderDep
     """
     selectors = [AgentSelector(question.agent_id, question.tenant, question.issuer) for question in questions.agents]
     answers = await agents.answer_many(caller, selectors)
-    bodies = (_answer_body(selector, answer) for selector, answer in zip(selectors, answers, strict=True))
+    bodies = [
+        msgspec.json.encode({"agent_id": selector.agent_id, "problem": msgspec.Raw(answer.body())})
+        if isinstance(answer, ProblemDetails)
+        else answer
+        for selector, answer in zip(selectors, answers, strict=True)
+    ]
     body = b'{"answers":[' + b",".join(bodies) + b"]}"
     return signed_response(request, caller, "risks", body) or _json_response(body)
-
-
-def _answer_body(selector: AgentSelector, answer: bytes | ProblemDetails) -> bytes:
-    if isinstance(answer, ProblemDetails):
-        return msgspec.json.encode({"agent_id": selector.agent_id, "problem": msgspec.Raw(answer.body())})
-    return answer
 
 
 def _json_response(body: bytes) -> Response:
@@ -279,7 +278,7 @@ class FastRiskRoute(FastAgentRoute):
 
 
 MAX_REMEMBERED_QUERY = 256
-"""Bytes of a query string worth remembering: most requests name the same few tenants and issuers."""
+"""Bytes of a query string that is cached: most requests name the same few tenants and issuers."""
 _remembered_selection = lru_cache(maxsize=1024)(parse_agent_selection)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,27 +29,19 @@ def test(
     """
     with closing(ServiceClient(url, token)) as service:
         sent = service.call("send_test_alert", {"target": target}).json()["items"]
-        rows = _await_deliveries(service, sent, wait)
+        for _ in range(max(1, round(wait / POLL_EVERY_S))):
+            rows = []
+            for sent_test in sent:
+                found = service.call("list_deliveries", {"key": sent_test["key"]}).json()["items"]
+                rows.append(found[0] if found else NOT_STARTED | sent_test)
+            if all(row["status"] not in ("waiting", "pending") for row in rows):
+                break
+            clock.sleep(POLL_EVERY_S)
     if json:
         write_json_lines(rows)
     else:
         write_table(rows, {name: heading(name) for name in _COLUMNS}, prose=("subject", "why"))
-    missed = [row["target"] for row in rows if row["status"] != "delivered"]
-    if missed:
-        print_message(f"not delivered to {', '.join(missed)}")
+    undelivered = [row["target"] for row in rows if row["status"] != "delivered"]
+    if undelivered:
+        print_message(f"not delivered to {', '.join(undelivered)}")
         raise typer.Exit(1)
-
-
-def _await_deliveries(service: ServiceClient, sent: list[dict[str, Any]], wait_s: float) -> list[dict[str, Any]]:
-    """Return the deliveries of the tests, once none is waiting or *wait_s* have passed."""
-    for _ in range(max(1, round(wait_s / POLL_EVERY_S))):
-        rows = [_find_delivery(service, test) for test in sent]
-        if all(row["status"] not in ("waiting", "pending") for row in rows):
-            break
-        clock.sleep(POLL_EVERY_S)
-    return rows
-
-
-def _find_delivery(service: ServiceClient, test: dict[str, Any]) -> dict[str, Any]:
-    deliveries = service.call("list_deliveries", {"key": test["key"]}).json()["items"]
-    return dict(deliveries[0]) if deliveries else NOT_STARTED | test

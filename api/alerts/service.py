@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, build_test_alert_row
-from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import Delivery, OutboxRow
 from trustwatch.scoring.store.database import Page
@@ -71,9 +70,13 @@ class AlertService:
         Raises TenantNotAllowed, ProblemError, Unavailable.
         """
         runtime = self._runtime
-        targets = _select_targets(runtime.settings.webhooks, target)
+        webhooks = runtime.settings.webhooks
+        targets = [webhook for webhook in webhooks if target in (None, webhook.name)]
+        if not targets:
+            names = ", ".join(webhook.name for webhook in webhooks) or "none: `webhooks` of the settings is empty"
+            raise not_found_error(f"target; configured are {names}")
         test_id, now_ms, source = runtime.new_id(), runtime.now_ms(), runtime.settings.listen.url()
-        tenant = min(visible_tenants(caller, None) or ("",))  # its administrators see the test; "" = those of all
+        tenant = min(visible_tenants(caller, None) or ("",))  # whose administrators see the test; "" = of all
         rows = []
         for chosen in targets:
             level = max(RiskLevel[level.upper()] for level in chosen.levels)  # one that the target takes
@@ -90,12 +93,3 @@ class AlertService:
         configured = {webhook.name for webhook in self._runtime.settings.webhooks}
         stops = await self._executor(self._runtime.store.outbox.target_stops)
         return [stop for stop in stops if stop.name in configured]
-
-
-def _select_targets(webhooks: Sequence[WebhookTarget], name: str | None) -> list[WebhookTarget]:
-    """Return the target of that name, or all. Raises ProblemError if there is none."""
-    chosen = [webhook for webhook in webhooks if name in (None, webhook.name)]
-    if not chosen:
-        names = ", ".join(webhook.name for webhook in webhooks) or "none: `webhooks` of the settings is empty"
-        raise not_found_error(f"target; configured are {names}")
-    return chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -45,14 +44,9 @@ def archive_command(
     if len(totals.days) > len(shown):
         print_message(f"the last {len(shown)} of {len(totals.days)} dates; --json has all")
     events, kept = (sum(getattr(day, name) for day in totals.days) for name in ("events", "vectors"))
-    print_message(
-        f"{readable(events)} events of {readable(totals.tenants)} tenants, up to {_position_text(totals.positions)}"
-    )
+    position = ", ".join(f"offset {offset} of partition {partition}" for partition, offset in totals.positions.items())
+    if list(totals.positions) == ["0"]:
+        position = f"offset {totals.positions['0']} of the log"
+    print_message(f"{readable(events)} events of {readable(totals.tenants)} tenants, up to {position}")
     if beside:
         print_message(f"{readable(kept)} feature vectors; {readable(max(events - kept, 0))} events have none")
-
-
-def _position_text(positions: Mapping[str, int]) -> str:
-    if list(positions) == ["0"]:
-        return f"offset {positions['0']} of the log"
-    return ", ".join(f"offset {offset} of partition {partition}" for partition, offset in positions.items())

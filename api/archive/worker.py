@@ -1,10 +1,10 @@
-"""The archiving processes, started by the service if there is an archive: of events (`python -m
+"""The archiving processes, which the service starts if there is an archive: of events (`python -m
 trustwatch.api.archive.worker`), and of feature vectors (`vector_worker`).
 
 The first reads the log of events as a separate group, independently of the pipeline and the answers. The position is
 stored with the files. A repeated event is archived once, by the same window as the pipeline's, rebuilt from the log
-after a restart. The second makes files of the spool in which the pipeline leaves vectors. Both do the retention and
-merging of the files that they write.
+after a restart. The second makes files from the spool in which the pipeline leaves vectors. Both drop and merge the
+files that they write.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ MERGE_AFTER = timedelta(hours=6)
 RETENTION_EVERY_S = 3_600.0
 FIRST_RETENTION_S = 30.0
 RETRY_S = 60.0
-"""Pause before another attempt if the folder is being read, or the disk refuses, s."""
+"""Pause before another attempt if the folder is being read, or the disk fails, s."""
 OVERDUE_AFTER_S, PIECE_EVERY_S = 60.0, 5.0
-"""If the log is never idle, upkeep begins this late, and does a piece of work this often."""
+"""If the log is never idle, maintenance begins this late, and does one step this often."""
 VECTOR_MERGE_DELAY_MS = 900_000
 """Vectors are merged this long after they were written, when another worker's spool has delivered the offsets between
 two files. Late events of a past date might otherwise arrive after the files were merged."""
@@ -98,7 +98,14 @@ class ArchiveMaintenance:
         if not self._merging and clock.monotonic() < self._due_at:
             return False
         try:
-            self._merging = self._merge_one() if self._merging else self._drop_old_days()
+            if self._merging:
+                self._merging = self._merge_one()
+            else:  # an erasure or a reader may hold the lock for hours: waiting would block the stop
+                with rewrite_lock(self._directory, wait=False) as ours:
+                    self._due_at = clock.monotonic() + (RETENTION_EVERY_S if ours else RETRY_S)
+                    if ours:
+                        drop_days_before(self._directory, clock.now_ms() - self._settings.retention_days * DAY_MS)
+                self._merging = ours
             if not self._merging:
                 self._last_error = ""
         except (OSError, TrustwatchError) as error:
@@ -109,14 +116,6 @@ class ArchiveMaintenance:
                 _log.error("upkeep of an archive has to wait", directory=str(self._directory), error=self._last_error)
         self._worked_at = clock.monotonic()
         return self._merging
-
-    def _drop_old_days(self) -> bool:
-        """Retention, unless a reader or an erasure holds the lock: waiting could take hours and block the stop."""
-        with rewrite_lock(self._directory, wait=False) as ours:
-            self._due_at = clock.monotonic() + (RETENTION_EVERY_S if ours else RETRY_S)
-            if ours:
-                drop_days_before(self._directory, clock.now_ms() - self._settings.retention_days * DAY_MS)
-        return ours
 
     def _merge_one(self) -> bool:
         before = (clock.utc_now() - MERGE_AFTER).date()
@@ -223,20 +222,17 @@ class EventArchiver:
         if batch is not None:
             self.partitions[batch.partition].add(self._erased_filter.filter_batch(batch))
         now, interval_s = clock.monotonic(), self._settings.archive.interval_s
-        for archiver in list(self.partitions.values()):
+        for archiver in self.partitions.values():
             if archiver.pending_records and now - archiver.pending_since >= interval_s:
                 self._flush(archiver)
-        while self._is_over_limit():
-            self._flush(max(self.partitions.values(), key=lambda archiver: (archiver.bytes, archiver.pending_records)))
+        archivers = self.partitions.values()
+        while (
+            sum(archiver.pending_records for archiver in archivers) >= MAX_PENDING_RECORDS
+            or sum(archiver.bytes for archiver in archivers) >= MAX_PENDING_BYTES
+        ):
+            self._flush(max(archivers, key=lambda archiver: (archiver.bytes, archiver.pending_records)))
         if batch is None or self.maintenance.overdue:
             self.maintenance.step()
-
-    def _is_over_limit(self) -> bool:
-        lanes = self.partitions.values()
-        return (
-            sum(archiver.pending_records for archiver in lanes) >= MAX_PENDING_RECORDS
-            or sum(archiver.bytes for archiver in lanes) >= MAX_PENDING_BYTES
-        )
 
     def _flush(self, archiver: PartitionArchiver) -> None:
         if archiver.pending_records:

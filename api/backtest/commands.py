@@ -161,7 +161,14 @@ def _parse_budget(text: str, configured: Settings) -> AlertBudget:
 
 
 def _print_outcome(outcome: BacktestResult, seconds: float, report: Path | None, as_json: bool) -> None:
-    for problem in (*outcome.problems, *_overlap_warnings(outcome)):
+    warnings: dict[str, str | None] = {}  # by model
+    for side in outcome.sides:
+        last_ms = read_manifest(Path(side.model))[0].window.to_ms
+        starts = [datetime.fromisoformat(stretch.start) for stretch in side.bins[:2]]
+        # The first bin begins before its first event: only if all of it is in the training history, some event is.
+        if len(starts) == 2 and starts[1] <= history_end(last_ms):
+            warnings[side.model] = overlap_warning(side.model_version, last_ms, starts[0])
+    for problem in (*outcome.problems, *filter(None, warnings.values())):
         print_message(problem)
     if as_json:
         value: dict[str, Any] = msgspec.to_builtins(outcome)
@@ -175,20 +182,6 @@ def _print_outcome(outcome: BacktestResult, seconds: float, report: Path | None,
                 print_message(f"{row.figure}: {_number_text(row.a)} in A, {_number_text(row.b)} in B")
     if report is not None:
         print_message(f"report: {report}")
-
-
-def _overlap_warnings(outcome: BacktestResult) -> list[str]:
-    """Models that are judged by events of the history that they were trained on.
-
-    The first stretch of time begins before its first event does: only if all of it is in that history, some event is.
-    """
-    warnings = {}
-    for side in outcome.sides:
-        last_ms = read_manifest(Path(side.model))[0].window.to_ms
-        starts = [datetime.fromisoformat(stretch.start) for stretch in side.bins[:2]]
-        if len(starts) == 2 and starts[1] <= history_end(last_ms):
-            warnings[side.model] = overlap_warning(side.model_version, last_ms, starts[0])
-    return [warning for warning in warnings.values() if warning is not None]
 
 
 def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:

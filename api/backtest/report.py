@@ -6,7 +6,6 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -25,22 +24,29 @@ MAX_SHOWN_AGENTS = 200
 
 
 def render_report(outcome: BacktestResult, created_at: datetime) -> str:
-    """One HTML document that needs nothing else."""
+    """Render the report as one HTML document without further files."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."),
         autoescape=True,
-        finalize=_shown_value,
+        # No name can reverse the direction of its line.
+        finalize=lambda value: (
+            shown_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        ),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_integer_text, figure=_number_text)
+    environment.filters.update(number="{:,}".format, figure=_number_text)
     chart_style, chart_script = chart_assets()
     digest = base64.b64encode(hashlib.sha256(chart_script.encode()).digest()).decode()
     return environment.get_template("report.html").render(
         outcome=outcome,
         made=created_at.strftime("%Y-%m-%d %H:%M UTC"),
-        charts=_charts(outcome),
+        charts={
+            "alerts": [_budget_chart(side, outcome.sides) for side in outcome.sides],
+            "time": [_level_rise_chart(side, outcome.sides) for side in outcome.sides if side.bins],
+            "labels": _label_charts([(side, side.evaluation) for side in outcome.sides if side.evaluation is not None]),
+        },
         outcomes=OUTCOMES,
         shown=MAX_SHOWN_AGENTS,
         chart_style=Markup(chart_style),  # noqa: S704 - our own files
@@ -49,30 +55,12 @@ def render_report(outcome: BacktestResult, created_at: datetime) -> str:
     )
 
 
-def _shown_value(value: Any) -> Any:
-    """A value as the report shows it: no name turns its line round."""
-    return shown_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _charts(outcome: BacktestResult) -> dict[str, list[Markup]]:
-    sides = outcome.sides
-    charts: dict[str, list[Markup]] = {
-        "alerts": [_budget_chart(side, sides) for side in sides],
-        "time": [_level_rise_chart(side, sides) for side in sides if side.bins],
-        "labels": [],
-    }
-    evaluated = [(side, side.evaluation) for side in sides if side.evaluation is not None]
-    if evaluated:
-        charts["labels"] = _label_charts(evaluated)
-    return charts
-
-
 def _chart_title(text: str, side: BacktestSide, sides: Sequence[BacktestSide]) -> str:
     return f"{text}, {side.name}" if len(sides) > 1 else text
 
 
 def _budget_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Markup:
-    """Alerts that came against alerts that were allowed, both per 1,000 agent-days."""
+    """Draw alerts against the budget, both per 1,000 agent-days."""
     series = []
     for at, level in enumerate(CHARTED_LEVELS):
         tried = sorted({(row[at].budget, row[at].rate) for row in side.sweep})
@@ -100,30 +88,28 @@ def _level_rise_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Mark
 
 
 def _label_charts(evaluated: Sequence[tuple[BacktestSide, LabelEvaluation]]) -> list[Markup]:
-    """ROC, precision and recall, delay."""
+    """Draw ROC, precision and recall, and the delay of detection; no chart for what there are no figures of."""
     roc, precision, delay = [], [], []
     for (side, evaluation), style in zip(evaluated, ("first", "second"), strict=False):
         name = f"{side.name}: " if len(evaluated) > 1 else ""
-        for unit, figures, dash in (
-            ("sessions", evaluation.by_session, ""),
-            ("events", evaluation.by_event, " dashed"),
+        for unit, figures, look in (
+            (f"{name}sessions", evaluation.by_session, style),
+            (f"{name}events", evaluation.by_event, f"{style} dashed"),
         ):
             if figures.roc:
-                roc.append(ChartSeries(f"{name}{unit}", figures.roc, style + dash, band=figures.roc_band))
-                precision.append(
-                    ChartSeries(f"{name}{unit}", figures.precision_recall, style + dash, band=figures.precision_band)
-                )
+                roc.append(ChartSeries(unit, figures.roc, look, band=figures.roc_band))
+                precision.append(ChartSeries(unit, figures.precision_recall, look, band=figures.precision_band))
         if evaluation.delays_seconds:
-            delay.append(ChartSeries(f"{name}medium", _detection_curve(evaluation), style, steps=True))
+            bad = max(evaluation.levels[0].sessions, 1)  # what took less than a second counts as one
+            curve = [(max(seconds, 1.0), (at + 1) / bad) for at, seconds in enumerate(evaluation.delays_seconds)]
+            delay.append(ChartSeries(f"{name}medium", curve, style, steps=True))
     charts = []
     if roc:
         chance = ChartSeries("by chance", [(0.0, 0.0), (1.0, 1.0)], "allowed")
-        false_positive_axis = ChartAxis("share of good ones above the threshold", 0.0, 1.0)
-        charts.append(chart("ROC", false_positive_axis, ChartAxis("share of bad ones found", 0.0, 1.0), [*roc, chance]))
-        recall_axis = ChartAxis("share of bad ones found", 0.0, 1.0)
-        charts.append(
-            chart("Precision and recall", recall_axis, ChartAxis("bad among those found", 0.0, 1.0), precision)
-        )
+        false_positives = ChartAxis("share of good ones above the threshold", 0.0, 1.0)
+        recall = ChartAxis("share of bad ones found", 0.0, 1.0)
+        charts.append(chart("ROC", false_positives, recall, [*roc, chance]))
+        charts.append(chart("Precision and recall", recall, ChartAxis("bad among those found", 0.0, 1.0), precision))
     if delay:
         charts.append(
             chart(
@@ -134,16 +120,6 @@ def _label_charts(evaluated: Sequence[tuple[BacktestSide, LabelEvaluation]]) -> 
             )
         )
     return charts
-
-
-def _detection_curve(evaluation: LabelEvaluation) -> list[tuple[float, float]]:
-    """Share of bad sessions detected within a time; what took less than a second counts as one."""
-    bad = max(evaluation.levels[0].sessions, 1)
-    return [(max(seconds, 1.0), (at + 1) / bad) for at, seconds in enumerate(evaluation.delays_seconds)]
-
-
-def _integer_text(value: int) -> str:
-    return f"{value:,}"
 
 
 def _number_text(value: float | None) -> str:

@@ -7,7 +7,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -35,13 +35,13 @@ from ..http.runtime import Runtime
 from ..http.store_executor import DEFAULT_PAGE_SIZE, FilteredPage, StoreExecutor, read_filtered_page
 
 MAX_DECISIONS_LOOKED_UP = 60
-"""Decisions behind levels that are looked up for one list."""
+"""Decisions that are looked up for the levels of one list."""
 
 MAX_NEIGHBOURS = 200
-"""Decisions about the same agent among which the next and the one before are looked for."""
+"""Decisions about the same agent among which the next and the previous one are searched."""
 
 INDICATOR_PAGE_SIZE = 100
-"""Decisions that are read at a time if an indicator is looked for: most of them do not have it."""
+"""Decisions that are read at a time in a search for an indicator: most of them do not have it."""
 MAX_STREAMS_PER_CALLER = 20
 """Streams of decisions that one caller may have open: each takes a connection."""
 
@@ -52,7 +52,7 @@ LONGEST_PENDING_MS = 600_000
 """A decision that is older and not in the store was removed from it."""
 
 MAX_EARLIER_DECISIONS = 100
-"""Decisions of an agent among which those of the same rise are looked for."""
+"""Decisions of an agent among which those of the same rise are searched."""
 
 
 class DecisionFilters(NamedTuple):
@@ -82,13 +82,6 @@ class DecisionConsequences(NamedTuple):
     deliveries: list[Delivery]
     actuations: list[Actuation]
     interventions: list[Intervention]
-
-
-def _pending_error() -> ProblemError:
-    """Return a 409 for a decision that answers already name and the store does not have yet."""
-    detail = "this decision was made, and is not stored yet; ask again in a moment"
-    headers = {"Retry-After": str(RETRY_AFTER_S)}
-    return ProblemError(ProblemDetails(409, "decision_pending", "Not stored yet", detail, headers))
 
 
 class SubscriptionEnded(Exception):
@@ -178,30 +171,37 @@ class DecisionService:
         """Return one decision. Raises ProblemError (404; 409 while it is not stored yet), Unavailable."""
         tenants = visible_tenants(caller, None)
         decision = await self._executor(self._runtime.store.decisions.get, decision_id, tenants)
-        if decision is None:
-            raise _pending_error() if self._is_pending(decision_id, tenants) else not_found_error("decision")
-        return decision
-
-    def _is_pending(self, decision_id: str, tenants: Collection[str] | None) -> bool:
-        """Return whether recent answers name the decision: they do not wait for the store."""
+        if decision is not None:
+            return decision
+        # Recent answers may name a decision that the store does not have yet.
         decided_ms, tenant = record_time_ms(decision_id), self._runtime.risk_view.tenant_of_recent_decision(decision_id)
-        if tenant is None or decided_ms is None or decided_ms < self._runtime.now_ms() - LONGEST_PENDING_MS:
-            return False
-        return tenants is None or tenant in tenants
+        recent = decided_ms is not None and decided_ms >= self._runtime.now_ms() - LONGEST_PENDING_MS
+        if not recent or tenant is None or (tenants is not None and tenant not in tenants):
+            raise not_found_error("decision")
+        detail = "this decision was made, and is not stored yet; ask again in a moment"
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+        raise ProblemError(ProblemDetails(409, "decision_pending", "Not stored yet", detail, headers))
 
     async def consequences(self, caller: AuthenticatedCaller, decision: Decision) -> DecisionConsequences:
-        """Return what followed from *decision*; deliveries of its alerts only for callers with the scope
-        `trust.admin`."""
+        """Return what followed from *decision*; deliveries of its alerts require the scope `trust.admin`."""
         tenants, with_alerts = visible_tenants(caller, None), SCOPE_ADMIN in caller.scopes
         return await self._executor(load_consequences, self._runtime.store, decision, tenants, with_alerts=with_alerts)
 
     async def escalation(self, caller: AuthenticatedCaller, decision: Decision) -> tuple[Decision, ...]:
         """Return *decision*, and those before it by which its agent rose to it, newest first."""
         decisions = self._runtime.store.decisions
-        page = await self._executor(
-            decisions.page, visible_tenants(caller, None), decision.agent, MAX_EARLIER_DECISIONS
-        )
-        return escalation_to(decision, page.items)
+        tenants = visible_tenants(caller, None)
+        page = await self._executor(decisions.page, tenants, decision.agent, MAX_EARLIER_DECISIONS)
+        # Without a fall between them: a rule that names only the reasons of the last step leaves the agent at the level
+        # of the step before.
+        rise = [decision]
+        for before in islice(dropwhile(lambda one: one.decision_id != decision.decision_id, page.items), 1, None):
+            if before.level != rise[-1].previous_level or before.level < RiskLevel.MEDIUM:
+                break
+            if before.previous_level >= before.level:
+                break
+            rise.append(before)
+        return tuple(rise)
 
     async def behind_levels(self, caller: AuthenticatedCaller, agents: Iterable[AgentSummary]) -> dict[str, Decision]:
         """Return the decisions, by id, that set the current levels of agents above low; at most 60."""
@@ -234,15 +234,14 @@ class DecisionService:
                 del self._open_streams[who]
 
     def may_give_feedback(self, caller: AuthenticatedCaller, decision: Decision) -> bool:
-        """Return whether the caller may judge *decision*: only one that raised the agent to medium or above can be
-        judged."""
+        """Return whether the caller may judge *decision*, which must have raised the agent to medium or above."""
         return SCOPE_FEEDBACK in caller.scopes and decision.level > max(decision.previous_level, RiskLevel.LOW)
 
 
 def matches_filters(decision: Decision, filters: DecisionFilters) -> bool:
     """Return whether a list shows *decision*; unknown levels and changes do not filter."""
-    wanted = filters.indicator
-    if wanted and wanted != decision.event_id and all(one.value != wanted for one in decision.indicators):
+    sought = filters.indicator
+    if sought and sought != decision.event_id and all(one.value != sought for one in decision.indicators):
         return False
     rises = decision.level > decision.previous_level
     if filters.change in ("up", "down") and rises != (filters.change == "up"):
@@ -259,8 +258,14 @@ def load_consequences(
     decision_id = decision.decision_id
     deliveries = store.outbox.page(tenants, key=f"{ALERT_KEY_PREFIX}{decision_id}").items if with_alerts else []
     # Only those that are still due to this decision: later ones have replaced others.
-    actuations = [one for one in store.actuations.page(tenants, agent).items if _decision_of(one) == decision_id]
-    later, earlier = _neighbours(store.decisions.page(tenants, agent, MAX_NEIGHBOURS).items, decision_id)
+    actuations = []
+    for actuation in store.actuations.page(tenants, agent).items:
+        with suppress(UnreadableAction):
+            if decode_desired_state(actuation.desired).decision_id == decision_id:
+                actuations.append(actuation)
+    around = [None, *store.decisions.page(tenants, agent, MAX_NEIGHBOURS).items, None]  # newest first
+    at = next((at for at, one in enumerate(around) if one is not None and one.decision_id == decision_id), None)
+    later, earlier = (None, None) if at is None else (around[at - 1], around[at + 1])
     until_ms = later.decided_ms if later is not None else None
     interventions = [
         intervention
@@ -268,37 +273,6 @@ def load_consequences(
         if intervention.asked_ms >= decision.decided_ms and (until_ms is None or intervention.asked_ms < until_ms)
     ]
     return DecisionConsequences(later, earlier, deliveries, actuations, interventions)
-
-
-def _neighbours(newest_first: Sequence[Decision], decision_id: str) -> tuple[Decision | None, Decision | None]:
-    """Return the decisions after and before the one of that id, if they are among those given."""
-    around = [None, *newest_first, None]
-    for later, decision, earlier in zip(around, around[1:], around[2:], strict=False):
-        if decision is not None and decision.decision_id == decision_id:
-            return later, earlier
-    return None, None
-
-
-def _decision_of(actuation: Actuation) -> str:
-    try:
-        return decode_desired_state(actuation.desired).decision_id
-    except UnreadableAction:
-        return ""
-
-
-def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
-    """Return *marked*, and before it the decisions by which its agent rose to it without a fall between them, newest
-    first.
-
-    A rule that names only the reasons of the last step leaves the agent at the level of the step before.
-    """
-    rise = [marked]
-    before = dropwhile(lambda decision: decision.decision_id != marked.decision_id, decisions)
-    for decision in islice(before, 1, None):
-        if not decision.previous_level < decision.level == rise[-1].previous_level or decision.level < RiskLevel.MEDIUM:
-            break
-        rise.append(decision)
-    return tuple(rise)
 
 
 CHOICES = (("1h", "last hour"), ("24h", "last 24 hours"), ("7d", "last 7 days"), ("30d", "last 30 days"))
@@ -349,8 +323,8 @@ SETTLED_MS: Final = HOUR_MS
 """A slice that is over for so long gets no more decisions."""
 MAX_LOOK_S: Final = 0.1
 MAX_REMEMBERED, REMEMBERED_S = 20_000, 3_600.0
-"""Days that are remembered, and for how long: retention and erasures take decisions away. Days of 90 for 222 sets of
-tenants: readers of many do not push each other's out, so each gets to the end."""
+"""Days that are remembered, and for how long, since retention and erasures remove decisions: 90 days of 222 sets of
+tenants, so that concurrent readers do not evict each other's days."""
 
 _DayKey = tuple[frozenset[str] | None, int]
 """Tenants (None for all), and the day since 1970."""
@@ -375,9 +349,9 @@ class LevelTrends(NamedTuple):
 class DecisionTrends:
     """Counts changes of level of the tenants that a caller may see, slice by slice. For one event loop.
 
-    No index has levels or reasons, so every decision of the range is read once. A look takes no longer than
-    `MAX_LOOK_S`: it counts the newest slices first, and states since when its figures are complete. Finished slices
-    are remembered, so the next look continues where this one ended.
+    No index has levels or reasons, so every decision of the range is read once. A call takes about `MAX_LOOK_S` at
+    most: it counts the newest slices first, and states since when its figures are complete. Finished slices are
+    remembered, so the next call continues where this one ended.
     """
 
     def __init__(self, runtime: Runtime, executor: StoreExecutor) -> None:
@@ -401,21 +375,20 @@ class DecisionTrends:
             day: Counter() for day in range(today - days + 1, today + 1)
         }
         look_until = self._runtime.monotonic() + MAX_LOOK_S
-        went_on = False
+        progressed = False
         for begin_ms in range(now_ms // SLICE_MS * SLICE_MS, (today - days + 1) * DAY_MS - 1, -SLICE_MS):
-            changes = self._recall(tenants, begin_ms)
+            with self._lock:
+                changes = self._days.get((tenants, begin_ms // DAY_MS), {}).get(begin_ms)
             if changes is None:
-                if went_on and self._runtime.monotonic() > look_until:
+                if progressed and self._runtime.monotonic() > look_until:
                     return _trends_of(counted, begin_ms + SLICE_MS)
                 changes = self._count(tenants, begin_ms, now_ms)
-                went_on = went_on or _is_over(begin_ms, now_ms)  # else no look would ever get further
+                progressed = progressed or _is_over(
+                    begin_ms, now_ms
+                )  # each call counts at least one slice that is remembered
             for change in changes:
                 counted[begin_ms // DAY_MS][change.previous_level, change.level, change.code] += change.amount
         return _trends_of(counted, 0)
-
-    def _recall(self, tenants: frozenset[str] | None, begin_ms: int) -> Sequence[CountedChanges] | None:
-        with self._lock:
-            return self._days.get((tenants, begin_ms // DAY_MS), {}).get(begin_ms)
 
     def _count(self, tenants: frozenset[str] | None, begin_ms: int, now_ms: int) -> Sequence[CountedChanges]:
         """Count a slice, and remember it once it is over; empty slices before it are recognized at once."""

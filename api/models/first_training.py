@@ -1,10 +1,10 @@
-"""The first model of a service that learns: when there is enough history for it, and which one comes into force."""
+"""The first model of a service that learns: when there is enough history for it, and which version is activated."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -19,8 +19,7 @@ from trustwatch.models.model_directory import copy_model, is_model, read_manifes
 from trustwatch.models.model_persistence import LEARNING_VERSION, ModelRegistry, RegisteredModel, save_learning_model
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.records.agents import HistoryExtent
-from trustwatch.scoring.records.models import ModelSwitch, ModelVersion
-from trustwatch.scoring.store.database import LeaderLock
+from trustwatch.scoring.records.models import ModelSwitch
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from .. import clock
@@ -104,8 +103,8 @@ TRY_AGAIN_MS = HOUR_MS
 """And so much time after it."""
 TRIED_EVENTS_KEY = "first_training_events"
 """Events that there were at the last try."""
-MOST_ASKS = 5
-"""Times that the promotion of a version is requested; a version that is not active after that cannot be."""
+MOST_REQUESTS = 5
+"""Requests for the promotion of one version: if it is not active after that, it cannot be activated."""
 
 _log = structlog.get_logger(__name__)
 
@@ -139,7 +138,7 @@ def had_a_model(store: SqlStore) -> bool:
 
 @dataclass(eq=False, repr=False)
 class FirstTraining:
-    """Decides when to train the first model, and which one to bring into force."""
+    """Decides when to train the first model, and which version to activate."""
 
     store: SqlStore
     registry: ModelRegistry
@@ -152,19 +151,23 @@ class FirstTraining:
         self._tried_for_budget = False
         self._looked_at = self._logged_at = float("-inf")
         self._seen: deque[int] = deque(maxlen=QUIET_LOOKS + 1)
-        self._asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
+        """How often the promotion of each version was requested."""
 
     def is_due(self) -> bool:
         """Check periodically whether there is enough history, and whether a bulk import has finished.
 
-        Never after a model was active: a person who went back to learning has a reason, and orders the next training.
+        Never true after a model was active: a person who went back to learning has a reason, and orders the next
+        training.
         """
         if self.monotonic() - self._looked_at < LOOK_EVERY_S:
             return False
         self._looked_at = self.monotonic()
         extent, now_ms = self.store.agents.history_extent(), self.now_ms()
         progress = learning_progress(extent)
-        self._log_progress(progress)
+        if self.monotonic() - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = self.monotonic()
+            _log.info("learning", **progress._asdict(), enough=progress.is_enough)
         self._seen.append(extent.events)
         settled = len(self._seen) > QUIET_LOOKS and extent.events <= MOST_GROWTH * self._seen[0]
         if not (progress.is_enough and settled and self._may_try(extent.events, now_ms)):
@@ -175,27 +178,20 @@ class FirstTraining:
         return True
 
     def _may_try(self, events: int, now_ms: int) -> bool:
-        if not self._tried_for_budget and self._was_judged_by_another_budget():
-            self._tried_for_budget = True  # once per start, as the budget changes only then: a failure does not loop
+        newest = next(iter(self.store.models.page("challenger").items), None)
+        if not self._tried_for_budget and newest is not None and not is_judged_by(newest.trained, self.budget):
+            # The budget was changed since, so the verdict is void. Once per start, as the budget changes only then:
+            # a failing training is not repeated in a loop.
+            self._tried_for_budget = True
             return True
         last_ms = int(self.store.metadata.get(LAST_TRAINING_KEY) or 0)
         tried = int(self.store.metadata.get(TRIED_EVENTS_KEY) or 0)
         return not last_ms or (events >= TRY_AGAIN_GROWTH * tried and now_ms >= last_ms + TRY_AGAIN_MS)
 
-    def _was_judged_by_another_budget(self) -> bool:
-        """Return whether the budget was changed since the newest training, whose verdict is then void."""
-        newest = next(iter(self.store.models.page("challenger").items), None)
-        return newest is not None and not is_judged_by(newest.trained, self.budget)
-
-    def _log_progress(self, progress: LearningProgress) -> None:
-        if self.monotonic() - self._logged_at >= LOG_EVERY_S:
-            self._logged_at = self.monotonic()
-            _log.info("learning", **progress._asdict(), enough=progress.is_enough)
-
     def ready_version(self) -> str | None:
-        """The version that was trained here, if it keeps the alert budget on its own history; else people decide.
+        """Return the version that was trained here and keeps the alert budget on its own history; else people decide.
 
-        A deleted version, or one that was requested in vain, does not block the next.
+        A deleted version, or one that was requested too often, does not block the next.
         """
         if had_a_model(self.store):
             return None
@@ -203,20 +199,12 @@ class FirstTraining:
             kept = challenger.trained.get("over_budget") == []  # said by our own training alone
             if not (kept and is_judged_by(challenger.trained, self.budget)):
                 continue
-            if self._asked[challenger.version] < MOST_ASKS and self._lies_there(challenger):
+            if self.requests[challenger.version] >= MOST_REQUESTS:
+                continue
+            with suppress(ModelError):  # it was deleted
+                self.registry.find_directory(challenger.version, challenger.digest)
                 return challenger.version
         return None
-
-    def note_asked(self, version: str) -> None:
-        """Note that a version was asked for."""
-        self._asked[version] += 1
-
-    def _lies_there(self, version: ModelVersion) -> bool:
-        try:
-            self.registry.find_directory(version.version, version.digest)
-        except ModelError:
-            return False
-        return True
 
 
 LEARNING_DIGEST_KEY: Final = "learning.digest"
@@ -246,13 +234,26 @@ def begin_learning(settings: Settings, ending: Callable[[], bool] = lambda: Fals
     folder = settings.model_dir
     if is_model(folder):
         if settings.distributed:
-            _require_shared_versions(settings)
+            # A machine that shares only its `model_dir` would not find the first version that is trained.
+            manifest, digest = read_manifest(folder)
+            if manifest.learns:
+                _shared_model(open_model_registry(settings), digest)
         return
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         return  # loading it reports what is wrong
     try:
         _require_meant(folder, settings.data_dir)
-        begun = _begin_with_others(settings, ending) if settings.distributed else _begin_alone(settings)
+        if settings.distributed:
+            begun = _begin_with_others(settings, ending)
+        else:
+            log = settings.data_dir / "log"
+            log.mkdir(parents=True, exist_ok=True)
+            with lock_log(log):
+                begun = not is_model(folder)  # else a service that began at the same time made one
+                if begun:
+                    with closing(open_service_store(settings)) as store:
+                        _refuse_lost_model(settings, store.models.list_switches(1))
+                    save_learning_model(folder, clock.now_ms())
     except OSError as error:
         raise ModelError(
             f"{folder} holds no model, and none can be put there ({error.strerror}): train one, or name a "
@@ -282,22 +283,21 @@ def _require_meant(folder: Path, data_dir: Path) -> None:
     )
 
 
-def _begin_alone(settings: Settings) -> bool:
-    log = settings.data_dir / "log"
-    log.mkdir(parents=True, exist_ok=True)
-    with lock_log(log):
-        if is_model(settings.model_dir):
-            return False  # of a service that began at the same time
-        with closing(open_service_store(settings)) as store:
-            _refuse_lost_model(settings, store.models.list_switches(1))
-        save_learning_model(settings.model_dir, clock.now_ms())
-    return True
-
-
 def _begin_with_others(settings: Settings, ending: Callable[[], bool]) -> bool:
     registry = open_model_registry(settings)
     with closing(open_service_store(settings)) as store:
-        lock = _take_lock(store, ending)
+        lock = None
+        for tried in range(LOCK_TRIES):
+            lock = store.database.acquire_leader_lock(JOB)
+            if lock is not None or ending():
+                break
+            if not tried:
+                _log.info("another process makes the first model: waiting for it")
+            clock.sleep(LOCK_EVERY_S)
+        if lock is None:
+            raise Unavailable(
+                "another machine puts the first model into `model_dir`, and does not end: start again later"
+            )
         try:
             if is_model(settings.model_dir):
                 return False  # another machine shares the folder, and was quicker
@@ -328,18 +328,6 @@ def _other_versions(store: SqlStore) -> list[str]:
     return [model.version for model in store.models.page(limit=2).items if model.version != LEARNING_VERSION]
 
 
-def _take_lock(store: SqlStore, ending: Callable[[], bool]) -> LeaderLock:
-    for tried in range(LOCK_TRIES):
-        if (lock := store.database.acquire_leader_lock(JOB)) is not None:
-            return lock
-        if not tried:
-            _log.info("another process makes the first model: waiting for it")
-        if ending():
-            break
-        clock.sleep(LOCK_EVERY_S)
-    raise Unavailable("another machine puts the first model into `model_dir`, and does not end: start again later")
-
-
 def _make_shared_model(settings: Settings, store: SqlStore, registry: ModelRegistry) -> str:
     """Make the model that all machines begin with; returns its digest."""
     _refuse_lost_model(settings, store.models.list_switches(1))
@@ -366,13 +354,6 @@ def _shared_model(registry: ModelRegistry, digest: str) -> Path:
             "`trustwatch train`, and copy it to `model_dir` of each"
         )
     return directory
-
-
-def _require_shared_versions(settings: Settings) -> None:
-    """A machine whose `model_dir` alone is shared would not find the first version that is trained."""
-    manifest, digest = read_manifest(settings.model_dir)
-    if manifest.learns:
-        _shared_model(open_model_registry(settings), digest)
 
 
 def _refuse_lost_model(settings: Settings, before: list[ModelSwitch]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
@@ -128,12 +128,6 @@ def _window(model: ModelVersion) -> dict[str, str]:
     return {"from_at": format_rfc3339(model.from_ms), "to_at": format_rfc3339(model.to_ms)}
 
 
-def _drift_out(group_day: PeerGroupDay) -> DriftOut:
-    empty: dict[str, Any] = {"judged": False, "scores": None, "features": {}, "drifted": []}
-    drift = {name: group_day.drift.get(name, value) for name, value in empty.items()}
-    return DriftOut.of(group_day, day=format_day(group_day.day), **drift)
-
-
 router = APIRouter(tags=["models"], responses=COMMON_PROBLEMS)
 DaysWindowParam = Annotated[int, Query(ge=1, le=366, description="days up to today")]
 BudgetLevelParam = Annotated[
@@ -178,9 +172,10 @@ async def get_drift(
     caller: ReaderDep, models: ModelServiceDep, days: DaysWindowParam = 30, tenant: TenantParam = None
 ) -> DriftPageOut:
     """Returns the daily drift of the active version by peer group."""
-    measured = await models.drift(caller, days, tenant)
+    measured, keys = await models.drift(caller, days, tenant), ("judged", "scores", "features", "drifted")
     return DriftPageOut(
-        items=[_drift_out(day) for day in measured], thresholds={"features": DRIFTED_FEATURES, "scores": DRIFTED_SCORES}
+        items=[DriftOut.of(day, day=format_day(day.day), **{key: day.drift[key] for key in keys}) for day in measured],
+        thresholds={"features": DRIFTED_FEATURES, "scores": DRIFTED_SCORES},
     )
 
 

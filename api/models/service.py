@@ -1,15 +1,17 @@
-"""Models: versions, calibration, drift and budget to look at; training, promotion and roll-back to order."""
+"""Models: versions, calibration, drift and alert budget; orders to train, promote and roll back."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 
 from trustwatch.ingest.described import FLAT, member
 from trustwatch.ingest.errors import ModelError
+from trustwatch.ingest.hashing import NameHasher
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.record_keys import key_for_partition
 from trustwatch.ingest.source import Record, RecordKind
@@ -17,11 +19,21 @@ from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.models.model_directory import read_manifest
 from trustwatch.models.model_persistence import ModelRegistry, RegisteredModel
-from trustwatch.scoring.learning.budget_chart import BudgetDay, CalibrationCurve, ObservedShare, observed_shares
+from trustwatch.scoring.learning.budget_chart import (
+    AlertVerdictCounts,
+    BudgetDay,
+    CalibrationCurve,
+    ObservedShare,
+    budget_chart,
+    calibration_curves,
+    observed_shares,
+)
+from trustwatch.scoring.learning.feedback_preview import feedback_labels
 from trustwatch.scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
 from trustwatch.scoring.records.models import (
     ModelAction,
     ModelHistoryEntry,
+    ModelStatus,
     ModelSwitch,
     ModelVersion,
     PeerGroupDay,
@@ -29,6 +41,7 @@ from trustwatch.scoring.records.models import (
     encode_model_switch,
 )
 from trustwatch.scoring.store.database import Page, Tenants
+from trustwatch.scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..http.agent_lookup import require_all_tenants, visible_tenants
@@ -38,20 +51,25 @@ from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import ANY_NAME
 from ..settings.root import Settings
 from .first_training import TRAINING_REQUEST_KEY, LearningProgress, is_judged_by, measure_progress
-from .version_records import MAX_DAYS, ORDER_ACTS, VersionRecords
 
 MAX_REASON_LENGTH = 2_000
+MAX_DAYS = 366
+MAX_FEEDBACK_ITEMS = 5_000
+"""Newest verdicts of people that one chart reads."""
+MAX_CACHED_CURVES = 16
+"""Versions whose curves are cached: reading a model takes a tenth of a second."""
 MODEL_WORKER_NAME = "keeper"
 """Name in the history for promotions by figures alone."""
 ORDER_UNDER_WAY_MS = 600_000
-"""An order is met within this time, or it was lost on its way to the log."""
+"""An order is carried out within this time, or it was lost on its way to the log."""
 MEASURE_EVERY_MS, MEASURE_PAUSE_SHARE, MAX_MEASURE_PAUSE_MS = 10_000, 20, 60_000
-"""Least time between two looks at how much there is to learn from; how many times as long as a look took, since it
-reads all agents, in every process; and the most that this makes."""
+"""Pause between two measurements of the history: at least the first, and so many times as long as the last one took,
+up to the third, since each process reads all agents for it."""
+_ORDER_ACTS = ("promoted", "rolled_back")
 
 
 class UnknownModelVersion(ProblemError):
-    """No version of that name, or its files are missing: answered with 404."""
+    """There is no version of that name: answered with 404."""
 
     def __init__(self, version: str) -> None:
         detail = f"there is no version {version!r}; GET /v1/models lists them"
@@ -68,7 +86,7 @@ class PromotionRefused(ProblemError):
 
 
 class ModelVersionView(NamedTuple):
-    """One version with everything that is known of it and may be shown."""
+    """One version with everything that a caller may see of it."""
 
     model: Annotated[ModelVersion, FLAT]
     in_force: Annotated[bool, member("whether events are judged by it now")]
@@ -94,7 +112,7 @@ class AlertBudgetChart(NamedTuple):
 
 
 def sees_all_tenants(caller: AuthenticatedCaller) -> bool:
-    """True if a caller may see figures of all tenants together, and the names of those who ordered."""
+    """Return whether a caller may see figures of all tenants together, and the names of those who ordered."""
     return ANY_NAME in caller.tenants
 
 
@@ -118,20 +136,20 @@ class ModelService:
     new_id: Callable[[], str]
 
     def __post_init__(self) -> None:
-        self._records = VersionRecords(self.store, self.registry, self.now_ms, self.new_id)
         self.version = self.registry.installed_model().version
         self.learning: LearningProgress | None = None
         self._measure_at_ms = 0
+        self._curves: dict[str, tuple[int, tuple[list[CalibrationCurve], ...]]] = {}
 
     @property
     def trains_models(self) -> bool:
-        """True if a process trains versions and runs them in shadow here."""
+        """Whether a process trains versions and runs them in shadow here."""
         return self.settings.lifecycle.enabled or (self.learning is not None and not self.learning.held)
 
-    # What is looked at.
+    # Reads.
 
     def learning_for(self, caller: AuthenticatedCaller) -> str | None:
-        """Sentence about the history while no trained model is active; figures only for callers of all tenants."""
+        """Describe the history while no trained model is active; figures only for callers of all tenants."""
         if self.learning is None:
             return None
         return self.learning.describe() if sees_all_tenants(caller) else "Every agent is unknown until one was trained."
@@ -139,7 +157,7 @@ class ModelService:
     async def versions(
         self, caller: AuthenticatedCaller, limit: int = 50, cursor: str | None = None
     ) -> Page[ModelVersion]:
-        """Versions, newest first; training data and status are only for callers of all tenants.
+        """List versions, newest first; training data and figures are only for callers of all tenants.
 
         Raises:
             TenantNotAllowed: the caller is authorized for no tenant.
@@ -153,22 +171,22 @@ class ModelService:
     async def history(
         self, caller: AuthenticatedCaller, limit: int = 50, cursor: str | None = None
     ) -> Page[ModelHistoryEntry]:
-        """History of versions, newest first, for callers of all tenants: it has the names of those who ordered."""
+        """List the history, newest first, for callers of all tenants: it has the names of those who ordered."""
         require_all_tenants(caller)
         return await self.executor(self.store.models.history, None, limit, cursor)
 
     async def version_detail(
         self, caller: AuthenticatedCaller, version: str, tenant: str | None = None
     ) -> ModelVersionView:
-        """One version; groups of the caller's tenants alone. Raises UnknownModelVersion, Unavailable."""
+        """Return one version with the caller's groups. Raises UnknownModelVersion, Unavailable."""
         view = await self.executor(self._version_view, version, visible_tenants(caller, tenant))
         if sees_all_tenants(caller):
             return view._replace(judgement=self._assess(view.model))
         return view._replace(model=_as_visible_to(caller, view.model), history=[])
 
     async def drift(self, caller: AuthenticatedCaller, days: int = 30, tenant: str | None = None) -> list[PeerGroupDay]:
-        """Daily drift of the active version by group, oldest first. Raises Unavailable."""
-        from_day = self._today() - min(days, MAX_DAYS) + 1
+        """List the daily drift of the active version by group, oldest first. Raises Unavailable."""
+        from_day = self.now_ms() // DAY_MS - min(days, MAX_DAYS) + 1
         tenants = visible_tenants(caller, tenant)
         measured = await self.executor(self.store.models.list_days, from_day, tenants, self.version)
         return [day for day in measured if "scores" in day.drift]
@@ -176,17 +194,15 @@ class ModelService:
     async def budget(
         self, caller: AuthenticatedCaller, days: int = 30, level: str = "medium", tenant: str | None = None
     ) -> AlertBudgetChart:
-        """The daily control chart of the alert budget of *level* by group. Raises Unavailable."""
+        """Return the daily control chart of the alert budget of *level* by group. Raises Unavailable."""
         accepted = self.settings.risk.budget.by_level()[level]
         tenants = visible_tenants(caller, tenant)
-        return AlertBudgetChart(
-            accepted, await self.executor(self._records.budget_days, days, level, accepted, tenants)
-        )
+        return AlertBudgetChart(accepted, await self.executor(self._budget_days, days, level, accepted, tenants))
 
-    # What is ordered.
+    # Orders.
 
     async def train(self, caller: AuthenticatedCaller, why: str) -> None:
-        """Order a training; the next model worker does it if this one dies. Raises PromotionRefused, Unavailable."""
+        """Order a training; another model worker does it if this one dies. Raises PromotionRefused, Unavailable."""
         by = _check_order(caller, why)
         if not self.trains_models:
             raise PromotionRefused(["no keeper runs here (`lifecycle.enabled` is false); use `trustwatch train`"])
@@ -197,7 +213,7 @@ class ModelService:
         """Order the promotion of *version*, which becomes active when the pipeline reaches the command.
 
         Raises:
-            ProblemError: 403 or 422, it may not order this, or gives too long a reason.
+            ProblemError: 403 or 422, the caller may not order this, or gives too long a reason.
             UnknownModelVersion: it does not exist.
             PromotionRefused: it cannot become active, or its figures do not allow it and *force* is false.
             Unavailable: store or log do not answer; the order may be given again.
@@ -205,9 +221,10 @@ class ModelService:
         await self._order_promotion(version, _check_order(caller, why), why, force=force)
 
     async def promote_proved(self, version: str) -> bool:
-        """Promote a challenger that the model worker found better, by its stored figures, looked at once more.
+        """Promote a challenger that the model worker found better, after another check of its stored figures.
 
-        False = nothing was ordered, since another order is under way, this one or a person's. Raises as `promote`.
+        Returns False if another order has not reached any pipeline yet, this one or a person's: nothing is ordered.
+        Raises as `promote`.
         """
         if await self.executor(self._is_order_under_way):
             return False
@@ -215,14 +232,18 @@ class ModelService:
         return True
 
     async def rollback(self, caller: AuthenticatedCaller, why: str) -> str:
-        """Order that the previously active version becomes active again; returns its name. Raises as `promote`."""
+        """Order that the previously active version becomes active again; return its name. Raises as `promote`."""
         by = _check_order(caller, why)
-        before = await self.executor(self._previous_version)
+        switches = await self.executor(self.store.models.list_switches)
+        current = switches[0].version if switches else self.version
+        before = next((switch.version for switch in switches if switch.version != current), None)
+        if before is None:
+            raise PromotionRefused(["no other version was in force before: there is nothing to roll back to"])
         await self._write_order(before, "rolled_back", by, why, {"instead_of": self.version})
         return before
 
     async def _order_promotion(self, version: str, by: str, why: str, *, force: bool) -> None:
-        await self.executor.write(self._records.adopt_from_registry, version)
+        await self.executor.write(self._adopt_from_registry, version)
         assessment = self._assess(await self.executor(self._require_version, version))
         if assessment.reasons and not force:
             raise PromotionRefused(assessment.reasons)
@@ -237,11 +258,10 @@ class ModelService:
         await self.executor.write(self.store.models.update, [], [entry])
         await self.write_control(encode_model_switch(SwitchModel(version, digest, by, why)))
 
-    # Below here everything blocks.
+    # Below here everything blocks, and raises Unavailable.
 
     def _is_order_under_way(self) -> bool:
-        """Return whether a recent order has not reached any pipeline yet."""
-        newest = next((entry for entry in self.store.models.history(limit=10).items if entry.act in ORDER_ACTS), None)
+        newest = next((entry for entry in self.store.models.history(limit=10).items if entry.act in _ORDER_ACTS), None)
         switched = next(iter(self.store.models.list_switches(1)), None)
         if newest is None or self.now_ms() - newest.at_ms > ORDER_UNDER_WAY_MS:
             return False
@@ -256,12 +276,11 @@ class ModelService:
     def _assess(self, model: ModelVersion) -> PromotionAssessment:
         """Judge by its figures whether a version may be promoted."""
         if self.learning is not None and not self.learning.held:
-            over = ", ".join(model.trained.get("over_budget", ()))
-            against = (
-                [f"on its own history it alerts more often than `risk.alert_budget` allows: {over}"] if over else []
-            )
+            against = []
             if not is_judged_by(model.trained, self.settings.risk.budget):
                 against = ["`risk.alert_budget` was changed since it was judged by it: wait for the next training"]
+            elif over := ", ".join(model.trained.get("over_budget", ())):
+                against = [f"on its own history it alerts more often than `risk.alert_budget` allows: {over}"]
             return PromotionAssessment(["there is no trained model yet"], against)
         figures = comparison_from_dict(model.figures)
         if figures is None:
@@ -269,16 +288,8 @@ class ModelService:
         budget = self.settings.risk.budget.by_level()
         return assess_promotion(figures, budget, self.settings.lifecycle.min_agent_days)
 
-    def _previous_version(self) -> str:
-        switches = self.store.models.list_switches()
-        current = switches[0].version if switches else self.version
-        for switch in switches:
-            if switch.version != current:
-                return switch.version
-        raise PromotionRefused(["no other version was in force before: there is nothing to roll back to"])
-
     def _check_usable(self, version: str) -> str:
-        """Digest of a version that can become active. Raises PromotionRefused if it cannot."""
+        """Return the digest of a version that can become active. Raises PromotionRefused if it cannot."""
         digest = self._require_version(version).digest
         if version == self.version:
             raise PromotionRefused([f"{version!r} is in force already"])
@@ -286,7 +297,17 @@ class ModelService:
             trained = self.registry.load(version, digest)
         except ModelError as error:
             raise PromotionRefused([str(error)]) from None
-        if trained.salt.hex() != self._active_salt():
+        for active in (self.version, self.registry.installed_model().version):
+            stored = self.store.models.get(active)
+            try:
+                directory = self.registry.find_directory(active, None if stored is None else stored.digest)
+                salt = read_manifest(directory)[0].salt_hex
+                break
+            except ModelError:
+                continue
+        else:
+            raise PromotionRefused(["the model in force lies in no directory of versions: restore it first"])
+        if trained.salt.hex() != salt:
             raise PromotionRefused(
                 [
                     f"{version!r} was trained with another salt: what is known of agents could not be carried over; "
@@ -295,44 +316,28 @@ class ModelService:
             )
         return digest
 
-    def _active_salt(self) -> str:
-        for version in (self.version, self.registry.installed_model().version):
-            model = self.store.models.get(version)
-            try:
-                directory = self.registry.find_directory(version, None if model is None else model.digest)
-                return read_manifest(directory)[0].salt_hex
-            except ModelError:
-                continue
-        raise PromotionRefused(["the model in force lies in no directory of versions: restore it first"])
-
     def refresh(self) -> None:
         """Look up the active version, and record the installed one; blocks. Raises Unavailable."""
-        installed = self._records.note_installed()
+        installed = self._note_installed()
         newest = self.store.models.list_switches(1)
         if newest and newest[0].installed == installed.digest:
-            self._records.note_switch(newest[0])
+            self._note_switch(newest[0])
             self.version = newest[0].version
         else:  # the pipeline takes it over with its first commit
             self.version = installed.version
-        self._note_learning(installed)
-
-    def _note_learning(self, installed: RegisteredModel) -> None:
-        """Measure how much there is to learn from, now and then."""
         if self.version != installed.version or not installed.manifest.learns:
             self.learning = None
         elif self.learning is None or self.now_ms() >= self._measure_at_ms:
             began_ms = self.now_ms()
             self.learning = measure_progress(self.store, self.settings.risk.budget)
-            took_ms = self.now_ms() - began_ms
-            self._measure_at_ms = began_ms + max(
-                min(MEASURE_PAUSE_SHARE * took_ms, MAX_MEASURE_PAUSE_MS), MEASURE_EVERY_MS
-            )
+            pause_ms = min(MEASURE_PAUSE_SHARE * (self.now_ms() - began_ms), MAX_MEASURE_PAUSE_MS)
+            self._measure_at_ms = began_ms + max(pause_ms, MEASURE_EVERY_MS)
 
     def _version_view(self, version: str, tenants: Tenants) -> ModelVersionView:
         model = self._require_version(version)
-        days = self.store.models.list_days(self._today() - MAX_DAYS, tenants, version)
+        days = self.store.models.list_days(self.now_ms() // DAY_MS - MAX_DAYS, tenants, version)
         try:
-            (newcomers, known_agents), on_disk = self._records.calibration_curves(model, tenants), True
+            (newcomers, known_agents), on_disk = self._calibration_curves(model, tenants), True
         except ModelError:
             newcomers, known_agents, on_disk = [], [], False
         return ModelVersionView(
@@ -346,12 +351,129 @@ class ModelService:
             known_agents,
         )
 
-    def _today(self) -> int:
-        return self.now_ms() // DAY_MS
+    def _adopt_from_registry(self, version: str) -> None:
+        """Make a version that was trained elsewhere and put into the registry a challenger like any other."""
+        if self.store.models.get(version) is not None:
+            return
+        for registered in self.registry.versions():
+            if registered.version == version:
+                now_ms = self.now_ms()
+                model = _version_of(registered, "challenger", "put into the registry", now_ms=now_ms)
+                entry = ModelHistoryEntry(self.new_id(), now_ms, version, "trained", "operator", "found")
+                self.store.models.add(model, entry)
+                return
+
+    def _note_switch(self, switch: ModelSwitch) -> None:
+        """Mark the active version as champion. Each process that sees the switch does so, and all write the same."""
+        model = self.store.models.get(switch.version)
+        if model is None:
+            return
+        earlier_champions = [
+            other for other in self.store.models.page("champion").items if other.version != switch.version
+        ]
+        if model.status == "champion" and not earlier_champions:
+            return
+        now_ms = self.now_ms()
+        orders = [entry.act for entry in self.store.models.history(switch.version).items if entry.act in _ORDER_ACTS]
+        status: ModelStatus = "rejected" if orders[:1] == ["rolled_back"] else "retired"
+        replaced = [msgspec.structs.replace(other, status=status, changed_ms=now_ms) for other in earlier_champions]
+        champion = msgspec.structs.replace(model, status="champion", promoted_ms=switch.at_ms, changed_ms=now_ms)
+        entry = ModelHistoryEntry(
+            f"switch-{switch.partition}-{switch.epoch}-{switch.offset}",
+            now_ms,
+            switch.version,
+            "switched",
+            "pipeline",
+            f"in force from offset {switch.offset} of partition {switch.partition} on",
+            {"partition": switch.partition, "epoch": switch.epoch, "offset": switch.offset},
+        )
+        self.store.models.update([*replaced, champion], [entry])
+
+    def _note_installed(self) -> RegisteredModel:
+        """Record the operator's model as a version like any other, with the time of its installation."""
+        installed, now_ms = self.registry.installed_model(), self.now_ms()
+        stored = self.store.models.get(installed.version)
+        if stored is not None and stored.digest == installed.digest:
+            return installed
+        learns = installed.manifest.learns
+        source, why = ("nothing", "no model was in model_dir") if learns else ("trustwatch train", "found in model_dir")
+        model = _version_of(installed, "champion", source, promoted_ms=now_ms, now_ms=now_ms)
+        entry = ModelHistoryEntry(
+            self.new_id(), now_ms, installed.version, "installed", "service" if learns else "operator", why
+        )
+        retired = [
+            msgspec.structs.replace(other, status="retired", changed_ms=now_ms)
+            for other in self.store.models.page("champion").items
+            if other.version != installed.version
+        ]
+        if stored is None:
+            self.store.models.add(model, entry)
+            self.store.models.update(retired)
+        else:
+            self.store.models.update([*retired, model], [entry])
+        return installed
+
+    def _calibration_curves(self, model: ModelVersion, tenants: Tenants) -> tuple[list[CalibrationCurve], ...]:
+        """Return a version's curves for newcomers and for known agents. Raises ModelError if it is unreadable."""
+        today, cached = self.now_ms() // DAY_MS, self._curves.get(model.digest)
+        if cached is None or cached[0] != today:  # groups may be new
+            trained = self.registry.load(model.version, model.digest)
+            with reads_of(WHOLE_DEPLOYMENT):  # kept for every caller; what this one sees of it is chosen below
+                counted = self.store.agents.count_by_group(0)
+            groups = {(lifespans.tenant, lifespans.agent_type) for lifespans in counted}
+            hasher = NameHasher(trained.salt)
+            keys = {group: hasher(f"{group[0]}\x1f{group[1]}") for group in groups}
+            if len(self._curves) >= MAX_CACHED_CURVES:
+                self._curves.clear()
+            detector = trained.detector
+            curves = calibration_curves(detector.calibration, keys), calibration_curves(detector.familiar, keys)
+            cached = self._curves[model.digest] = today, curves
+        return tuple(
+            [curve for curve in part if tenants is None or curve.tenant == "*" or curve.tenant in tenants]
+            for part in cached[1]
+        )
+
+    def _budget_days(self, days: int, level: str, accepted: float, tenants: Tenants) -> list[BudgetDay]:
+        today = self.now_ms() // DAY_MS
+        span = range(today - min(days, MAX_DAYS) + 1, today + 1)
+        judged: dict[tuple[int, str, str], AlertVerdictCounts] = {}  # by the day of the alert's event
+        for feedback in islice(feedback_labels(self.store.feedback, tenants), MAX_FEEDBACK_ITEMS):
+            decision = self.store.decisions.get(feedback.decision_id, tenants)
+            if decision is not None and (day := decision.event_time_ms // DAY_MS) in span:
+                key = (day, decision.agent.tenant, decision.agent_type)
+                before, true = judged.get(key, AlertVerdictCounts()), feedback.verdict == "true_positive"
+                judged[key] = AlertVerdictCounts(before.false_positive + (not true), before.true_positive + true)
+        return budget_chart(
+            span,
+            self.store.decisions.count_alerts(span.start, tenants),
+            self.store.models.list_days(span.start, tenants),
+            self.store.agents.count_by_group(span.start, tenants),
+            judged,
+            accepted,
+            level,
+        )
+
+
+def _version_of(
+    registered: RegisteredModel, status: ModelStatus, source: str, *, now_ms: int, promoted_ms: int = 0
+) -> ModelVersion:
+    """Return the row of a version that is in the registry and not in the store."""
+    window = registered.manifest.window
+    return ModelVersion(
+        registered.version,
+        status,
+        registered.digest,
+        window.from_ms,
+        window.to_ms,
+        registered.manifest.created_ms,
+        promoted_ms,
+        now_ms,
+        trained={"source": source, "events": window.events, "agents": window.agents, "sessions": window.sessions},
+    )
 
 
 def _check_order(caller: AuthenticatedCaller, why: str) -> str:
-    """Name of who orders, for the history. Raises ProblemError: 403 unless of all tenants, 422 for a long reason."""
+    """Return who orders, for the history. Raises ProblemError: 403 unless of all tenants, 422 for a long reason."""
     require_all_tenants(caller)
     if len(why) > MAX_REASON_LENGTH:
         raise invalid_value_error("why", f"has more than {MAX_REASON_LENGTH} characters")
@@ -362,21 +484,14 @@ def _as_visible_to(caller: AuthenticatedCaller, model: ModelVersion) -> ModelVer
     return model if sees_all_tenants(caller) else msgspec.structs.replace(model, trained={}, figures={})
 
 
-@dataclass(frozen=True)
-class ControlRecordWriter:
-    """Writes control records to every partition of a *log*: embedded, with one partition, or the topic's."""
+async def write_to_each_partition(log: GroupCommit, now_ms: Callable[[], int], payload: bytes) -> None:
+    """Make a control record durable in each partition of the log. Raises LogFailed, Backpressure.
 
-    log: GroupCommit
-    now_ms: Callable[[], int]
-
-    async def __call__(self, payload: bytes) -> None:
-        """Make *payload* durable, once in each partition, all or none acknowledged. Raises LogFailed, Backpressure.
-
-        After a failure some partitions may have it, so commands must be idempotent.
-        """
-        log, keys = self.log.log, [b""]
-        if isinstance(log, TopicCommitLog):
-            partitions = log.partitions
-            keys = [key_for_partition(partition, partitions) for partition in range(partitions)]
-        now_ms = self.now_ms()
-        await self.log.commit([Record(RecordKind.CONTROL, 0, now_ms, payload, key) for key in keys])
+    After a failure some partitions may have it, so commands must be idempotent.
+    """
+    keys = [b""]
+    if isinstance(log.log, TopicCommitLog):
+        partitions = log.log.partitions
+        keys = [key_for_partition(partition, partitions) for partition in range(partitions)]
+    at_ms = now_ms()
+    await log.commit([Record(RecordKind.CONTROL, 0, at_ms, payload, key) for key in keys])

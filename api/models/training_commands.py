@@ -33,7 +33,6 @@ from ..cli.history_input import (
     time_window,
 )
 from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, print_summary, readable, stage_progress
-from ..cli.topic_input import TimeWindow
 from ..composition import engine_settings
 from ..settings.loading import load_process_settings
 
@@ -68,7 +67,9 @@ def train_command(
         read = history.read(inputs, window)
     history.malformed += converter.malformed
     if not read:
-        raise fail(f"no events in {', '.join(events)}{_window_text(window)}: nothing to learn from")
+        bounds = (("from", window.after), ("up to", window.before))
+        within = "".join(f" {word} {at.isoformat()}" for word, at in bounds if at is not None)
+        raise fail(f"no events in {', '.join(events)}{within}: nothing to learn from")
     columns = KnownPeerGroups().settle(ColumnEncoder(key, configured.domains()).encode(read))
     name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
     detector = DetectorSettings(seed=seed, budget_shares=ONE_QUESTION) if one_question else DetectorSettings(seed=seed)
@@ -98,30 +99,28 @@ def train_command(
         "expected_challenges": None if expected is None else expected.as_dict(),
         "promise": trained.budget_report.as_dict(),  # last, since it is long
     }
-    told = f"learned {readable(learned)} events of {{agents}} agents in {{peer_groups}} peer groups"
-    print_summary(summary, json, told + ": {model} ({version})")
+    line = f"learned {readable(learned)} events of {{agents}} agents in {{peer_groups}} peer groups"
+    print_summary(summary, json, line + ": {model} ({version})")
     if not json:
         if left_out:
             print_message(f"left out: {readable(left_out)} events that no token vouches for. {VOUCHING_ADVICE}")
         of_calls = () if expected is None else (expected.describe(),)
-        for line in (_calibration_text(rehearsed), *trained.budget_report.describe(), *of_calls):
-            print_message(line)
-
-
-def _calibration_text(events: int) -> str:
-    if events:
-        return (
-            f"rehearsed: agents with {FAMILIAR_EVENTS} events here are compared with {events:,} events of such agents, "
-            "newcomers with events of others"
-        )
-    return (
-        f"not rehearsed: the history's end holds too few events of agents with {FAMILIAR_EVENTS} events before it. "
-        "All agents are judged as newcomers, and less is noticed; a longer history mends it"
-    )
+        if rehearsed:
+            print_message(
+                f"rehearsed: agents with {FAMILIAR_EVENTS} events here are compared with {rehearsed:,} events of such "
+                "agents, newcomers with events of others"
+            )
+        else:
+            print_message(
+                f"not rehearsed: the history's end holds too few events of agents with {FAMILIAR_EVENTS} events before "
+                "it. All agents are judged as newcomers, and less is noticed; a longer history fixes that"
+            )
+        for text in (*trained.budget_report.describe(), *of_calls):
+            print_message(text)
 
 
 def _choose_salt(given: str | None, model: Path) -> bytes:
-    """Retraining keeps the salt, so that what the service has learned of its agents stays readable."""
+    """Keep the salt of the model there, so that what the service has learned of its agents stays readable."""
     if given is not None:
         try:
             key = bytes.fromhex(given)
@@ -131,9 +130,3 @@ def _choose_salt(given: str | None, model: Path) -> bytes:
             raise typer.BadParameter("must have 1 to 64 bytes", param_hint="--salt")
         return key
     return load_trained_model(model).salt if is_model(model) else secrets.token_bytes(16)
-
-
-def _window_text(window: TimeWindow) -> str:
-    """The window as text."""
-    bounds = (("from", window.after), ("up to", window.before))
-    return "".join(f" {word} {at.isoformat()}" for word, at in bounds if at is not None)

@@ -21,7 +21,7 @@ from trustwatch.ingest.duplicate_window import PARTITION_WINDOW, DuplicateWindow
 from trustwatch.ingest.errors import ConfigError, CorruptLog, Unavailable
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.log.segment_import import first_offset
-from trustwatch.ingest.source import PartitionOffsets, Record, RecordKind
+from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.ingest.topics.protocols import partition_offsets
 from trustwatch.ingest.topics.topic_history import topic_event_lines
@@ -55,19 +55,17 @@ READ_RECORDS = 5_000
 
 
 class ReadRanges(NamedTuple):
-    """Ranges of the log that were read."""
+    """Ranges of the log that were read, by partition, from the first offset up to the second; *source* is text.
 
-    source: str  # as text
-    # by partition, from the first offset up to the second; the archive, if there is one, ends before
+    The archive, if there is one, ends before them.
+    """
+
+    source: str
     ranges: Mapping[int, tuple[int, int]]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Value for the column `trained` of a version."""
-        return {"source": self.source, "offsets": {str(at): list(both) for at, both in self.ranges.items()}}
 
 
 def trained_end_offsets(version: ModelVersion) -> dict[int, int]:
-    """Offset by partition behind what a version learned from; counting in shadow begins there."""
+    """Return the offset by partition after what a version learned from; counting in shadow begins there."""
     ranges = version.trained.get("offsets")
     return {int(at): both[1] for at, both in ranges.items()} if ranges else {ONLY_PARTITION: version.counted_from}
 
@@ -75,7 +73,7 @@ def trained_end_offsets(version: ModelVersion) -> dict[int, int]:
 def read_training_data(
     settings: Settings, history: TrainingHistory, since_ms: int, check: Callable[[], None]
 ) -> ReadRanges:
-    """Add every event of the configured log that arrived since *since_ms*, each once; call *check* now and then.
+    """Add every event of the configured log that arrived since *since_ms*, each once; call *check* periodically.
 
     Raises CorruptLog, ConfigError, Unavailable, OSError.
     """
@@ -87,39 +85,35 @@ def read_training_data(
         end = reader.end_offset(ONLY_PARTITION)
         first = max(first_offset(folder), archived.get(ONLY_PARTITION, 0))
         reader.seek(ONLY_PARTITION, first)
-        _read_log(reader, history, (first, end), since_ms, check)
+        window, at = DuplicateWindow(), first
+        while at < end and (batch := reader.poll(min(READ_RECORDS, end - at), 0.0)) is not None:
+            check()
+            offsets = np.arange(batch.base_offset, batch.next_offset, dtype=np.int64)
+            seen = window.mark(np.array([record.id_hash for record in batch.records], np.uint64), offsets)
+            for record, repeated in zip(batch.records, seen.tolist(), strict=True):
+                if record.kind == RecordKind.EVENT and not repeated and record.received_ms >= since_ms:
+                    history.add(record.payload)
+            at = batch.next_offset
     return ReadRanges("archive and log" if archived else "log", {ONLY_PARTITION: (first, end)})
-
-
-def _read_log(
-    reader: LogReader, history: TrainingHistory, within: tuple[int, int], since_ms: int, check: Callable[[], None]
-) -> None:
-    window = DuplicateWindow()
-    at, end = within
-    while at < end and (batch := reader.poll(min(READ_RECORDS, end - at), 0.0)) is not None:
-        check()
-        offsets = np.arange(batch.base_offset, batch.next_offset, dtype=np.int64)
-        seen = window.mark(np.array([record.id_hash for record in batch.records], np.uint64), offsets)
-        for record, repeated in zip(batch.records, seen.tolist(), strict=True):
-            if record.kind == RecordKind.EVENT and not repeated and record.received_ms >= since_ms:
-                history.add(record.payload)
-        at = batch.next_offset
 
 
 def _read_topic_history(
     settings: Settings, history: TrainingHistory, since_ms: int, check: Callable[[], None]
 ) -> ReadRanges:
-    """All partitions of the events topic, merged by arrival."""
+    """Read all partitions of the events topic, merged by arrival."""
     topic = settings.brokers.topic_names.events
     archived = _read_archive(settings, history, since_ms, topic, check)
     with closing(open_reader(settings.brokers, (topic,))) as reader:
-        ranges = _unread_ranges(partition_offsets(reader, since_ms), archived)
+        ranges = {  # what is kept, recent and not in the archive
+            partition: (min(at.end, max(at.first, at.since, archived.get(partition, 0))), at.end)
+            for partition, at in sorted(partition_offsets(reader, since_ms).items())
+        }
         for partition, (first, _) in ranges.items():
             reader.seek(topic, partition, first)
         windows = {partition: DuplicateWindow(PARTITION_WINDOW) for partition in ranges}
 
         def is_learned(partition: int, offset: int, record: Record) -> bool:
-            """True for events before the end at the beginning, each once."""
+            """Return whether an event is new and before the end that was looked up at the beginning."""
             if offset >= ranges.get(partition, (0, 0))[1] or record.received_ms < since_ms:
                 return False
             hashed, at = np.array([record.id_hash], np.uint64), np.array([offset], np.int64)
@@ -130,18 +124,10 @@ def _read_topic_history(
     return ReadRanges("archive and topic" if archived else "topic", ranges)
 
 
-def _unread_ranges(offsets: Mapping[int, PartitionOffsets], archived: Mapping[int, int]) -> dict[int, tuple[int, int]]:
-    """Records that are kept, recent and not in the archive: by partition, from the first offset up to the second."""
-    return {
-        partition: (min(at.end, max(at.first, at.since, archived.get(partition, 0))), at.end)
-        for partition, at in sorted(offsets.items())
-    }
-
-
 def _read_archive(
     settings: Settings, history: TrainingHistory, since_ms: int, topic: str, check: Callable[[], None]
 ) -> dict[int, int]:
-    """Add what is archived of *topic* ("" = the embedded log); returns the offsets that it ends at, {} = no archive."""
+    """Add what is archived of *topic* ("" = the embedded log); return the offsets at which it ends, {} = no archive."""
     directory = settings.archive.directory
     # Reading takes minutes: what is archived meanwhile comes from the log, and from there alone.
     up_to = None if directory is None else read_positions(directory, topic)
@@ -158,9 +144,9 @@ def _read_archive(
 
 
 MOST_EVENTS = 500_000
-"""The newest events that a training reads: some 2 GB of memory."""
+"""Newest events that a training reads: some 2 GB of memory."""
 HISTORY_DAYS = 28
-"""Days within which they arrived, as far as they are kept: four of each day of the week."""
+"""Days within which they arrived, if they are kept: four of each day of the week."""
 
 KEPT_VERSIONS = 10
 """Versions kept in addition to champion and challenger; older ones leave the disk, not the history."""
@@ -168,16 +154,16 @@ KEPT_VERSIONS = 10
 CHALLENGER_GRACE_PERIODS = 4
 """A challenger that is short of agent-days is given so many periods before another one takes its place."""
 MAX_PAGES = 40
-"""Pages of decisions and feedback that are looked at for what must not be learned."""
+"""Pages of decisions and feedback that are searched for what must not be learned."""
 MAX_ATTEMPTS = 3
-"""Attempts at one training after which it is given up: the worker died in each."""
+"""Attempts at one training, if the worker died in each."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False, repr=False)
 class TrainingScheduler:
-    """Trains versions that are due or ordered. It notes its work first: the next model worker continues it."""
+    """Trains versions that are due or ordered. It records its work first, so that another model worker can continue."""
 
     settings: Settings
     store: SqlStore
@@ -190,7 +176,7 @@ class TrainingScheduler:
         """Decides when a learning service has enough history."""
 
     def next_training(self, champion: ModelChoice) -> TrainingState | None:
-        """Training that is due now, None = none; *champion* is active."""
+        """Return the training that is due now, None = none; *champion* is active."""
         stored = self.store.metadata.get(TRAINING_STATE_KEY)
         last = msgspec.json.decode(stored, type=TrainingState) if stored else TrainingState()
         request = self.store.metadata.get(TRAINING_REQUEST_KEY) or ""
@@ -221,7 +207,7 @@ class TrainingScheduler:
         )
 
     def run_training(self, work: TrainingState, champion: TrainedModel) -> None:
-        """Train on what is kept now; a failure is a line of the history."""
+        """Train on the history that is kept now; a failure becomes an entry of the versions' history."""
         if self.store.models.get(work.version) is not None:  # it was registered, and then the worker died
             self._finish_training(work)
             return
@@ -250,11 +236,22 @@ class TrainingScheduler:
             )
 
     def _finish_training(self, work: TrainingState) -> None:
-        """The version is registered: what follows from that may be done twice."""
-        version = self.store.models.get(work.version)
+        """Reject the challenger before, and delete directories of versions that are not needed any more.
+
+        A worker that dies in it repeats it.
+        """
+        version, now_ms = self.store.models.get(work.version), clock.now_ms()
         if version is not None and version.status == "challenger":
-            self._reject_older_challengers(version)
-        self._remove_old_versions()
+            why = f"{version.version} takes its place"
+            old = [other for other in self.store.models.page("challenger").items if other.version != version.version]
+            self.store.models.update(
+                [msgspec.structs.replace(other, status="rejected", changed_ms=now_ms) for other in old],
+                [ModelHistoryEntry(uuid.uuid4().hex, now_ms, one.version, "rejected", "keeper", why) for one in old],
+            )
+        needed = {self.registry.installed_model().version, *versions_in_use(self.store.models.list_switches())}
+        for model in self.store.models.page(limit=MAX_PAGE).items[KEPT_VERSIONS:]:
+            if model.version not in needed and model.status not in ("champion", "challenger"):
+                self.registry.remove(model.version)
         self._put_state(msgspec.structs.replace(work, ended=True))
 
     def _fail_training(self, work: TrainingState, why: str) -> None:
@@ -292,8 +289,14 @@ class TrainingScheduler:
             now_ms,
             lambda *_: self.check(),
         )
-        trained = {**learned.as_dict(), "left_out": left_out._asdict(), "by": work.by, "after": champion.version}
         self.check()
+        trained = {
+            "source": learned.source,
+            "offsets": {str(at): list(both) for at, both in learned.ranges.items()},
+            "left_out": left_out._asdict(),
+            "by": work.by,
+            "after": champion.version,
+        }
         return self._register_version(produced, now_ms, trained, work.why)
 
     def _register_version(
@@ -328,23 +331,6 @@ class TrainingScheduler:
         self.store.models.add(version, entry)
         return version
 
-    def _reject_older_challengers(self, version: ModelVersion) -> None:
-        """One challenger at a time: the one before had its chance."""
-        now_ms, why = clock.now_ms(), f"{version.version} takes its place"
-        old = [other for other in self.store.models.page("challenger").items if other.version != version.version]
-        self.store.models.update(
-            [msgspec.structs.replace(other, status="rejected", changed_ms=now_ms) for other in old],
-            [ModelHistoryEntry(uuid.uuid4().hex, now_ms, other.version, "rejected", "keeper", why) for other in old],
-        )
-
-    def _remove_old_versions(self) -> None:
-        """Delete directories of versions that are not needed any more; the history keeps their names."""
-        needed = {self.registry.installed_model().version, *versions_in_use(self.store.models.list_switches())}
-        kept = KEPT_VERSIONS
-        for number, model in enumerate(self.store.models.page(limit=MAX_PAGE).items):
-            if number >= kept and model.version not in needed and model.status not in ("champion", "challenger"):
-                self.registry.remove(model.version)
-
     def _recent_decisions(self, since_ms: int) -> Iterator[Decision]:
         cursor: str | None = None
         for _ in range(MAX_PAGES):
@@ -356,7 +342,7 @@ class TrainingScheduler:
 
 
 def versions_in_use(switches: Sequence[ModelSwitch]) -> set[str]:
-    """Versions that a partition judges by, and the one before: roll-back asks for it. *switches*: the newest first."""
+    """Return the versions that partitions judge by, and the one before for a roll-back. *switches*: newest first."""
     newest: dict[int, str] = {}
     for switch in switches:
         newest.setdefault(switch.partition, switch.version)

@@ -1,10 +1,10 @@
-"""The model worker: `python -m trustwatch.api.models.worker`, started by the service where `lifecycle.enabled`, and
+"""The model worker: `python -m trustwatch.api.models.worker`, which the service starts if `lifecycle.enabled`, and
 while it learns.
 
 It follows the event log with a separate reader, or the events topic as a separate consumer group, at the lowest
-priority, trains new versions, runs champion and challenger in shadow, measures drift, and writes what it finds to the
-store. It changes nothing that events are judged by: a challenger is promoted by the service, which this process may
-ask. Of a deployment one keeps models; the others wait until the database gives them the seat.
+priority, trains new versions, runs champion and challenger in shadow, measures drift, and writes its figures to the
+store. It changes nothing that events are judged by: the service promotes a challenger, at this process's request. One
+process of a deployment is active; the others wait until the database gives them the leader's lock.
 """
 
 from __future__ import annotations
@@ -14,25 +14,23 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from contextlib import closing
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
 import structlog
 
-from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.record_erasure import ErasedFilter
-from trustwatch.ingest.source import GroupSource, RecordBatch
+from trustwatch.ingest.source import RecordBatch
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.learning.drift import PeerGroupMonitor, drift_alert_row, with_drift_start
-from trustwatch.scoring.learning.promotion import ShadowComparison, assess_promotion
+from trustwatch.scoring.learning.promotion import assess_promotion
 from trustwatch.scoring.learning.shadow import ChampionChallengerRun, ShadowRun
 from trustwatch.scoring.pipeline.model_switch import ActiveModels, ModelChoice
 from trustwatch.scoring.records.commits import ONLY_PARTITION, OutboxRow
-from trustwatch.scoring.records.feedback import Feedback
-from trustwatch.scoring.records.models import ModelSwitch, ModelVersion, PeerGroupDay
+from trustwatch.scoring.records.models import ModelVersion, PeerGroupDay
 from trustwatch.scoring.store.database import MAX_PAGE, LeaderLock
 from trustwatch.scoring.store.sql_store import SqlStore
 
@@ -49,8 +47,6 @@ from ..composition import (
 from ..settings.root import Settings
 from .training_scheduler import TrainingScheduler, read_training_data, trained_end_offsets
 
-# Nothing of it is on the workers' path: it has a separate group and pace, and no state except its position in memory.
-
 POLL_RECORDS, POLL_S = 1_000, 0.5
 REPORT_EVERY_S = 5.0
 END_OFFSETS_EVERY_S = 5.0
@@ -58,17 +54,16 @@ END_OFFSETS_EVERY_S = 5.0
 GROUP_SUFFIX, GROUP_MEMBER = "-keeper", "keeper"
 
 
-@dataclass(eq=False, repr=False)
 class RecordStream:
-    """Records in the order of each partition, which can be read again. It has all partitions."""
+    """Reads the records of all partitions of the configured log in order, as often as needed.
 
-    _source: GroupSource
-    make_duplicate_window: Callable[[], DuplicateWindow]
-    _load_erased: Callable[[], ErasedFilter]
-    _: KW_ONLY
-    multi_partition: bool
+    Raises ConfigError, Unavailable.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._source = open_event_source(settings, suffix=GROUP_SUFFIX, member=GROUP_MEMBER)
+        self.multi_partition = settings.distributed
         self._erased_filter = ErasedFilter()
         self._next_offsets: dict[int, int] = {}
         self._target_offsets: dict[int, int] = {}
@@ -76,14 +71,14 @@ class RecordStream:
         self._reported_at = self._targets_set_at = float("-inf")
 
     def rewind(self, since_ms: int) -> dict[int, int]:
-        """Go back to what arrived at *since_ms*, or a little before it; returns the first offset of each partition.
+        """Go back to what arrived at *since_ms*, or a little before it; return the first offset of each partition.
 
         Raises CorruptLog, Unavailable.
         """
         offsets = self._source.offsets(since_ms)
         self._next_offsets = {partition: at.since for partition, at in offsets.items()}
         self._target_offsets = {partition: at.end for partition, at in offsets.items()}
-        self._idle, self._erased_filter = False, self._load_erased()
+        self._idle, self._erased_filter = False, load_erased_from_log(self._settings)
         for partition in self._source.owned():
             self._source.seek(partition, self._next_offsets[partition])
         if not self._joined:
@@ -99,7 +94,7 @@ class RecordStream:
         """See `PartitionOwner`: no other process needs state from here."""
 
     def lost(self, partitions: Collection[int]) -> None:
-        """See `PartitionOwner`: records that were read count, since no other process counts them."""
+        """See `PartitionOwner`: records that were read still count, since no other process counts them."""
 
     def poll(self) -> RecordBatch | None:
         """Return the next records; None if there are none at the moment. Raises CorruptLog, Fenced."""
@@ -109,7 +104,7 @@ class RecordStream:
             self._next_offsets[batch.partition] = batch.next_offset
             batch = self._erased_filter.filter_batch(batch)
         elif self._source.failed_polls == failed and len(self._source.owned()) >= len(self._target_offsets):
-            self._idle = True  # nothing waits anywhere: the last offsets may be markers that no poll returns
+            self._idle = True  # no record is left: the last offsets may be markers that no poll returns
         if clock.monotonic() - self._reported_at >= REPORT_EVERY_S:
             self._reported_at = clock.monotonic()
             self._source.note_position({at: self._next_offsets[at] for at in self._source.owned()})
@@ -134,29 +129,19 @@ class RecordStream:
         self._source.close()
 
 
-def open_record_stream(settings: Settings) -> RecordStream:
-    """The record stream of the configured log. Raises ConfigError, Unavailable."""
-    return RecordStream(
-        open_event_source(settings, suffix=GROUP_SUFFIX, member=GROUP_MEMBER),
-        lambda: make_duplicate_window(settings),
-        lambda: load_erased_from_log(settings),
-        multi_partition=settings.distributed,
-    )
-
-
 MAX_RESIDENT_AGENTS = 20_000
 """Agents in memory per model; the others are kept as bytes."""
 MIN_RESIDENT_AGENTS = 1_000
-"""Least number of agents in memory for one partition."""
+"""Minimum number of agents in memory for one partition."""
 FOLLOW_DAYS = 2
-"""What arrived so long before a start is read again to bring models in shadow up to date."""
+"""Days before a start whose records are read again to bring models in shadow up to date."""
 
 PROMOTION_RETRY_S = 60.0
 
 _log = structlog.get_logger(__name__)
 _GroupDayKey = tuple[int, str, str]
 ShadowRuns = defaultdict[int, ShadowRun]
-"""One model over all partitions: each has a separate run, as it has a separate processor live."""
+"""One model by partition: each has a separate run, as it has a separate processor in the pipeline."""
 
 
 @dataclass(eq=False, repr=False)
@@ -181,30 +166,21 @@ class ShadowScorer:
         self._requested_at = float("-inf")
 
     def champion_version(self) -> ModelChoice:
-        """The active version."""
-        return self.models.choose(self._newest_switch())
+        """Return the active version: all partitions get the same commands in the same order."""
+        if self.record_stream.multi_partition:
+            return self.models.choose(next(iter(self.store.models.list_switches(1)), None))
+        return self.models.choose(self.store.models.current_switch(ONLY_PARTITION))
 
     def refresh_versions(self) -> None:
         """Start again if the champion or challenger to follow has changed."""
         chosen = self.champion_version()
-        challenger = self._newest_challenger(chosen)
+        challengers = self.store.models.page("challenger").items
+        challenger = next((one for one in challengers if one.version != chosen.version and one.counted_from), None)
         digests = (chosen.digest, "" if challenger is None else challenger.digest)
         if digests != self._followed_digests:
             self.write_figures()
             self._restart(chosen, challenger)
             self._followed_digests = digests
-
-    def _newest_switch(self) -> ModelSwitch | None:
-        """Newest switch of any partition: all get the same commands in the same order."""
-        if self.record_stream.multi_partition:
-            return next(iter(self.store.models.list_switches(1)), None)
-        return self.store.models.current_switch(ONLY_PARTITION)
-
-    def _newest_challenger(self, chosen: ModelChoice) -> ModelVersion | None:
-        for challenger in self.store.models.page("challenger").items:
-            if challenger.version != chosen.version and challenger.counted_from:
-                return challenger
-        return None
 
     def _restart(self, chosen: ModelChoice, challenger: ModelVersion | None) -> None:
         self._since_ms = clock.now_ms() - int(FOLLOW_DAYS * DAY_MS)
@@ -213,7 +189,10 @@ class ShadowScorer:
         firsts = self.record_stream.rewind(self._since_ms)
         champion = self.models.load(chosen.version, chosen.digest)
         self._champion = self._make_runs(champion, len(firsts))
-        stored_days = self._load_stored_days(chosen.version)
+        # One that is counted again from a shorter log must not be overwritten by less.
+        stored_days = self.store.models.list_days(0, version=chosen.version)
+        self._stored_events = {(day.day, day.tenant, day.agent_type): day.events for day in stored_days}
+        self._judged_days = {(day.tenant, day.agent_type): day for day in stored_days if day.drift.get("judged")}
         self._watch = PeerGroupMonitor(champion, self.settings.lifecycle.drift, stored_days)
         self._watch.complete_ms = 0 if self.record_stream.multi_partition else None
         self._newest_at_targets_ms = 0
@@ -236,20 +215,9 @@ class ShadowScorer:
         if self.record_stream.multi_partition:
             residents = max(MIN_RESIDENT_AGENTS, residents // max(partitions, 1))
         engine, domains = engine_settings(self.settings, capacity=residents), self.settings.domains()
-        identities = self.store.identities
         return defaultdict(
-            lambda: ShadowRun(model, engine, domains, self.record_stream.make_duplicate_window(), identities)
+            lambda: ShadowRun(model, engine, domains, make_duplicate_window(self.settings), self.store.identities)
         )
-
-    def _load_stored_days(self, version: str) -> list[PeerGroupDay]:
-        """Load the stored days: one that is counted again from a shorter log must not be overwritten by less."""
-        self._stored_events, self._judged_days = {}, {}
-        stored_days = self.store.models.list_days(0, version=version)
-        for day in stored_days:
-            self._stored_events[day.day, day.tenant, day.agent_type] = day.events
-            if day.drift.get("judged"):
-                self._judged_days[day.tenant, day.agent_type] = day
-        return stored_days
 
     def process(self, batch: RecordBatch) -> None:
         """Score records of the log, in order."""
@@ -264,41 +232,30 @@ class ShadowScorer:
             challenger = self._challenger[1][batch.partition].apply(batch)
             self._duel.compare_batch(champion, challenger, batch.partition)
 
-    def _settle_days(self) -> None:
-        """Partitions that are read at different speeds: what was new when all ends were looked up last is settled once
-        all of them are reached, for then nothing is missing that arrived before it."""
-        if self._watch is not None and self.record_stream.multi_partition and self.record_stream.is_caught_up():
-            self._watch.complete_ms, self._newest_at_targets_ms = self._newest_at_targets_ms, self._watch.newest_ms
-
     def write_figures(self) -> None:
-        """Store the figures counted since the last call."""
-        self._settle_days()
-        self._write_days()
+        """Store the figures counted since the last call, and request the promotion of a challenger that is better."""
+        if self._watch is not None:
+            if self.record_stream.multi_partition and self.record_stream.is_caught_up():
+                # Partitions are read at different speeds: once all ends of the last look-up are reached, nothing is
+                # missing that arrived before it.
+                self._watch.complete_ms, self._newest_at_targets_ms = self._newest_at_targets_ms, self._watch.newest_ms
+            self._write_days(self._watch)
         if self._duel is None or self._challenger is None:
             return
-        version = self._challenger[0].version
-        figures = self._duel.comparison(self._confirmed_attacks())
+        version, lifecycle = self._challenger[0].version, self.settings.lifecycle
+        attacks = self.store.feedback.page(verdict="true_positive", limit=MAX_PAGE).items
+        figures = self._duel.comparison([one for one in attacks if one.status not in ("revoking", "revoked")])
         self.store.models.save_shadow_metrics(version, msgspec.to_builtins(figures), clock.now_ms())
-        self._maybe_request_promotion(version, figures)
+        if lifecycle.promote == "automatic" and clock.monotonic() - self._requested_at >= PROMOTION_RETRY_S:
+            budget = self.settings.risk.budget.by_level()
+            if not assess_promotion(figures, budget, lifecycle.min_agent_days).reasons:
+                self._requested_at = clock.monotonic()
+                self.request_promotion(version)
 
-    def _confirmed_attacks(self) -> list[Feedback]:
-        page = self.store.feedback.page(verdict="true_positive", limit=MAX_PAGE)
-        return [feedback for feedback in page.items if feedback.status not in ("revoking", "revoked")]
-
-    def _maybe_request_promotion(self, version: str, figures: ShadowComparison) -> None:
-        if self.settings.lifecycle.promote != "automatic" or clock.monotonic() - self._requested_at < PROMOTION_RETRY_S:
-            return
-        budget = self.settings.risk.budget.by_level()
-        if not assess_promotion(figures, budget, self.settings.lifecycle.min_agent_days).reasons:
-            self._requested_at = clock.monotonic()
-            self.request_promotion(version)
-
-    def _write_days(self) -> None:
-        if self._watch is None:
-            return
+    def _write_days(self, watch: PeerGroupMonitor) -> None:
         days: list[PeerGroupDay] = []
         alerts: list[OutboxRow] = []
-        for counted in self._watch.drain_changed_days():
+        for counted in watch.drain_changed_days():
             key = (counted.day, counted.tenant, counted.agent_type)
             if counted.events < self._stored_events.get(key, 0):
                 continue
@@ -317,7 +274,7 @@ LEADER_LOCK_NAME, ACQUIRE_EVERY_S = "keeper", 2.0
 CHECK_VERSIONS_EVERY_S = 1.0
 WRITE_FIGURES_EVERY_S = 5.0
 PURGE_EVERY_S = 3_600.0
-ASK_AGAIN_S = 60.0
+REQUEST_AGAIN_S = 60.0
 IDLE_S = 0.2
 
 
@@ -334,7 +291,7 @@ class ModelWorker:
         self._settings = settings
         self._registry = open_model_registry(settings)
         self._models = ActiveModels(self._registry, clock.now_ms)
-        self._record_stream = open_record_stream(settings)
+        self._record_stream = RecordStream(settings)
         self._training = TrainingScheduler(
             settings, self.store, self._registry, partial(read_training_data, settings), self._raise_if_stopping
         )
@@ -342,11 +299,11 @@ class ModelWorker:
             settings, self.store, self._models, self._record_stream, self._request_promotion
         )
         self._versions_checked_at = self._figures_written_at = self._purged_at = self._lock_checked_at = float("-inf")
-        self._first_asked_at = float("-inf")
+        self._first_requested_at = float("-inf")
         self._follows = settings.lifecycle.enabled
 
     def step(self) -> None:
-        """Look for what is to be done, or follow the records a little."""
+        """Do what is due, or process one batch of records."""
         now = clock.monotonic()
         if now - self._versions_checked_at >= CHECK_VERSIONS_EVERY_S:
             self._versions_checked_at = now
@@ -379,23 +336,18 @@ class ModelWorker:
             self._training.run_training(work, self._models.load(champion.version, champion.digest))
             self._refresh_shadow()
             self._versions_checked_at = clock.monotonic()
-        if learns and work is None:
-            self._ask_for_first_model()
+        ready = self._training.first_training.ready_version() if learns and work is None else None
+        if ready is not None and clock.monotonic() - self._first_requested_at >= REQUEST_AGAIN_S:
+            self._first_requested_at = clock.monotonic()
+            self._training.first_training.requests[ready] += 1
+            self._request_promotion(ready)
 
     def _refresh_shadow(self) -> None:
         if self._follows:
             self._shadow_scorer.refresh_versions()
 
-    def _ask_for_first_model(self) -> None:
-        """Request the first trained model until it is active: this cannot lose anything."""
-        ready = self._training.first_training.ready_version()
-        if ready is not None and clock.monotonic() - self._first_asked_at >= ASK_AGAIN_S:
-            self._first_asked_at = clock.monotonic()
-            self._training.first_training.note_asked(ready)
-            self._request_promotion(ready)
-
     def _raise_if_stopping(self) -> None:
-        """Raise, while it trains, if it is to end or, looked up now and then, is the leader no longer."""
+        """Raise during a training if the process should stop or, checked periodically, is not the leader any more."""
         self.child.raise_if_stopping()
         if clock.monotonic() - self._lock_checked_at >= CHECK_VERSIONS_EVERY_S:
             self._lock_checked_at = clock.monotonic()
@@ -418,26 +370,20 @@ class ModelWorker:
 
 
 def run_model_worker(child: ChildRuntime) -> None:
-    """Run the model worker until it is stopped, once it is the leader."""
+    """Wait to become the leader, and run the model worker until it is stopped. Raises StopRequested, Unavailable."""
     os.nice(LOWEST_PRIORITY)
     with closing(open_service_store(child.settings)) as store:
-        leader_lock = _acquire_leadership(child, store)
+        logged = False
+        while (leader_lock := store.database.acquire_leader_lock(LEADER_LOCK_NAME)) is None:
+            if not logged:
+                _log.info("another process keeps models; this one takes over when it ends")
+            logged = True
+            child.sleep(ACQUIRE_EVERY_S)
         _log.info("keeping models")
         try:
             ModelWorker(child, store, leader_lock).run()
         finally:
             leader_lock.release()
-
-
-def _acquire_leadership(child: ChildRuntime, store: SqlStore) -> LeaderLock:
-    """Wait to become the leader among the model workers. Raises StopRequested, Unavailable."""
-    logged = False
-    while (leader_lock := store.database.acquire_leader_lock(LEADER_LOCK_NAME)) is None:
-        if not logged:
-            _log.info("another process keeps models; this one takes over when it ends")
-        logged = True
-        child.sleep(ACQUIRE_EVERY_S)
-    return leader_lock
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -53,7 +54,7 @@ from ..http.auth.signing import LocalSigningKey
 from ..http.connection_guard import ConnectionGuard, affordable_connections
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
-from ..models.service import ControlRecordWriter, ModelService
+from ..models.service import ModelService, write_to_each_partition
 from ..privacy.agent_export import ExportSources
 from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets, LocalArchives
 from ..privacy.erasure_proof import ProofSigner
@@ -227,7 +228,7 @@ class ServiceParts:
         )
         self.actuation = ActuationService(settings, store, decision_point.policy_evaluator, wake_dispatcher)
         registry = open_model_registry(settings)
-        control = ControlRecordWriter(log, now_ms)
+        control = partial(write_to_each_partition, log, now_ms)
         self.models = ModelService(settings, store, registry, control, executor, now_ms, new_id)
         self.feedback = FeedbackService(
             settings,

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ from trustwatch.api.http.connection_guard import ConnectionGuard
 from trustwatch.api.http.request_traces import trace_requests
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.http.store_executor import StoreExecutor
-from trustwatch.api.models.service import ControlRecordWriter, ModelService
+from trustwatch.api.models.service import ModelService, write_to_each_partition
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point, make_erasure_service
 from trustwatch.api.service.http_server import guarded_protocol
 from trustwatch.api.service.slices import SLICES
@@ -150,7 +151,7 @@ class ApiService:
         if self.settings.model_dir.exists():
             shelf = ModelRegistry(self.settings.data_dir / "models", self.settings.model_dir)
             now_ms = lambda: int(self.clock() * 1000)  # noqa: E731
-            announce = ControlRecordWriter(self.log, now_ms)
+            announce = partial(write_to_each_partition, self.log, now_ms)
             self.desk = ModelService(self.settings, self.store, shelf, announce, executor, now_ms, services_id)
         previews = PreviewRunner(
             self.store,

@@ -9,7 +9,6 @@ from benchmarks.attacks.alarm_price import (
     PRICES,
     AttackEvidence,
     EvidenceOfDays,
-    best_feature,
     pool_evidence,
     tables_of_evidence,
 )
@@ -68,12 +67,6 @@ def test_missed_attacks_stand_beside_honest_days_and_events() -> None:
             "550 (500–600)",
         )
     ]
-
-
-def test_the_best_feature_is_the_least_usual_on_honest_days() -> None:
-    honest = np.stack([features(0.0), features(9.5), features(0.0)])
-
-    assert best_feature([features(9.0), features(9.0), features(0.5)], honest) == TELLING
 
 
 def test_pooled_evidence_is_that_of_all_enterprises() -> None:

@@ -130,13 +130,3 @@ def test_recall_with_ties_is_the_mean_over_their_orders(share: float) -> None:
         found.append((bad[rank] & (np.cumsum(~bad[rank]) <= share * 20 + 1e-9)).sum() / 6)
 
     assert expected_recall(bad, scores, share) == pytest.approx(np.mean(found), abs=0.02)
-
-
-def test_recall_without_ties_is_the_plain_one() -> None:
-    """Where no two units share a score nothing is left to chance."""
-    rng = np.random.default_rng(4)
-    bad = rng.random(300) < 0.3
-    scores = rng.normal(size=300) + bad
-
-    for at, share in ((metrics.R1, 0.01), (metrics.R5, 0.05)):
-        assert expected_recall(bad, scores, share) == pytest.approx(metrics.figures(bad, scores)[0, at])

@@ -13,7 +13,6 @@ from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
-    """A store of each kind, empty."""
     on_file = request.param == "sqlite"
     url = sqlite_url(tmp_path / "store.db") if on_file else str(request.getfixturevalue("postgres_store_url"))
     with closing(open_store(url)) as opened:

@@ -24,7 +24,6 @@ BOT, OTHER = name("bot"), name("other", "globex")
 
 
 def intervention(number: int, **values: Any) -> Intervention:
-    """A pin in force."""
     made = Intervention(
         f"I{number}", "pin", "active", BOT, 4, (), "leaked", "ann", NOW, "ann", NOW, "leaked", NOW + 10**7, NOW
     )
@@ -32,7 +31,6 @@ def intervention(number: int, **values: Any) -> Intervention:
 
 
 def entry(sequence: int, by: str, action: str, tenant: str = "acme", at_ms: int = NOW) -> dict[str, Any]:
-    """What was done to a case."""
     detail = b'{"verdict":"true"}' if action == "closed" else b"{}"
     row = {"case_id": f"case-{tenant}", "sequence": sequence, "tenant": tenant, "at_ms": at_ms, "by": by}
     return row | {"action": action, "note": f"note {sequence}", "detail": detail}
@@ -85,7 +83,6 @@ def fill(store: SqlStore) -> None:
 
 
 def told(acts: Any) -> list[tuple[str, ...]]:
-    """Kind, action, who, about what."""
     return [(act.kind, act.action, act.by, act.subject_id) for act in acts]
 
 
@@ -121,7 +118,6 @@ GLOBEX = {
 
 
 def walk(store: SqlStore, limit: int, filters: ActFilters | None = None, tenants: Any = None) -> list[Any]:
-    """Every act, page by page."""
     acts: list[Any] = []
     cursor: str | None = None
     for _ in range(200):

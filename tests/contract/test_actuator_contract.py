@@ -254,7 +254,6 @@ def test_failures_are_told_apart(world: AuthorizationServer) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
-    """An empty store."""
     opened = open_store(sqlite_url(tmp_path / "store.db"))
     yield opened
     opened.close()
@@ -287,7 +286,6 @@ class Bench:
 
 
 def on_bench(world: AuthorizationServer, store: SqlStore, work: Callable[[Bench], Awaitable[T]]) -> T:
-    """Do some *work* at a bench."""
     return with_actuator(world, lambda actuator: work(Bench(store, actuator)))
 
 

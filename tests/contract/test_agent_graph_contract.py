@@ -28,7 +28,6 @@ TIES = (
 
 
 def tie(kind: Any, source: str, target: str, tenant: str = "acme", first: int = NOW, last: int = NOW) -> AgentEdge:
-    """An edge of the one issuer."""
     return AgentEdge(tenant, "https://as", kind, source, target, first, last, 0.4, last)
 
 
@@ -38,7 +37,6 @@ def around(store: SqlStore, agent: str = "bot", **more: Any) -> AgentGraph:
 
 
 def layers(graph: AgentGraph) -> dict[str, int]:
-    """Layer of each agent."""
     return {agent.name.agent_id: agent.layer for agent in graph.agents}
 
 

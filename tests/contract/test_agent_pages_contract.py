@@ -63,7 +63,6 @@ def remove(store: SqlStore, position: Position, rows: list[AgentRow]) -> None:
 
 
 def read(store: SqlStore, position: Position, limit: int) -> list[AgentPage]:
-    """Every page of a partition."""
     return list(pages_between(store, position, limit, None, None))
 
 

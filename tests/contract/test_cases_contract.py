@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import inspect, text
 
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasureSubject
@@ -17,7 +16,6 @@ from trustwatch.scoring.records.commits import CASE_KEY_PREFIX, OutboxRow
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store import case_assignment
 from trustwatch.scoring.store.case_store import CaseFilters, CaseUpdate, new_case
-from trustwatch.scoring.store.migrate import migrate
 from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import SqlStore
@@ -257,27 +255,6 @@ def test_what_belongs_to_a_case_is_told_in_order(store: SqlStore) -> None:
     assert lease(NOW + MINUTE)[:1] == ["alert-D1"]
     store.outbox.settle([DeliverySettlement(1, "pager", 2, "delivered", 0, "", NOW)])
     assert "alert-D2" in lease(NOW + MINUTE)
-
-
-def test_a_store_with_threads_of_a_chat_loses_these_alone(store: SqlStore) -> None:
-    """The table of 0018 goes, with its rows and index; cases stay."""
-    route(store, rise(1, A))
-    cases, engine = open_cases(store), store.database.writing_engine
-    with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE case_threads (target TEXT, case_id TEXT)"))
-        connection.execute(text("CREATE INDEX ix_case_threads_case ON case_threads (case_id)"))
-        connection.execute(text("INSERT INTO case_threads VALUES ('chat', 'case-D1')"))
-        connection.execute(text("ALTER TABLE agents DROP COLUMN capabilities"))  # of 0025, which comes again
-        connection.execute(
-            text('CREATE TABLE checkpoints (partition INT, epoch INT, "offset" INT, name TEXT, digest TEXT)')
-        )
-        connection.execute(text("CREATE TABLE snapshots (partition INT)"))  # both go with 0027
-        connection.execute(text("UPDATE alembic_version SET version_num = '0023'"))
-
-    migrate(engine)
-
-    assert not inspect(engine).has_table("case_threads")
-    assert open_cases(store) == cases != []
 
 
 def test_a_reopened_case_has_the_levels_of_now(store: SqlStore) -> None:

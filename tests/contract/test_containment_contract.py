@@ -22,7 +22,6 @@ LONG = "https://agents.example/" + "é" * 1000
 
 
 def approval(number: int, **values: Any) -> Intervention:
-    """A pending approval."""
     asked = ("step_up_required", "hydra", NOW + number)
     what = (name("bot"), 2, ("pay:write", "*"), *asked, "", 0, "", NOW + 10_000, NOW + number)
     made = Intervention(f"I{number:04}", "approval", "pending", *what)
@@ -30,12 +29,10 @@ def approval(number: int, **values: Any) -> Intervention:
 
 
 def alert(key: str) -> OutboxRow:
-    """Something that has to leave."""
     return OutboxRow(key, "alert", "", b"{}", NOW)
 
 
 def waiting(store: SqlStore) -> int:
-    """Outbox rows that nobody routed yet."""
     return store.outbox.route([DeliveryRoute("t", "alert", frozenset(range(5)), 0)], NOW)
 
 
@@ -103,7 +100,6 @@ def test_open_and_changed_interventions_are_found(store: SqlStore) -> None:
 
 
 def actuation(version: int, **values: Any) -> Actuation:
-    """What is wanted of one actuator."""
     made = Actuation("hydra", name(LONG), version, b'{"level":"high"}', b"", "wanted", NOW - 5, NOW, 0, NOW, "")
     return msgspec.structs.replace(made, **values)
 

@@ -17,7 +17,6 @@ def ids(first: int, end: int) -> bytes:
 
 
 def commit(store: SqlStore, end: int, partition: int = 0, needed_from: int = 0, *, with_ids: bool = True) -> None:
-    """Commit everything up to an offset."""
     at = store.partitions.position(partition)
     at = store.partitions.claim(partition) if at.epoch == 0 else at
     run = EventIdRun(at.offset, ids(at.offset, end)) if with_ids else None

@@ -113,7 +113,6 @@ def sources() -> Iterator[ExitStack]:
 def follow(
     log: WrittenLog, sources: ExitStack, starts: Mapping[int, int] | None = None, kind: type[Follower] = Follower
 ) -> Follower:
-    """A follower that is to join."""
     source = log.open()
     sources.callback(source.close)
     return kind(source, starts)

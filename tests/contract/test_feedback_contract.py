@@ -21,13 +21,11 @@ LONG = "https://agents.example/" + "é" * 1000
 
 
 def holding(number: int, partition: int = 0, **values: Any) -> PartitionRule:
-    """A rule in a partition."""
     made = PartitionRule(said(number).rule, partition, 1, 7, -1, 0, 0)
     return msgspec.structs.replace(made, **values)
 
 
 def commit(store: SqlStore, holdings: list[PartitionRule], partition: int = 0, offset: int = 10) -> None:
-    """Write rules with a partition's state."""
     at = store.partitions.position(partition)
     to = Position(partition, at.epoch, at.offset + offset)
     store.commit(Commit(at, to, [], [], [], [], feedback_rules=holdings))

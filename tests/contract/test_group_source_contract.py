@@ -189,7 +189,6 @@ class BusyMember(Member):
         return starts
 
     def work(self, ended: threading.Event) -> None:
-        """Poll until *ended* is set."""
         while not ended.is_set():
             self.step(timeout_s=0.005 if time.monotonic() < self.busy_until else 0.2)
 

@@ -35,7 +35,6 @@ class IdentitiesOf01(IdentityHasher):
         return AgentHash(unkeyed_agent_key(tenant, issuer, agent_id), 0)
 
     def agent_key(self, tenant: str, issuer: str, agent_id: str) -> int:
-        """The unkeyed hash."""
         return unkeyed_agent_key(tenant, issuer, agent_id)
 
     def principal_key(self, tenant: str, issuer: str, principal: str) -> int:

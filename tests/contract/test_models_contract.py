@@ -30,13 +30,11 @@ NOW = DAY * DAY_MS + 3_600_000
 
 
 def version(number: int, **values: Any) -> ModelVersion:
-    """A challenger."""
     made = ModelVersion(f"v{number}", "challenger", "d" * 8, NOW - DAY_MS, NOW, NOW + number, trained={"events": 7})
     return msgspec.structs.replace(made, **values)
 
 
 def entry(number: int, **values: Any) -> ModelHistoryEntry:
-    """A line of history."""
     made = ModelHistoryEntry(f"E{number:04}", NOW + number, f"v{number}", "trained", "keeper", "due", {"events": 7})
     return msgspec.structs.replace(made, **values)
 
@@ -66,7 +64,6 @@ def agent(name: str, tenant: str, first: int, last: int) -> AgentRow:
 
 
 def decision(number: int, tenant: str, at_ms: int, previous: int, level: int) -> Decision:
-    """A change of level."""
     of_payer = stored_rows.decision(number, stored_rows.name("a", tenant))
     return msgspec.structs.replace(
         of_payer,
@@ -80,7 +77,6 @@ def decision(number: int, tenant: str, at_ms: int, previous: int, level: int) ->
 
 
 def commit(store: SqlStore, **parts: Any) -> Position:
-    """One commit further."""
     at = store.partitions.position(0)
     at = store.partitions.claim(0) if at.epoch == 0 else at
     new = Position(0, at.epoch, at.offset + 1)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import http.server
 import itertools
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import msgspec
@@ -33,6 +33,7 @@ from trustwatch.ingest.topics.protocols import TopicReader
 from trustwatch.ingest.topics.record_codec import TopicRecord, headers_for
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 
+from ..support.endpoint import Endpoint
 from ..support.followers import poll_until
 from ..support.format_samples import LINES
 from ..support.kafka_topics import (
@@ -342,7 +343,6 @@ def test_a_reader_keeps_its_time_though_the_broker_is_gone(kafka: KafkaCluster, 
 
 
 def poll_record(reader: TopicReader) -> None:
-    """Let one record come."""
     deadline = time.monotonic() + 90
     while not reader.poll(0.2, 1):
         assert time.monotonic() < deadline
@@ -492,78 +492,60 @@ def test_a_wrong_password_is_an_error_of_the_settings(kafka: KafkaCluster, clien
         assert "login" in str(error.value)
 
 
-class TokenEndpoint(http.server.BaseHTTPRequestHandler):
-    """An authorization server's token endpoint: client credentials only."""
-
-    seen: ClassVar[list[dict[str, list[str]]]] = []
-
-    def do_POST(self) -> None:
-        form = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
-        self.seen.append(form)
-        right = base64.b64encode(b"worker:s3cret").decode()
-        granted = self.headers["authorization"] == f"Basic {right}"
-        body = msgspec.json.encode({"access_token": "granted", "expires_in": 300} if granted else {"error": "no"})
-        self.send_response(200 if granted else 401)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def token_endpoint() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TokenEndpoint)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/token"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def token_endpoint() -> Iterator[Endpoint]:
+    """An authorization server's token endpoint: client credentials only."""
+    right = f"Basic {base64.b64encode(b'worker:s3cret').decode()}"
+
+    def grant(request: Endpoint.Request) -> Endpoint.Answer:
+        granted = request[2]["authorization"] == right
+        body = msgspec.json.encode({"access_token": "granted", "expires_in": 300} if granted else {"error": "no"})
+        return (200 if granted else 401), {"content-type": "application/json"}, body
+
+    with Endpoint(grant) as made:
+        yield made
 
 
-def test_tokens_are_bought_with_client_credentials(token_endpoint: str) -> None:
-    """RFC 6749, section 4.4, with the scope; a refusal names the endpoint and no secret."""
-    security = KafkaSecuritySettings(
+def forms(endpoint: Endpoint) -> list[dict[str, list[str]]]:
+    return [parse_qs(body.decode()) for *_, body in endpoint.seen]
+
+
+def token_security(endpoint: Endpoint, scope: str = "") -> KafkaSecuritySettings:
+    return KafkaSecuritySettings(
         protocol="SASL_PLAINTEXT",
         mechanism="OAUTHBEARER",
-        token_url=token_endpoint,
+        token_url=f"{endpoint.url}/token",
         client_id="worker",
         client_secret=Secret("s3cret"),
-        scope="kafka",
+        scope=scope,
     )
-    TokenEndpoint.seen.clear()
+
+
+def test_tokens_are_bought_with_client_credentials(token_endpoint: Endpoint) -> None:
+    """RFC 6749, section 4.4, with the scope; a refusal names the endpoint and no secret."""
+    security = token_security(token_endpoint, "kafka")
     assert KafkaTokenProvider(security).token() == "granted"
-    assert TokenEndpoint.seen == [{"grant_type": ["client_credentials"], "scope": ["kafka"]}]
+    assert forms(token_endpoint) == [{"grant_type": ["client_credentials"], "scope": ["kafka"]}]
     wrong = msgspec.structs.replace(security, client_secret=Secret("other"))
     with pytest.raises(Unavailable, match="token") as error:
         KafkaTokenProvider(wrong).token()
     assert "other" not in str(error.value)
 
 
-def test_both_clients_log_in_with_a_token(token_endpoint: str, client: str) -> None:
+def test_both_clients_log_in_with_a_token(token_endpoint: Endpoint, client: str) -> None:
     """Either one buys a token as soon as it connects (there is no broker here that takes it)."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), TokenEndpoint) as no_broker:
-        security = KafkaSecuritySettings(
-            protocol="SASL_PLAINTEXT",
-            mechanism="OAUTHBEARER",
-            token_url=token_endpoint,
-            client_id="worker",
-            client_secret=Secret("s3cret"),
-        )
+    with socket.create_server(("127.0.0.1", 0)) as no_broker:
         made = KafkaClientSettings(
-            bootstrap_servers=(f"127.0.0.1:{no_broker.server_port}",),
+            bootstrap_servers=(f"127.0.0.1:{no_broker.getsockname()[1]}",),
             client=client,  # type: ignore[arg-type]
-            security=security,
+            security=token_security(token_endpoint),
         )
-        TokenEndpoint.seen.clear()
         with pytest.raises((Unavailable, ConfigError)) as error:
             open_writer(made, tuning=KafkaTuning(request_timeout_ms=2_000, metadata_timeout_ms=2_000))
         assert "s3cret" not in str(error.value)
     if client == "confluent":
-        assert TokenEndpoint.seen == [{"grant_type": ["client_credentials"]}] * len(TokenEndpoint.seen) != []
+        seen = forms(token_endpoint)
+        assert seen == [{"grant_type": ["client_credentials"]}] * len(seen) != []
     else:  # kafka-python asks for it when a broker offers the mechanism
         options = connection_options(made, TUNING)
         assert (options["sasl_mechanism"], options["sasl_oauth_token_provider"].token()) == ("OAUTHBEARER", "granted")

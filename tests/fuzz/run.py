@@ -33,8 +33,6 @@ INSTRUMENTED: Final = [
     "trustwatch.ingest.history",
     "trustwatch.ingest.log.segment_import",
     "trustwatch.models.array_rules",
-    "trustwatch.models.array_rules",
-    "trustwatch.models.array_rules",
     "trustwatch.models.model_directory",
     "trustwatch.scoring.pipeline.risk_topic_reader",
     "trustwatch.scoring.store.database",

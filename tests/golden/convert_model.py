@@ -27,7 +27,6 @@ NEW = FEATURES[-2:]
 
 
 def main() -> None:
-    """Convert it."""
     with tempfile.TemporaryDirectory() as made:
         folder = unpack(MODEL, Path(made) / "model")
         manifest = json.loads((folder / "manifest.json").read_bytes())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .collecting import in_order, lasting
-from .support import HERE, Row, Service, on_kafka, on_postgres, read_rows, run, unpack
+from .support import HERE, Row, Service, assert_same, on_kafka, on_postgres, read_rows, run, unpack
 from .topics import KINDS, write_topic
 
 DATA = HERE / "data_0_1"
@@ -81,6 +81,19 @@ def without_wall_time(rows: list[Row]) -> list[Row]:
         else row
         for row in rows
     ]
+
+
+def check_earlier_rows(service: Service, form: str) -> None:
+    """All that 0.1 had stored in that *form* is listed, and the records that only its log had are applied."""
+    listed = {row["decision"]["decision_id"]: row["decision"] for row in told(service) if "decision" in row}
+    before = [row["decision"] for row in read_rows(DATA / f"{form}-1.jsonl.gz") if "decision" in row]
+    assert_same(
+        [listed.get(one["decision_id"]) for one in before],
+        [{**one, "concern": None, "indicators": []} for one in before],
+    )
+    assert len(listed) > len(before)
+    found = kept(service)
+    assert [row for row in read_rows(DATA / f"{form}-kept.jsonl.gz") if row not in found] == []
 
 
 def later() -> list[bytes]:

@@ -45,12 +45,10 @@ class Recording:
 
     @cached_property
     def model(self) -> Path:
-        """The stored model."""
         return unpack(MODEL, self.folder / "model")
 
     @cached_property
     def served(self) -> Served:
-        """What a service tells of itself."""
         return serve(self.folder / "service", self.model)
 
 
@@ -89,7 +87,6 @@ def applied_anew(recording: Recording) -> list[Row]:
 
 
 def on_a_server(recording: Recording) -> list[Row]:
-    """The tables in PostgreSQL."""
     with server(recording.folder / "server-of-tables") as postgres:
         return postgres_schema(recording.folder / "on-postgres", recording.model, postgres)
 
@@ -112,7 +109,6 @@ MAKERS: dict[str, Callable[[Recording], list[Row]]] = {
 
 
 def main(wanted: list[str]) -> None:
-    """Write the files that are wanted."""
     if unknown := set(wanted) - MAKERS.keys():
         sys.exit(f"no such golden file: {', '.join(sorted(unknown))}; there are {', '.join(MAKERS)}")
     with tempfile.TemporaryDirectory() as made:

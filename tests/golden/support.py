@@ -184,7 +184,6 @@ class Service:
         return False
 
     def log(self) -> str:
-        """What it has said."""
         return (self.folder / "service.log").read_text()
 
     def get(self, path: str, **parameters: Any) -> Any:
@@ -195,7 +194,6 @@ class Service:
         return answer.json()
 
     def post(self, path: str, body: bytes, kind: str = "application/json") -> httpx2.Response:
-        """Post something."""
         headers = {"authorization": f"Bearer {self.token}", "content-type": kind}
         return self.client.post(path, content=body, headers=headers)
 
@@ -217,7 +215,6 @@ class Service:
             page = self.get(path, limit=500, cursor=page["next_cursor"], **parameters)
 
     def metric(self, name: str) -> float:
-        """Value of a metric without labels."""
         lines = self.client.get("/metrics").text.splitlines()
         return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")))
 
@@ -230,7 +227,6 @@ class Service:
         )
 
     def settle_topics(self, within_s: float = 120.0) -> None:
-        """The same with Kafka."""
 
         def applied() -> bool:
             told = json.loads(run("topics", "status", "--settings", self.settings, "--json"))
@@ -239,7 +235,6 @@ class Service:
         wait(applied, within_s, self.log)
 
     def close(self) -> None:
-        """End it in good order."""
         self.client.close()
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -342,7 +337,6 @@ def _equal(ours: Any, golden: Any) -> bool:
 
 
 def assert_same(ours: Any, golden: Any) -> None:
-    """Fail with the first differences."""
     found = [difference for _, difference in zip(range(12), differences(ours, golden), strict=False)]
     assert not found, "differs from what was recorded:\n" + "\n".join(found)
 
@@ -363,7 +357,6 @@ def assert_same_rows(ours: list[Row], golden: list[Row]) -> None:
 
 
 def digest(rows: Iterable[Row]) -> str:
-    """SHA-256 of rows."""
     whole = hashlib.sha256()
     for row in rows:
         whole.update(json.dumps(row, sort_keys=True).encode() + b"\n")

@@ -92,7 +92,6 @@ def interruptible(running: Service) -> Iterator[Service]:
 
 @pytest.fixture
 def make_service(tmp_path: Path, world: ModelAndDay) -> Iterator[Callable[..., Service]]:
-    """Makes services with further settings (YAML)."""
     made: list[Service] = []
 
     def make(more: str = "", model: Path | None = None) -> Service:

@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 def proof(client: OAuthClient) -> ClientAuthenticator:
-    """That client's authentication."""
 
     def sign(client_id: str, audience: str) -> str:
         now = int(time.time())
@@ -30,7 +29,6 @@ def proof(client: OAuthClient) -> ClientAuthenticator:
 
 
 def burn(token: str, client: OAuthClient, revoke: str, introspect: str) -> RevocationResult:
-    """Revoke *token* as *client*."""
 
     async def work() -> RevocationResult:
         async with make_webhook_client() as http:

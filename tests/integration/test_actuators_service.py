@@ -23,7 +23,6 @@ SECONDS = 10.0
 
 @pytest.fixture(params=["hydra", "keycloak"])
 def server(request: pytest.FixtureRequest) -> AuthorizationServer:
-    """Each authorization server."""
     peer = request.getfixturevalue(request.param)
     return HydraServer(peer) if request.param == "hydra" else KeycloakServer(peer)
 
@@ -45,7 +44,6 @@ def configured(server: AuthorizationServer, folder: Path, issuers: str = f'["{IS
 
 
 def pin(service: Any, agent: str, level: str) -> None:
-    """A person pins the agent's level."""
     made = service.client.post(
         f"/v1/agents/{quote(agent, safe='')}/pin",
         params={"tenant": "acme-corp", "issuer": ISSUER},
@@ -56,7 +54,6 @@ def pin(service: Any, agent: str, level: str) -> None:
 
 
 def unpin(service: Any, agent: str) -> None:
-    """A person ends it."""
     ended = service.client.post(
         f"/v1/agents/{quote(agent, safe='')}/unpin",
         params={"tenant": "acme-corp", "issuer": ISSUER},

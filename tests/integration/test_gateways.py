@@ -62,7 +62,6 @@ def site(_service: Service, oidc_provider: OidcProvider) -> ServiceReviewer:
 
 @pytest.fixture
 def api() -> Iterator[Endpoint]:
-    """What the gateways guard."""
     with Endpoint(upstream) as made:
         yield made
 

@@ -91,7 +91,6 @@ def program(name: str) -> Path:
 
 
 def command(name: str, folder: Path, text: str) -> list[str | Path]:
-    """Starts *name* with a configuration."""
     product = name.partition("_")[0]
     file = folder / f"{name}.{'yaml' if product == 'envoy' else 'conf'}"
     if product == "envoy":  # which waits a second before it closes what it refused

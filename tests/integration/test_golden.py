@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ..golden.collecting import LIVE, MODEL, WENT_ON, live, week
-from ..golden.opening import DATA, embedded, kept, later, told, went_on, without_wall_time
+from ..golden.opening import check_earlier_rows, embedded, later, went_on, without_wall_time
 from ..golden.support import RECORDED, Service, assert_same, read_rows, unpack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -27,15 +27,7 @@ def test_a_service_goes_on_from_what_0_1_wrote(tmp_path: Path) -> None:
     """All that 0.1 had stored is listed; records that only its log had are applied; further events are taken."""
     with embedded(tmp_path / "service", unpack(MODEL, tmp_path / "model")) as service:
         service.settle()
-        listed = {row["decision"]["decision_id"]: row["decision"] for row in told(service) if "decision" in row}
-        before = [row["decision"] for row in read_rows(DATA / "embedded-1.jsonl.gz") if "decision" in row]
-        assert_same(
-            [listed.get(one["decision_id"]) for one in before],
-            [{**one, "concern": None, "indicators": []} for one in before],
-        )
-        assert len(listed) > len(before)
-        found = kept(service)
-        assert [row for row in read_rows(DATA / "embedded-kept.jsonl.gz") if row not in found] == []
+        check_earlier_rows(service, "embedded")
         service.send(later())
         service.settle()
         assert_same(went_on(service), without_wall_time(read_rows(RECORDED / WENT_ON)))

@@ -53,7 +53,6 @@ def executed(example: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def run(arguments: list[str], folder: Path, notebooks: Path = ROOT / "notebooks") -> dict[str, Executed]:
-    """Run all notebooks by the command."""
     command = [sys.executable, "-m", "trustwatch", "lab", *arguments, "--notebooks", str(notebooks)]
     done = subprocess.run([*command, "--run", str(folder / "out")], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -129,7 +129,6 @@ def test_a_collector_waits_for_a_service_that_is_away(
 
 
 def wait_for(until: Callable[[], Any], within_s: float = 30.0) -> None:
-    """Wait until *until* says so."""
     deadline = time.monotonic() + within_s
     while not until():
         assert time.monotonic() < deadline

@@ -19,7 +19,6 @@ DEPLOY = ROOT / "deploy"
 
 @pytest.fixture(scope="module")
 def promtool() -> Path:
-    """The program, fetched once."""
     try:
         return promtool_program()
     except ServiceUnavailable as reason:

@@ -24,7 +24,6 @@ MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def history() -> list[bytes]:
-    """Four days of twenty agents."""
     plan = SimulationSettings(start=MONDAY, duration=timedelta(days=4), seed=11, agents=20, events_per_agent_day=60.0)
     return [one.event for one in simulate(plan)]
 

@@ -79,7 +79,6 @@ def test_an_open_stream_does_not_hold_up_the_end(service: Any) -> None:
 
 
 def refused(result: Any, *words: str) -> None:
-    """Status 1, and one clear line."""
     lines = [line for line in result.stderr.splitlines() if line.startswith("trustwatch: ")]
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
@@ -124,17 +123,6 @@ def test_wrong_settings_are_one_line(service: Any, change: Callable[[str], str],
     refused(service.run("serve", "--settings", str(service.settings)), *words)
 
 
-def test_no_place_for_a_model_is_one_line(service: Any) -> None:
-    """Status 1; the line names it, and how to make it."""
-    service.settings.write_text(service.settings.read_text().replace("model_dir: ", "model_dir: /proc/nowhere/"))
-    refused(service.run("serve", "--settings", str(service.settings)), "/proc/nowhere/", "mkdir -p")
-
-
-def test_missing_settings_file_is_one_line(service: Any) -> None:
-    """Status 1; the line names the file."""
-    refused(service.run("serve", "--settings", "/nowhere/settings.yaml"), "/nowhere/settings.yaml")
-
-
 PARTS_BY_NIGHT = [pytest.param(name, marks=nightly) for name in ("manifest.json", "extras/baseline/keys.npy")]
 
 
@@ -148,16 +136,6 @@ def test_tampered_model_is_refused(make_service: Any, world: Any, tmp_path: Path
     (model / name).write_bytes(content)
     service = make_service(model=model)
     refused(service.run("serve", "--settings", str(service.settings)), str(model), name, "retrain")
-
-
-def test_model_of_another_manifest_is_refused(make_service: Any, world: Any, tmp_path: Path) -> None:
-    """A manifest that is still JSON, with another threshold file named or another version, is noticed by its digest."""
-    model = tmp_path / "model"
-    shutil.copytree(world.model, model)
-    text = (model / "manifest.json").read_text()
-    (model / "manifest.json").write_text(text.replace('"integration"', '"other"'))
-    service = make_service(model=model)
-    refused(service.run("serve", "--settings", str(service.settings)), "manifest.json", "edited")
 
 
 def test_log_that_lost_records_is_refused(service: Any, make_event: Any) -> None:

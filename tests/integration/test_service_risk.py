@@ -11,38 +11,17 @@ from urllib.parse import quote
 import pytest
 from standardwebhooks import Webhook
 
-from ..support.endpoint import Endpoint
+from ..support.alert_receiver import SECRET, Receiver
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSByZWNlaXZlciBmb3IgdGVzdHM="
 ORDER = ("unknown", "low", "medium", "high", "critical")
-
-
-class Receiver(Endpoint):
-    """A real HTTP server that keeps what is posted, and refuses the first request with 500."""
-
-    def __init__(self) -> None:
-        self.received: list[tuple[dict[str, str], bytes]] = []
-        self.refused: list[str] = []
-        super().__init__(self._take)
-
-    @property
-    def url(self) -> str:
-        return f"{super().url}/alerts"
-
-    def _take(self, request: Endpoint.Request) -> Endpoint.Answer:
-        _, _, headers, body = request
-        if not self.refused:
-            self.refused.append(headers["webhook-id"])
-            return 500, {}, b""
-        self.received.append((headers, body))
-        return 204, {}, b""
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     made = Receiver()
+    made.answers = [(500, {}, b"")]  # the first attempt fails
     yield made
     made.close()
 
@@ -86,16 +65,16 @@ def check_alert(service: Any, receiver: Receiver, tenant: str, agent: str) -> No
     """An alert about the agent arrives though the first attempt was refused; its signature is valid."""
 
     def about() -> list[tuple[dict[str, str], bytes]]:
-        return [(h, b) for h, b in receiver.received if f"{tenant}" in b.decode() and agent in json.loads(b)["subject"]]
+        taken = receiver.got[1:]
+        return [(h, b) for h, b in taken if f"{tenant}" in b.decode() and agent in json.loads(b)["subject"]]
 
     headers, body = service.wait(about)[0]
     alert = Webhook(SECRET).verify(body, headers)
     assert alert["specversion"] == "1.0"
     with pytest.raises(Exception, match="signature"):
         Webhook(SECRET).verify(body.replace(b"1.0", b"1.1", 1), headers)
-    assert service.wait(lambda: receiver.refused[0] in [h["webhook-id"] for h, _ in receiver.received], 30.0)
-    ids = [h["webhook-id"] for h, _ in receiver.received]
-    assert len(ids) == len(set(ids))
+    assert service.wait(lambda: receiver.keys[0] in receiver.keys[1:], 30.0)
+    assert len(receiver.keys) == len({*receiver.keys}) + 1
     assert "delivered" in {row["status"] for row in service.pages("/v1/deliveries")}
 
 

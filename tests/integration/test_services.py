@@ -7,14 +7,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from ..support.checkout import ROOT
-
-if TYPE_CHECKING:
-    pass
 
 pytestmark = pytest.mark.integration
 

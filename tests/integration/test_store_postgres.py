@@ -31,6 +31,7 @@ from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import SqlStore, open_store
 
+from ..support import stored_rows
 from ..support.checkout import ROOT, process_command
 from ..support.old_schemas import SCHEMAS, revisions_of
 
@@ -56,27 +57,7 @@ def second(store: SqlStore, postgres_store_url: str) -> Iterator[SqlStore]:
 
 
 def agent(key: int, events: int = 0, **values: object) -> AgentRow:
-    name = AgentName(key, "t", "i", f"a{key}")
-    fields: dict[str, object] = {"level": 0, "decision_id": "", "features": b""} | values
-    return AgentRow(
-        name,
-        "X",
-        fields["level"],
-        0.0,
-        0.0,
-        0.0,
-        0,
-        0,
-        0,
-        0,
-        events,
-        fields["decision_id"],
-        b"[]",
-        "",  # type: ignore[arg-type]
-        features=fields["features"],
-        risk=b"",
-        state_version="v",  # type: ignore[arg-type]
-    )
+    return stored_rows.agent(AgentName(key, "t", "i", f"a{key}"), 0, events=events, **values)
 
 
 def alert(number: int, agent_key: int = 7) -> OutboxRow:
@@ -84,31 +65,7 @@ def alert(number: int, agent_key: int = 7) -> OutboxRow:
 
 
 def decision(number: int, key: int, decided_ms: int) -> Decision:
-    return Decision(
-        f"D{number:04}",
-        agent(key).name,
-        "X",
-        decided_ms,
-        "e",
-        0,
-        1,
-        3,
-        0.5,
-        0.5,
-        0.5,
-        0.5,
-        (),
-        "",
-        {},
-        {},
-        "",
-        "",
-        "",
-        "enforce",
-        "event",
-        0,
-        number,
-    )
+    return stored_rows.decision(number, agent(key).name, decision_id=f"D{number:04}", decided_ms=decided_ms)
 
 
 def commit(store: SqlStore, partition: int = 0, **parts: object) -> Position:
@@ -536,7 +493,6 @@ def _run_and_kill(url: str, after: int) -> int:
 
 
 def wait_for(store: SqlStore, query: str, wanted: int) -> None:
-    """Until *query* counts *wanted*."""
     deadline = time.monotonic() + 90
     while True:
         with store.database.read() as connection:

@@ -37,7 +37,6 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[TraceCollector]:
 
 
 def exercise(service: Any, make_event: Callable[..., dict[str, Any]]) -> None:
-    """Events, and questions of all kinds."""
     principal = {"id": PERSON, "type": "user"}
     service.send([make_event(AGENT, number, principal=principal) for number in range(5)])
     service.settle()

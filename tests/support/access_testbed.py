@@ -144,7 +144,6 @@ class AccessTestbed:
         return {"authorization": f"Bearer {token}"}
 
     def events(self) -> list[dict[str, Any]]:
-        """Audit events that were made durable."""
         assert self.run(self.guard.audit_sink.flush(5.0))
         reader = LogReader(self.settings.data_dir / "log")
         reader.seek(0, 0)
@@ -155,6 +154,5 @@ class AccessTestbed:
         return found
 
     def asked(self) -> list[Intervention]:
-        """Approvals that wait for a person."""
         self.run(self.guard.approval_workflow.close())
         return self.store.interventions.list_open()

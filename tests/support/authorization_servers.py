@@ -90,7 +90,6 @@ class AuthorizationServer(ABC):
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Actuator]:
-        """The actuator, with good credentials."""
         async with make_webhook_client() as http:
             yield self.actuator(http)
 
@@ -131,7 +130,6 @@ class AuthorizationServer(ABC):
         """And now again."""
 
     def issued(self, client_id: str) -> Issued:
-        """A new token."""
         made = self.issue(client_id)
         assert made is not None
         return made
@@ -309,7 +307,6 @@ class HydraServer(AuthorizationServer):
         return bool(answer.json()["active"])
 
     def opened_sync(self) -> httpx2.Client:
-        """The admin API, for an operator."""
         return httpx2.Client(base_url=self.hydra.admin_url)
 
     def stop(self) -> None:

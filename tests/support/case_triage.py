@@ -19,7 +19,6 @@ PAGER = [DeliveryRoute("pager", "alert", frozenset(range(5)), 900_000)]
 
 
 def agent(agent_id: str, tenant: str = "acme") -> AgentName:
-    """An agent of one issuer."""
     return AgentName(IdentityHasher().agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
 
 
@@ -39,7 +38,6 @@ class Triage:
         self.site = site
 
     def raise_agents(self, *decisions: Decision) -> None:
-        """Decisions with their alerts, routed."""
         store = self.site.store
         at = store.partitions.position(0)
         at = at if at.epoch else store.partitions.claim(0)
@@ -60,7 +58,6 @@ class Triage:
         return answer.json()
 
     def act(self, case: str, what: str, status: int = 200, client: str = "gateway", **body: Any) -> Any:
-        """Do something, and see the status."""
         url = f"/v1/cases/{case}/{what}"
         answer = self.site.client.post(url, json=body, headers=self.site.auth(client))
         assert answer.status_code == status, answer.text
@@ -73,6 +70,5 @@ class Triage:
         return [one["data"] for one in reversed(payloads) if "case-changed" in one["type"]]
 
     def audited(self) -> list[str]:
-        """Actions of audit events about cases."""
         self.site.wait(self.site.guard.audit_sink.flush(5.0))
         return [event["action"] for event in self.site.events() if event["action"].startswith("case.")]

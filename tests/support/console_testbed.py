@@ -61,7 +61,6 @@ class ConsoleTestbed:
 
     @property
     def own_hosts(self) -> set[str]:
-        """Hosts that pages may ask."""
         return {url.partition("://")[2] for url in (self.url, self.provider.url)}
 
     def start(self) -> None:
@@ -113,7 +112,6 @@ class ConsoleTestbed:
         return bool(answer.json()["decision"])
 
     def query(self, members: dict[str, Any]) -> str:
-        """As in a URL."""
         return urlencode(members)
 
     def pin(self, agent: str, level: str) -> None:

@@ -87,7 +87,6 @@ kafka:
 
 
 def wait(until: Callable[[], Any], within_s: float = 180.0, what: str = "") -> Any:
-    """The first true answer of *until*."""
     deadline = time.monotonic() + within_s
     while not (found := until()):
         assert time.monotonic() < deadline, f"not within {within_s} s: {what or until}"
@@ -136,11 +135,9 @@ class WorkerProcess:
         return self.heard.counts.get(name, 0) if self.heard else 0
 
     def log(self) -> str:
-        """All that it has said."""
         return self._log.read_text()
 
     def rss_mib(self) -> float:
-        """Its memory now."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
@@ -154,15 +151,12 @@ class WorkerProcess:
         return wait(reached, what=f"{partitions} partitions for a worker")
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
         self.process.send_signal(number)
 
     def stopped(self) -> bool:
-        """Whether SIGSTOP holds it."""
         return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def kill(self) -> None:
-        """kill -9."""
         self.process.kill()
         self.ended()
 
@@ -172,7 +166,6 @@ class WorkerProcess:
         assert self.ended() == 0, self.log()
 
     def ended(self, within_s: float = 90.0) -> int:
-        """Exit status, once it has one."""
         try:
             return self.process.wait(within_s)
         finally:
@@ -237,11 +230,9 @@ class DistributedTestbed:
         self._undisturbed = ""
 
     def admin(self) -> closing[Any]:
-        """The admin client."""
         return closing(open_admin(self.kafka_settings))
 
     def write_settings(self, name: str, database: str, group: str, out: str, **members: Any) -> Path:
-        """A settings file of this test."""
         url = re.sub(":[^:@]+@", "@", self.postgres.url_of(database))
         path = self.folder / f"{name}.yaml"
         values = {**self._defaults, "url": url, "group": group, "out": out, **members}
@@ -249,7 +240,6 @@ class DistributedTestbed:
         return path
 
     def worker(self, fault: str = "", settings: Path | None = None) -> WorkerProcess:
-        """Start a worker."""
         log = self.folder / f"worker-{len(self.workers)}.log"
         self.workers.append(WorkerProcess(settings or self.settings_file, log, fault))
         return self.workers[-1]
@@ -263,7 +253,6 @@ class DistributedTestbed:
         return answer
 
     def logs(self) -> str:
-        """What all workers have said."""
         return "".join(worker.log() for worker in self.workers)
 
     def offsets(self) -> dict[int, int]:
@@ -275,7 +264,6 @@ class DistributedTestbed:
         return {position.partition: position.epoch for position in self.store.partitions.list_positions()}
 
     def ends(self) -> dict[int, int]:
-        """Records of events by partition."""
         with closing(open_reader(self.kafka_settings, (self.kafka_settings.topic_names.events,))) as reader:
             return {partition: end for (_, partition), end in reader.end_offsets().items()}
 
@@ -330,7 +318,6 @@ class DistributedTestbed:
         return ours
 
     def state(self) -> State:
-        """What the store holds."""
         return state_of(self.store, self.postgres, self.database)
 
     def records(self, *topics: str) -> dict[str, list[TopicRecord]]:
@@ -356,7 +343,6 @@ class DistributedTestbed:
         assert {raw.key.decode() for raw in found["dead_letters"] if raw.key} == state.letters.keys()
 
     def close(self) -> None:
-        """End everything and drop the databases."""
         for worker in self.workers:
             if worker.process.poll() is None:
                 worker.signal(signal.SIGCONT)
@@ -377,7 +363,6 @@ def _without_case(payload: bytes) -> bytes:
 
 
 def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
-    """All of a database."""
     keys = [summary.name.key for summary in store.agents.iterate()]
     decisions = [one for partition in range(8) for one in store.decisions.iterate_unpublished(partition, -1)]
     rows = postgres.sql("select kind, key, encode(payload, 'hex') from outbox", database)
@@ -446,7 +431,6 @@ def as_told(record: RiskRecord) -> tuple[Any, ...]:
 
 
 def as_stored(row: AgentRow | AgentSummary) -> tuple[Any, ...]:
-    """The same of a row."""
     level = ("unknown", "low", "medium", "high", "critical")[row.level]
     who = (row.name.tenant, row.name.issuer, row.name.agent_id, row.agent_type)
     why = (row.decision_id, row.reasons, row.counterfactual)
@@ -652,7 +636,6 @@ class Serving(Service):
         return super().command(*arguments, *more)
 
     def risk(self, agent: str, tenant: str = "acme-corp") -> dict[str, Any]:
-        """The answer about an agent."""
         answer = self.get(f"/v1/agents/{quote(agent)}/risk", tenant=tenant)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -677,7 +660,6 @@ def archive_reaches(folder: Path, ends: dict[int, int]) -> bool:
 
 
 def switches_to(rig: Any, version: str) -> list[Any]:
-    """Where a version came into force."""
     return [switch for switch in rig.store.models.list_switches() if switch.version == version]
 
 
@@ -694,7 +676,6 @@ def post_json(service: Any, path: str, body: dict[str, Any]) -> Any:
 
 
 def write_events(rig: Any, events: list[dict[str, Any]]) -> None:
-    """Write events as the door does."""
     records = []
     for number, event in enumerate(events):
         route = agent_partition_key(event["tenant"], event["agent"]["issuer"], event["agent"]["id"])

@@ -35,7 +35,6 @@ class EventTaker(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
         return f"http://127.0.0.1:{self.server_port}"
 
 
@@ -77,7 +76,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running_event_taker() -> Iterator[EventTaker]:
-    """One on a free port."""
     with EventTaker() as taker:
         thread = Thread(target=taker.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

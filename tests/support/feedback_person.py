@@ -124,7 +124,6 @@ class Person:
         return self.site.client.delete(f"/v1/feedback/{feedback_id}", params=given, headers=self.site.auth(client))
 
     def commands(self) -> list[Any]:
-        """Control records in the log."""
         decoder = msgspec.json.Decoder(AdoptFeedbackRule | RevokeFeedbackRule)
         return [decoder.decode(record.payload) for record in self.site.logged(RecordKind.CONTROL)]
 

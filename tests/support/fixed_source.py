@@ -15,7 +15,6 @@ class FixedSource:
         self.records = records
 
     def end_offset(self, _partition: int) -> int:
-        """Offset behind the last record."""
         return len(self.records)
 
     def read_id_hashes(self, _partition: int, start: int, end: int) -> npt.NDArray[np.uint64]:

@@ -36,7 +36,6 @@ class Follower:
         self.log.append(("lost", frozenset(partitions)))
 
     def step(self, max_records: int = 1000, timeout_s: float = 0.1) -> None:
-        """Poll once, keep what comes."""
         batch = self.source.poll(max_records, timeout_s)
         if batch is not None:
             self.records.setdefault(batch.partition, []).extend(batch.records)
@@ -45,7 +44,6 @@ class Follower:
 
     @property
     def count(self) -> int:
-        """Records that came so far."""
         return sum(map(len, self.records.values()))
 
 

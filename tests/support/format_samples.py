@@ -73,7 +73,6 @@ EventRow = tuple[str, str | None, str | None, str, str, str | None, str]
 
 
 def event_rows(found: Taken) -> list[EventRow]:
-    """Events as lines of a table."""
     return [
         (
             event["agent"]["id"],
@@ -165,7 +164,6 @@ def attributes(values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def span(values: dict[str, Any], *, kind: Any = 3, resource: dict[str, Any] | None = None, **more: Any) -> Any:
-    """An export request with one span."""
     made = {
         "traceId": TRACE,
         "spanId": SPAN,
@@ -181,7 +179,6 @@ def span(values: dict[str, Any], *, kind: Any = 3, resource: dict[str, Any] | No
 
 
 def logs(scope: str, *records: dict[str, Any]) -> Any:
-    """An export request with log records."""
     made = [
         {"timeUnixNano": str(START), "traceId": TRACE, "attributes": attributes(record), "body": {"stringValue": "b"}}
         for record in records

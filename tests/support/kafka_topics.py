@@ -67,7 +67,6 @@ def foreign_producer(kafka: KafkaCluster, **more: Any) -> KafkaProducer:
 
 
 def event(number: int, agent: str = "a") -> bytes:
-    """A native event of an agent."""
     made = {
         "id": f"e{number}",
         "source": "urn:test",
@@ -92,7 +91,6 @@ def record(number: int, agent: str = "a") -> Record:
 def write(
     made: KafkaClientSettings, records: Iterable[Record], partition: int | None = None, tuning: KafkaTuning = TUNING
 ) -> None:
-    """Write records of ours."""
     writer = open_writer(made, tuning=tuning)
     try:
         for one in records:

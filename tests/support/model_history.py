@@ -18,7 +18,6 @@ def history(count: int, seed: int = 1, salt: bytes = SALT) -> EventColumns:
 
 
 def raw_history(count: int, seed: int = 1) -> list[bytes]:
-    """The same as bytes."""
     dice, events = random.Random(seed), []
     for number in range(count):
         agent, day = dice.randrange(6), 1 + number * 20 // max(count, 1)

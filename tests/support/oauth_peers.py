@@ -55,7 +55,6 @@ class OAuthClient:
         return self.post(self.token_url, **{"grant_type": "client_credentials"} | self.form | form)
 
     def token(self, **form: str) -> str:
-        """A new access token."""
         answer = self.ask(**form)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["access_token"])
@@ -71,12 +70,10 @@ class OAuthClient:
 
 
 def new_key() -> rsa.RSAPrivateKey:
-    """A private key for one client."""
     return rsa.generate_private_key(65537, 2048)
 
 
 def public_keys(key: rsa.RSAPrivateKey) -> dict[str, Any]:
-    """Its JSON Web Key Set."""
     made = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
     return {"keys": [{"kty": "RSA", "n": made["n"], "e": made["e"], "kid": "key-1", "use": "sig", "alg": "RS256"}]}
 

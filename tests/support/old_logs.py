@@ -14,7 +14,6 @@ SYNCED = struct.Struct("=8sQ")
 
 
 def encode_chunk(base: int, records: Sequence[Record]) -> bytes:
-    """One chunk of a segment."""
     entries = [RECORD_ENTRY.pack(len(one.payload), one.kind, one.id_hash, one.received_ms) for one in records]
     payload = b"".join([*entries, *(one.payload for one in records)])
     checked = struct.pack("<QII", base, len(records), len(payload)) + payload
@@ -22,7 +21,6 @@ def encode_chunk(base: int, records: Sequence[Record]) -> bytes:
 
 
 def segment_path(directory: Path, base: int) -> Path:
-    """The file of a segment."""
     return directory / f"{base:020d}.log"
 
 

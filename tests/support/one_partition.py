@@ -41,7 +41,6 @@ class EmbeddedPipeline(Pipeline):
 
     @property
     def position(self) -> Position:
-        """Committed position of the partition."""
         return self._partitions[0].position
 
     def drain(self) -> None:

@@ -95,7 +95,6 @@ class PageViewer:
         return self.page
 
     def save(self, name: str) -> Path:
-        """A screenshot of the whole page."""
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / f"{name}-{self.width}-{self.scheme}.png"
         self.page.screenshot(path=file, full_page=True)

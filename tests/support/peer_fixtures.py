@@ -78,7 +78,6 @@ def _oidc_provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 @pytest.fixture
 def oidc_provider(_oidc_provider: OidcProvider) -> OidcProvider:
-    """node-oidc-provider, which asks nobody."""
     _oidc_provider.configure()
     _oidc_provider.start()
     return _oidc_provider
@@ -94,7 +93,6 @@ def envoy(tmp_path: Path) -> Iterator[Envoy]:
 
 @pytest.fixture
 def caddy(tmp_path: Path) -> Iterator[Caddy]:
-    """Caddy, likewise."""
     from scripts.service_stack import Caddy
 
     yield from _unstarted(Caddy(tmp_path / "caddy", bound=True))
@@ -102,7 +100,6 @@ def caddy(tmp_path: Path) -> Iterator[Caddy]:
 
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[Nginx]:
-    """NGINX, likewise."""
     from scripts.service_stack import Nginx
 
     yield from _unstarted(Nginx(tmp_path / "nginx", bound=True))

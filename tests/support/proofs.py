@@ -39,7 +39,6 @@ class DpopClient:
 
     @property
     def cnf(self) -> dict[str, str]:
-        """`cnf` of its tokens."""
         return {"jkt": self.jkt}
 
     def proof(
@@ -73,12 +72,10 @@ def make_certificate(
 
 
 def x5t_of(certificate: x509.Certificate) -> str:
-    """`x5t#S256` of tokens bound to it."""
     return base64url(hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest())
 
 
 def escaped_pem(certificate: x509.Certificate) -> str:
-    """As NGINX tells it: `$ssl_client_escaped_cert`."""
     return quote(certificate.public_bytes(Encoding.PEM).decode())
 
 
@@ -101,7 +98,6 @@ _PRIVATE = {"d", "p", "q", "dp", "dq", "qi"}
 
 
 def public_jwk(jwk: dict[str, Any]) -> dict[str, Any]:
-    """The public half."""
     return {name: value for name, value in jwk.items() if name not in _PRIVATE}
 
 

@@ -30,7 +30,6 @@ class PublishedRisk:
         self.published: list[tuple[Position, AgentSummary]] = []
 
     def collect(self, position: Position, agents: Sequence[AgentSummary], _erasures: object = ()) -> None:
-        """Take what one publication has."""
         self.published += [(position, agent) for agent in agents]
 
     def check(self, truth: RiskByOffset) -> None:

@@ -66,7 +66,6 @@ class PublishingPartition:
         return np.array([record.id_hash for record in self.records[start:end]], np.uint64)
 
     def worker(self, on_risk: RiskListener | None = None, capacity: int = 9, **settings: Any) -> PartitionPipeline:
-        """The next owner of the partition."""
         processor = self.kit.processor(self.store.agents, capacity)
         made = PartitionPipeline(0, processor, self.context(on_risk or self.risk.collect, **settings))
         begin = made.take_over()

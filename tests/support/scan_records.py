@@ -210,7 +210,6 @@ ARGUMENTS = st.none() | st.lists(
 
 
 def mutate(draw: random.Random, raw: bytes, others: list[bytes]) -> bytes:
-    """One to three random changes."""
     for _ in range(draw.randint(1, 3)):
         at, length = draw.randrange(len(raw)), draw.randint(1, 6)
         changes: tuple[Callable[[], bytes], ...] = (

@@ -68,7 +68,6 @@ class Agent:
 
 
 def ended(service: Any, preview_id: str) -> dict[str, Any] | None:
-    """The preview, once it has ended."""
     found: dict[str, Any] = service.get(f"/v1/feedback/previews/{preview_id}").json()
     return found if found["status"] in ("done", "failed") else None
 
@@ -88,7 +87,6 @@ class Models:
         return self.service.client.post(f"/v1/models/{path}", json=body, headers=self.service.auth())
 
     def challenger(self) -> Any:
-        """The newest challenger."""
         return next((one for one in self.get()["items"] if one["status"] == "challenger"), None)
 
     def in_force(self, version: str) -> bool:

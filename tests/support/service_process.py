@@ -92,7 +92,6 @@ class Service:
         return None
 
     def wait(self, until: Callable[[], Any], within_s: float = 120.0) -> Any:
-        """The first true answer of *until*."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             if found := until():
@@ -112,7 +111,6 @@ class Service:
         return self.process.wait(within_s)
 
     def runs(self) -> bool:
-        """Whether its process is there."""
         return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:

@@ -27,7 +27,6 @@ class ServiceReviewer:
         self.where = {"tenant": TENANT, "issuer": issuer}
 
     def agent(self, agent: str, what: str, **body: Any) -> httpx2.Response:
-        """POST to `/v1/agents/{agent}/{what}`."""
         path = f"/v1/agents/{quote(agent, safe='')}/{what}"
         answer = self.service.client.post(path, params=self.where, json=body, headers=self.service.auth())
         assert answer.is_success, answer.text
@@ -37,7 +36,6 @@ class ServiceReviewer:
         self.agent(agent, "pin", level=level, why="for this test")
 
     def approve_all(self, agent: str) -> None:
-        """Approve what waits for a person."""
         waiting = self.service.wait(
             lambda: [
                 one

@@ -87,7 +87,6 @@ class Receiver:
         self.metadata: dict[str, Any] = answer.json()
 
     def path(self, name: str) -> str:
-        """Path of an endpoint."""
         return urlsplit(self.metadata[name]).path
 
     def ask(self, method: str, endpoint: str, body: Any = None, **params: str) -> httpx2.Response:

@@ -17,7 +17,6 @@ NOW = 1_764_000_000_000
 
 
 def agent(name: AgentName, level: int, **values: Any) -> AgentRow:
-    """Row of an agent."""
     made = AgentRow(
         name, "X", level, 0.2, 0.5, 0.1, NOW, NOW, NOW, 0, 3, "", b"[]", "", features=b"f", risk=b"r", state_version="v"
     )
@@ -25,7 +24,6 @@ def agent(name: AgentName, level: int, **values: Any) -> AgentRow:
 
 
 def decision(number: int, name: AgentName, **values: Any) -> Decision:
-    """A decision about it."""
     made = Decision(
         f"D{number}",
         name,
@@ -64,12 +62,10 @@ def commit(store: SqlStore, records: int = 1, **parts: object) -> None:
 
 
 def name(agent_id: str, tenant: str = "acme") -> AgentName:
-    """An agent of one issuer."""
     return AgentName(IdentityHasher().agent_key(tenant, "https://as", agent_id), tenant, "https://as", agent_id)
 
 
 def said(number: int, **values: Any) -> Feedback:
-    """A false positive."""
     made = Feedback(
         f"F{number:04}",
         "false_positive",
@@ -101,5 +97,4 @@ def said(number: int, **values: Any) -> Feedback:
 
 
 def step(of: Feedback, action: Any = "adopted") -> FeedbackStep:
-    """A step of its life."""
     return FeedbackStep(of.feedback_id, action, NOW, "ann", "because")

@@ -72,7 +72,6 @@ class TraceCollector(Endpoint):
         return [span for span in self.spans if span.trace_id == trace_id]
 
     def wait(self, until: Callable[[], Any], within_s: float = 60.0) -> Any:
-        """The first true answer of *until*."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             if found := until():

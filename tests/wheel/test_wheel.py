@@ -186,7 +186,6 @@ def test_nothing_of_the_extras_is_here() -> None:
 
 
 def is_found(name: str) -> bool:
-    """Whether a module could be imported."""
     try:
         return find_spec(name) is not None
     except ModuleNotFoundError:  # of the package above it
@@ -290,7 +289,6 @@ def test_a_back_test_has_its_report(made: Made) -> None:
 
 
 def until(reached: Callable[[], Any], within_s: float = 90.0) -> Any:
-    """The first true answer."""
     deadline = time.monotonic() + within_s
     while not (found := reached()):
         assert time.monotonic() < deadline, f"not within {within_s} s"

@@ -30,19 +30,16 @@ def stored(name: str, level: int, score: float, features: bytes = b"") -> AgentR
 
 @pytest.fixture(scope="module")
 def site(shared: Any) -> Any:
-    """A service that knows some agents."""
     keep(shared, [stored(name, *risk) for name, risk in RISKS.items()])
     return shared
 
 
 def keep(site: Any, rows: Sequence[AgentRow]) -> None:
-    """Commit agents as the pipeline would."""
     before = site.store.partitions.claim(0)
     site.store.commit(Commit(before, Position(0, before.epoch, before.offset + 1), rows, [], [], []))
 
 
 def run(site: Any, *arguments: str) -> Result:
-    """One command."""
     return CliRunner().invoke(make_app(), [*arguments, "--url", site.url, "--token", site.token("gateway")])
 
 

@@ -43,7 +43,6 @@ def archived(offset: int, days_ago: int) -> EventToArchive:
 
 
 def worked(directory: Path, **settings: float) -> ArchiveMaintenance:
-    """What is due at once, done."""
     upkeep = ArchiveMaintenance(directory, "events", ArchiveSettings(directory=directory, **settings))  # type: ignore[arg-type]
     assert not upkeep.step()  # not at the start of a service, which has enough to do
     upkeep._due_at = float("-inf")

@@ -66,7 +66,6 @@ class Worker:
 
 
 def offsets(archive: Path) -> Sequence[int]:
-    """All that readers find."""
     return sorted(archive_dataset(archive, "vectors").to_table()["offset"].to_pylist())
 
 
@@ -107,14 +106,8 @@ def test_what_another_worker_is_about_to_write_is_waited_for(tmp_path: Path, mon
 
 
 def merged(archive: Path) -> int:
-    """Files that upkeep merges."""
     upkeep = ArchiveMaintenance(archive, "vectors", ArchiveSettings(vectors=archive, retention_days=36_500))
     upkeep._due_at = float("-inf")
     while upkeep.step():
         pass
     return upkeep.merged
-
-
-def test_without_an_archive_nothing_is_collected(tmp_path: Path) -> None:
-    assert open_spool(Settings(data_dir=tmp_path)) is None
-    assert start_vector_collector(None, PARTITION) is None

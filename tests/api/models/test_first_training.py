@@ -14,7 +14,7 @@ import pytest
 from trustwatch.api.models.first_training import (
     LAST_TRAINING_KEY,
     LOOK_EVERY_S,
-    MOST_ASKS,
+    MOST_REQUESTS,
     QUIET_LOOKS,
     FirstTraining,
 )
@@ -48,7 +48,6 @@ class Site:
         commit(self.store, events, agents=[agent(name(agent_id), 0, events=events, **times)])
 
     def look(self, after_s: float = LOOK_EVERY_S) -> bool:
-        """Ask again later."""
         self.monotonic += after_s
         self.now_ms += int(after_s * 1000)
         return self.training.is_due()
@@ -162,8 +161,8 @@ def test_a_version_that_can_not_be_used_stands_in_nobodys_way(site: Site, why: s
     assert site.watch()
     site.challenger(ours=why != "of somebody else")
     site.there = why != "gone"
-    for _ in range(MOST_ASKS if why == "asked for in vain" else 0):
-        site.training.note_asked("first")
+    for _ in range(MOST_REQUESTS if why == "asked for in vain" else 0):
+        site.training.requests["first"] += 1
     assert site.training.ready_version() is None
     site.shows("a", 2_500, NOW - 4 * DAY_MS, NOW + 2 * HOUR_MS)
     assert site.watch(2 * 3600)

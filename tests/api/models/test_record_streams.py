@@ -24,7 +24,6 @@ def write(log: EventLog, count: int) -> None:
 
 
 def offsets_of(stream: worker.RecordStream, count: int) -> list[int]:
-    """Offsets of the next *count* records."""
     offsets: list[int] = []
     while len(offsets) < count:
         batch = stream.poll()
@@ -37,7 +36,7 @@ def test_it_goes_back_as_often_as_it_is_told(tmp_path: Path) -> None:
     """To the oldest record that is kept then; what is written meanwhile comes, too."""
     with (
         EventLog(tmp_path / "log", segment_bytes=1) as log,
-        closing(worker.open_record_stream(Settings(data_dir=tmp_path))) as stream,
+        closing(worker.RecordStream(Settings(data_dir=tmp_path))) as stream,
     ):
         write(log, 20)
         assert not stream.multi_partition
@@ -58,7 +57,7 @@ def test_it_is_caught_up_once_it_has_what_was_there(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(clock, "monotonic", lambda: now)
     with (
         EventLog(tmp_path / "log", segment_bytes=1) as log,
-        closing(worker.open_record_stream(Settings(data_dir=tmp_path))) as stream,
+        closing(worker.RecordStream(Settings(data_dir=tmp_path))) as stream,
     ):
         write(log, 3)
         stream.rewind(START_MS)

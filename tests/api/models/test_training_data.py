@@ -85,7 +85,7 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(of, name, growing)
         history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000)
         learned = training_scheduler.read_training_data(settings, history, start_ms - 1_000, lambda: None)
-    assert learned.as_dict() == {"source": "archive and log", "offsets": {"0": [20, EVENTS]}}
+    assert learned == ("archive and log", {0: (20, EVENTS)})
     columns = history.columns()
     assert grown and columns is not None
     assert columns.time_ms.tolist() == [start_ms + 1000 * number for number in range(EVENTS)]
@@ -109,7 +109,7 @@ def test_what_is_old_by_its_own_word_is_learned_from_the_archive(tmp_path: Path)
     history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000)
     learned = training_scheduler.read_training_data(settings, history, now_ms - 7 * 86_400_000, lambda: asked.append(1))
     columns = history.columns()
-    assert learned.as_dict() == {"source": "archive and log", "offsets": {"0": [EVENTS, EVENTS]}}
+    assert learned == ("archive and log", {0: (EVENTS, EVENTS)})
     assert columns is not None and asked
     assert columns.time_ms.tolist() == [long_ago + 1000 * number for number in range(10, EVENTS)]
     since = datetime.fromtimestamp((now_ms - 7 * 86_400_000) / 1000, UTC)
@@ -118,7 +118,6 @@ def test_what_is_old_by_its_own_word_is_learned_from_the_archive(tmp_path: Path)
 
 
 def _oldest(folder: Path) -> Path:
-    """The file of the first offset."""
     return min(folder.rglob("*.parquet"), key=lambda path: path.name)
 
 

@@ -91,6 +91,5 @@ def challenger(site: ConsoleTestbed) -> Any:
 
 
 def answered_by(site: ConsoleTestbed) -> Any:
-    """The model that answers name."""
     asked = {"headers": site.service.auth(), "params": {"tenant": "acme-corp"}}
     return site.service.client.get("/v1/agents/nobody/risk", **asked).json()["model_version"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ...golden.collecting import LIVE, MODEL, POSTGRES, WENT_ON_DISTRIBUTED, live, week
-from ...golden.opening import DATA, distributed, kept, later, restore, told, went_on, without_wall_time
+from ...golden.opening import check_earlier_rows, distributed, later, restore, went_on, without_wall_time
 from ...golden.shapes import postgres_rows
 from ...golden.support import (
     RECORDED,
@@ -63,15 +63,7 @@ def test_a_worker_goes_on_from_the_database_and_the_topics_of_0_1(
     name = f"golden-{secrets.token_hex(4)}"
     with distributed(tmp_path / "service", model, postgres, database, kafka, name) as service:
         service.settle_topics()
-        listed = {row["decision"]["decision_id"]: row["decision"] for row in told(service) if "decision" in row}
-        before = [row["decision"] for row in read_rows(DATA / "distributed-1.jsonl.gz") if "decision" in row]
-        assert_same(
-            [listed.get(one["decision_id"]) for one in before],
-            [{**one, "concern": None, "indicators": []} for one in before],
-        )
-        assert len(listed) > len(before)
-        found = kept(service)
-        assert [row for row in read_rows(DATA / "distributed-kept.jsonl.gz") if row not in found] == []
+        check_earlier_rows(service, "distributed")
         service.send(later())
         service.settle_topics()
         assert_same(went_on(service), without_wall_time(read_rows(RECORDED / WENT_ON_DISTRIBUTED)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.models.service import ControlRecordWriter
+from trustwatch.api.models.service import write_to_each_partition
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.kafka import open_writer
@@ -34,7 +34,7 @@ def announce(rig: Any, version: str) -> None:
 
     async def tell() -> None:
         log = GroupCommit(TopicCommitLog(writer, rig.kafka_settings.topic_names.events))
-        await ControlRecordWriter(log, lambda: time.time_ns() // 1_000_000)(command)
+        await write_to_each_partition(log, lambda: time.time_ns() // 1_000_000, command)
         await log.close()
 
     try:

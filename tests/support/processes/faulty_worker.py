@@ -56,7 +56,6 @@ class FaultyWorker(pipeline_worker.GroupPipelineWorker):
 
 
 def strike(number: int) -> None:
-    """Do it to ourselves."""
     os.kill(os.getpid(), number)
 
 

@@ -129,7 +129,6 @@ ARRAY_CHANGES = (one_value, one_value, one_value, all_values, noise, shuffled, s
 
 
 def change_array(model: Path, name: str, dice: random.Random) -> str:
-    """Change an array, tell the manifest."""
     change = dice.choice(ARRAY_CHANGES)
     other = change(np.load(model / name), dice)
     write_array(model, name, saved(other), other)
