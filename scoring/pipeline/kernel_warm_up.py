@@ -33,7 +33,7 @@ from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.trained_model import TrainedModel
 
-from ..engine.agent_paces import AgentPaces, PlaceSet
+from ..engine.agent_paces import AgentPaces
 from ..engine.delegation import EdgeCollector
 from ..engine.engine import Engine, EngineSettings, measured_columns
 from ..engine.round_kernels import RoundInput
@@ -135,9 +135,9 @@ def warm_up(model: TrainedModel) -> None:
     records.append(Record(RecordKind.EVENT, 99, _WARM_UP_TIME_MS, msgspec.json.encode(_WARM_UP_EVENT)))
     records.append(Record(RecordKind.TICK, 0, _WARM_UP_TIME_MS, (_WARM_UP_TIME_MS + DAY_MS).to_bytes(8, "little")))
     applied = processor.apply(RecordBatch(0, 0, records))
-    scored, paces = applied.scored[0][0], AgentPaces()
+    scored = applied.scored[0][0]
     _suppress_first_row(engine, scored)
-    paces.flag(paces.note(scored), 0, PlaceSet(), PlaceSet())
+    AgentPaces().note(scored)
     engine.identities.agent_hashes(encode_agent_names(["warm"], ["up"], ["warm"]))  # as stored agents move in
 
 
