@@ -95,20 +95,14 @@ def check_values(group: str, arrays: Mapping[str, NDArray[Any]], rules: Mapping[
         if not array.size:
             continue
         if array.dtype.kind == "f":
-            _check_numbers(f"{group}/{name}", array, rule)
+            check_that(not np.isnan(array).any(), f"{group}/{name}", "a value is NaN")
+            allowed = np.isfinite(array) | (array == np.inf) if rule.ends else np.isfinite(array)
+            check_that(allowed.all(), f"{group}/{name}", "a value is infinite")
         low, high = array.min(), array.max()
         if rule.low is not None and low < rule.low:
             raise wrong_array(f"{group}/{name}", f"expected values of at least {rule.low:g}, found {low}")
         if rule.high is not None and high > rule.high and not (rule.ends and high == np.inf):
             raise wrong_array(f"{group}/{name}", f"expected values of at most {rule.high:g}, found {high}")
-
-
-def _check_numbers(where: str, array: NDArray[Any], rule: ArrayRule) -> None:
-    if np.isnan(array).any():
-        raise wrong_array(where, "a value is NaN")
-    allowed = np.isfinite(array) | (array == np.inf) if rule.ends else np.isfinite(array)
-    if not allowed.all():
-        raise wrong_array(where, "a value is infinite")
 
 
 def wrong_array(where: str, what: str) -> ModelError:
@@ -130,15 +124,6 @@ def ascends(values: NDArray[Any]) -> bool:
     """Return whether each value is greater than the one before. Values are compared, since a difference could
     overflow."""
     return bool((values[1:] > values[:-1]).all())
-
-
-def longest_run(keys: Ids) -> int:
-    """Return the longest run of occupied places in an open-addressing table, which a look-up may have to walk."""
-    free = np.flatnonzero(keys == 0)
-    if not len(free):
-        return len(keys)
-    around = np.append(free, free[0] + len(keys))
-    return int(np.diff(around).max()) - 1
 
 
 def array_bytes(form: ArrayForm) -> int:
@@ -304,18 +289,6 @@ _STATE_RANGES: Final[Mapping[str, tuple[float | None, float | None]]] = {
 }
 
 
-_USES_OF_TOKENS: Final = ("use_token", "use_network", "use_ms", "use_new")
-
-
-def _state_rules() -> dict[str, ArrayRule]:
-    rules = {}
-    for name in layout.STATE_ROW.names or ():
-        column = layout.STATE_ROW[name]
-        low, high = _STATE_RANGES.get(name, (None, None))
-        rules[name] = ArrayRule(column.base.type, ("A", *column.shape), low, high)
-    return rules
-
-
 HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
     "baseline": {
         "keys": ArrayRule(np.uint64, ("C",)),
@@ -333,7 +306,10 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
         "events": ArrayRule(np.int64, ("A",), 0, 2.0**53),
         "odd": ArrayRule(np.float32, ("A", *ODD_SHAPE), 0.0, _MOST),
         "rehearsed": ArrayRule(np.float32, ("A",), 0.0, _MOST),
-        **_state_rules(),
+        **{
+            name: ArrayRule(column.base.type, ("A", *column.shape), *_STATE_RANGES.get(name, (None, None)))
+            for name, column in ((name, layout.STATE_ROW[name]) for name in layout.STATE_ROW.names or ())
+        },
     },
     "groups": {
         "ids": ArrayRule(np.uint64, ("P",)),
@@ -352,7 +328,9 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
 
 
 _ADDED_LATER: Final = {
-    "seeds": frozenset({"known", "odd", "rehearsed", "disorder", "session_doubt", *_USES_OF_TOKENS}),
+    "seeds": frozenset(
+        {"known", "odd", "rehearsed", "disorder", "session_doubt", "use_token", "use_network", "use_ms", "use_new"}
+    ),
     "alarms": frozenset({"rehearsed"}),
 }
 """Arrays by folder that models trained before may lack; their reader supplies defaults."""
@@ -379,7 +357,11 @@ def check_history_arrays(groups: Mapping[str, Mapping[str, NDArray[Any]]]) -> No
     for group in HISTORY_RULES:
         check_values(f"extras/{group}", groups[group], _rules_of(group, groups[group]))
     _check_baseline(groups["baseline"])
-    _check_seeds(groups["seeds"])
+    seeds = groups["seeds"]
+    check_that(ascends(seeds["keys"]), "extras/seeds/keys", "keys of agents do not ascend")
+    times = np.delete(seeds["times"], layout.T_VERSION, axis=1)  # that one is a hash
+    fine = not times.size or (times.min() >= -_LATEST_MS and times.max() <= _LATEST_MS)
+    check_that(fine, "extras/seeds/times", "a time is out of range")
     ids = groups["groups"]["ids"]
     fine = len(ids) > 0 and int(ids[0]) == 0 and ascends(ids)
     check_that(fine, "extras/groups/ids", "expected ids that ascend from 0, the fleet")
@@ -391,16 +373,10 @@ def _check_baseline(arrays: Mapping[str, NDArray[Any]]) -> None:
         check_that(is_power_of_two(len(keys)), where, f"expected a power of two as size, found {len(keys)}")
         taken = int(np.count_nonzero(keys))
         check_that(taken <= len(keys) // 2, where, f"{taken} of {len(keys)} places are taken, more than half")
-        run = longest_run(keys)
+        free = np.flatnonzero(keys == 0)  # a look-up may have to walk the longest run of occupied places
+        run = int(np.diff(np.append(free, free[0] + len(keys))).max()) - 1
         check_that(run <= LONGEST_RUN, where, f"{run} taken places in a row; look-ups would take too long")
     rows, scopes = arrays["scope_rows"], len(arrays["totals"])
     named = rows[arrays["scope_keys"] != 0]
     fine = not len(named) or (named.min() >= 0 and named.max() < scopes)
     check_that(fine, "extras/baseline/scope_rows", f"a scope's row is none of the {scopes} there are")
-
-
-def _check_seeds(arrays: Mapping[str, NDArray[Any]]) -> None:
-    check_that(ascends(arrays["keys"]), "extras/seeds/keys", "keys of agents do not ascend")
-    times = np.delete(arrays["times"], layout.T_VERSION, axis=1)  # that one is a hash
-    fine = not times.size or (times.min() >= -_LATEST_MS and times.max() <= _LATEST_MS)
-    check_that(fine, "extras/seeds/times", "a time is out of range")

@@ -151,25 +151,25 @@ def fit_alarm_tail(bets: Floats, agents: Ids, time_ms: Ints) -> AlarmTail:
         bets: float64 (n,), damped log bets on held-out p-values, in order.
         agents, time_ms: of each event.
     """
-    tail = _fit_alarm_tail(bets, agents, time_ms, ESTABLISHED_EVENTS)
-    return tail if tail.usable else _fit_alarm_tail(bets, agents, time_ms, 0)
-
-
-def _fit_alarm_tail(bets: Floats, agents: Ids, time_ms: Ints, established: int) -> AlarmTail:
     keys, slots = np.unique(agents, return_inverse=True)
-    maxima = np.empty(len(bets) + len(keys))
-    days = _daily_maxima(
-        bets,
-        slots,
-        time_ms // DAY_MS,
-        established,
-        np.zeros(len(keys)),
-        np.zeros(len(keys), np.int64),
-        np.zeros(len(keys), np.int64),
-        np.full(len(keys), -1.0),
-        maxima,
-    )
-    return fit_tail_of_maxima(maxima[:days])
+    tail = AlarmTail.empty()
+    for established in (ESTABLISHED_EVENTS, 0):
+        maxima = np.empty(len(bets) + len(keys))
+        days = _daily_maxima(
+            bets,
+            slots,
+            time_ms // DAY_MS,
+            established,
+            np.zeros(len(keys)),
+            np.zeros(len(keys), np.int64),
+            np.zeros(len(keys), np.int64),
+            np.full(len(keys), -1.0),
+            maxima,
+        )
+        tail = fit_tail_of_maxima(maxima[:days])
+        if tail.usable:
+            break
+    return tail
 
 
 def fit_tail_of_maxima(maxima: Floats) -> AlarmTail:
@@ -216,7 +216,7 @@ def _daily_maxima(
 # and never would leave honest change anomalous forever. Training calibrates under the same rule, so that p-values hold
 # for what is live.
 
-ODD_P_VALUE = 0.05
+ANOMALOUS_P_VALUE = 0.05
 """p-value up to which an event is anomalous."""
 
 LEARNED_ONE_IN = np.uint64(8)
@@ -279,7 +279,7 @@ def announced_part(event_type: int) -> int:
 @inlined
 def learnable_part(agent: np.uint64, at_ms: int, event_type: int, taught: float, p_value: float) -> int:
     """Return the part of one event that may be learned. Arguments are as for `learnable_parts`."""
-    if taught < MIN_LEARNED_EVENTS or p_value > ODD_P_VALUE or is_drawn(agent, at_ms):
+    if taught < MIN_LEARNED_EVENTS or p_value > ANOMALOUS_P_VALUE or is_drawn(agent, at_ms):
         return LEARN_ALL
     return announced_part(event_type)
 

@@ -75,10 +75,10 @@ class Calibration(NamedTuple):
             raise NotEnoughHistory("no held-out score to calibrate on")
         if before_adding is not None:
             addable = before_adding.addable
-            calm = Calibration.fit(before_adding.scores, groups, minimum)
+            quiet = Calibration.fit(before_adding.scores, groups, minimum)
             if int(addable.sum()) < minimum:
-                return calm
-            return calm._beside(Calibration.fit(scores[addable], groups[addable], minimum))
+                return quiet
+            return quiet._beside(Calibration.fit(scores[addable], groups[addable], minimum))
         ids, counts = np.unique(groups, return_counts=True)
         own = ids[(counts >= minimum) & (ids != FLEET_GROUP)]
         parts = [_thin_scores(np.sort(scores)), *(_thin_scores(np.sort(scores[groups == group])) for group in own)]
@@ -235,14 +235,8 @@ class PackedCalibrations(NamedTuple):
             entries,
             np.cumsum([0, *(size for part in parts for size in np.diff(part.start))], dtype=np.int64),
             np.concatenate([part.values for part in parts]),
-            np.concatenate([_p_values_above(part) for part in parts]),
+            np.concatenate([(1.0 + part.above) / (1.0 + np.repeat(part.sizes, np.diff(part.start))) for part in parts]),
         )
-
-
-def _p_values_above(calibration: Calibration) -> Floats:
-    """Return the p-value (m,) of a score that is greater than each value but not greater than the next one."""
-    sizes = np.repeat(calibration.sizes, np.diff(calibration.start))
-    return np.asarray((1.0 + calibration.above) / (1.0 + sizes))
 
 
 # One scale holds for all peer groups: an event that is usual in its group has the same anomaly score in each. Of the

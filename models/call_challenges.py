@@ -10,7 +10,7 @@ tenants, but no tenant raises the thresholds of another beyond bounds (`neighbou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -234,9 +234,11 @@ class CallChallenges(msgspec.Struct, frozen=True):
         lowest = None
         for name in (effect, EVERY_EFFECT):
             parts = self._parts(name, tenant, per_1000)
-            score = _threshold_of(parts, per_1000)
-            if score is None:
+            scores = [calls.threshold(per_1000) for calls in parts if calls is not None]
+            known = [score for score in scores if score is not None]
+            if parts[0] is None or len(known) < len(scores):  # too few held-out calls, or too few that were validated
                 continue
+            score = min(1.0, max(known) + SCORE_RESOLUTION)
             if lowest is None or score < lowest.anomaly_score:
                 lowest = ChallengeThreshold(score, name)
             if not any(calls is not None and calls.rests_on_one(per_1000) for calls in parts):
@@ -296,16 +298,6 @@ def _calls_for(
     or all."""
     grounds = (bounded.get(key, {}).get(effect) for key in (tenant, ""))
     return next((calls for calls in grounds if calls is not None), of_all.get(effect))
-
-
-def _threshold_of(parts: Sequence[HeldOutCalls | None], per_1000: float) -> float | None:
-    """Return the threshold that neither the held-out nor the validated calls exceed too often, or None if either has
-    too few calls. If no calls of that kind were validated, the held-out ones decide."""
-    scores = [calls.threshold(per_1000) for calls in parts if calls is not None]
-    known = [score for score in scores if score is not None]
-    if parts[0] is None or len(known) < len(scores):
-        return None
-    return min(1.0, max(known) + SCORE_RESOLUTION)
 
 
 def as_asked(vectors: Floats, codes: NDArray[np.int8], trusted: Flags | None = None) -> Floats:
@@ -381,20 +373,16 @@ def bounded_by_tenant(columns: EventColumns, scores: Floats) -> BoundedCalls:
         calls = rank_calls(tenants[rows], scores[rows])
         if not len(calls.scores):
             continue
-        ranks = ranks_kept(len(calls.scores))
-        of_others, left_out = bounded_scores(calls, ranks)
-        by_tenant.setdefault("", {})[name] = _bounded(ranks, of_others, len(calls.scores), calls.without_largest())
-        few = ranks_kept(len(calls.scores), _TENANT_RANKS_KEPT)
+        number, ranks = len(calls.scores), ranks_kept(len(calls.scores))
+        found, left_out = bounded_scores(calls, ranks)
+        kept = HeldOutCalls(number, tuple(ranks.tolist()), tuple(found.tolist()), calls.without_largest())
+        by_tenant.setdefault("", {})[name] = kept
+        ranks = ranks_kept(number, _TENANT_RANKS_KEPT)
         for own in tenants_apart(calls, left_out):
-            found = bounded_scores(calls, few, own).scores
-            key = tenant_key(int(calls.keys[own]))
-            kept = _bounded(few, found, len(calls.scores), calls.without_largest(own))
-            by_tenant.setdefault(key, {})[name] = kept
+            found = bounded_scores(calls, ranks, own).scores
+            kept = HeldOutCalls(number, tuple(ranks.tolist()), tuple(found.tolist()), calls.without_largest(own))
+            by_tenant.setdefault(tenant_key(int(calls.keys[own])), {})[name] = kept
     return by_tenant
-
-
-def _bounded(ranks: Ints, scores: Floats, calls: int, without_largest: int) -> HeldOutCalls:
-    return HeldOutCalls(calls, tuple(ranks.tolist()), tuple(scores.tolist()), without_largest)
 
 
 def _calls_by_effect(columns: EventColumns) -> dict[str, Ints]:

@@ -196,9 +196,8 @@ def fit_detector(
         NotEnoughHistory: fewer than 50 rows.
         WrongShape: arguments differ in length.
     """
-    X = _checked_rows(X, groups, sessions, feature_names)
+    X, weight = _checked_input(X, groups, sessions, feature_names, importance)
     groups = np.ascontiguousarray(groups, dtype=np.uint64)
-    weight = _checked_importance(importance, X.shape[1])
     roles = roles or FeatureRoles.none(X.shape[1])
     failed = np.zeros(len(X), np.bool_) if failed is None else failed
     folds = assign_folds(sessions, settings.folds, settings.seed)
@@ -224,7 +223,10 @@ def fit_detector(
     return detector, HeldOutScores(Scores(anomaly, calibration.p_values(anomaly, groups, addable), u), by_concern)
 
 
-def _checked_rows(X: Floats, groups: Ids, sessions: Ids, names: Sequence[str]) -> Floats:
+def _checked_input(
+    X: Floats, groups: Ids, sessions: Ids, names: Sequence[str], importance: ArrayLike | None
+) -> tuple[Floats, Floats]:
+    """Return rows and importances as arrays. Raises what `fit_detector` raises."""
     if len(X) < MIN_ROWS:
         raise NotEnoughHistory(f"{len(X)} rows of normal history, at least {MIN_ROWS} are needed: train on more")
     X = finite_float32(X)
@@ -232,16 +234,12 @@ def _checked_rows(X: Floats, groups: Ids, sessions: Ids, names: Sequence[str]) -
         raise WrongShape(
             f"rows {X.shape}, groups {groups.shape}, sessions {sessions.shape}, {len(names)} names: they do not fit"
         )
-    return X
-
-
-def _checked_importance(given: ArrayLike | None, features: int) -> Floats:
-    weight = np.ones(features) if given is None else np.asarray(given, np.float64)
-    if weight.shape != (features,):
-        raise WrongShape(f"{weight.shape} importances for {features} features")
+    weight = np.ones(X.shape[1]) if importance is None else np.asarray(importance, np.float64)
+    if weight.shape != (X.shape[1],):
+        raise WrongShape(f"{weight.shape} importances for {X.shape[1]} features")
     if not ((weight >= 0.0) & (weight <= 1.0)).all():
         raise ConfigError("importance of a feature must be from 0 to 1")
-    return weight
+    return X, weight
 
 
 def _fit_parts(

@@ -169,7 +169,13 @@ def _knots_of_feature(ordered: Floats, knots: int, step: float) -> tuple[Floats,
     at, beyond = _count_to_decades(above + counts, n), _count_to_decades(above, n)
     jumps = (counts > 1) & (beyond - at > _JUMP)
     places = knots - 2 * _MOST_JUMPS
-    chosen = np.union1d(_select_knots(at, counts, places), np.flatnonzero(jumps))
+    chosen = np.arange(len(at))
+    if len(at) > places:  # half of the values by rank and half by evidence
+        ranks = np.cumsum(counts)
+        by_rank = np.searchsorted(ranks, np.linspace(ranks[0], ranks[-1], places // 2))
+        by_evidence = np.searchsorted(at, np.linspace(0.0, at[-1], places // 2))
+        chosen = np.union1d(by_rank, by_evidence)
+    chosen = np.union1d(chosen, np.flatnonzero(jumps))
     gaps = np.append(np.diff(values), np.inf)
     after = values + np.minimum(step, gaps / 2)
     # between two neighboring floats there is no room for a second knot; the next value carries the same evidence
@@ -184,17 +190,6 @@ def _knots_of_feature(ordered: Floats, knots: int, step: float) -> tuple[Floats,
 def _count_to_decades(at_least: Ints, n: int) -> Floats:
     decades: Floats = np.minimum(-np.log10((1.0 + at_least) / (n + 1.0)), TRAINING_RANGE_CAP)
     return np.abs(decades)  # no negative zero
-
-
-def _select_knots(at: Floats, counts: Ints, places: int) -> Ints:
-    """Return the indices of the unique values to keep: all if they fit, otherwise half by rank and half by evidence."""
-    if len(at) <= places:
-        return np.arange(len(at))
-    half = places // 2
-    ranks = np.cumsum(counts)
-    by_rank = np.searchsorted(ranks, np.linspace(ranks[0], ranks[-1], half))
-    by_evidence = np.searchsorted(at, np.linspace(0.0, at[-1], half))
-    return np.union1d(by_rank, by_evidence)
 
 
 def _tail_rate(ordered: Floats, step: float) -> float:

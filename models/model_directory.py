@@ -277,7 +277,6 @@ def _parse_manifest(content: Mapping[str, Any], where: str) -> tuple[ModelManife
 
 
 Arrays = Mapping[str, NDArray[Any]]
-_ARRAY_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")  # one part of a path: no separator, no dot, equal on every file system
 
 
 class LoadedModel(NamedTuple):
@@ -293,8 +292,14 @@ def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays],
 
     Raises ModelError if *path* exists and is neither a Trustwatch model nor empty, or a name or array cannot be stored.
     """
+    folders: dict[str, Arrays] = {"detector": detector_state}
+    folders |= {f"extras/{group}": arrays for group, arrays in extras.items()}
+    named = {f"{folder}/{name}.npy": array for folder, arrays in folders.items() for name, array in arrays.items()}
+    for name in named:
+        if not _ARRAY_PATH.fullmatch(name):
+            raise ModelError(f"array name {name[:-4]!r} may only hold lower-case letters, digits and underscores")
     with _draft_of(Path(path).absolute()) as draft:
-        files = {name: _write_array(draft / name, array, name) for name, array in _named_arrays(detector_state, extras)}
+        files = {name: _write_array(draft / name, named[name], name) for name in sorted(named)}
         _write_bytes(draft / MANIFEST_FILE, encode_manifest(manifest, files))
 
 
@@ -302,9 +307,12 @@ def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays],
 def _draft_of(path: Path) -> Iterator[Path]:
     """Create a directory next to *path* that replaces it after the caller has filled it; it is removed if that fails.
 
-    The umask decides who may read the draft.
+    The umask decides who may read the draft. Raises ModelError if *path* exists and is not a model.
     """
-    _refuse_foreign_directory(path)
+    # A wrong `--model` must destroy nothing.
+    is_empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    if os.path.lexists(path) and not is_model(path) and not is_empty:
+        raise ModelError(f"{path} exists and is not a Trustwatch model; nothing was written: give another directory")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft-{secrets.token_hex(8)}")
     draft.mkdir()
@@ -312,7 +320,14 @@ def _draft_of(path: Path) -> Iterator[Path]:
         yield draft
         for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
             sync_directory(folder)
-        _replace_directory(draft, path)
+        # At every moment either *path* or `.NAME.previous` is a complete model.
+        previous = _previous_directory(path)
+        if path.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            path.rename(previous)
+        draft.rename(path)
+        sync_directory(path.parent)
+        shutil.rmtree(previous, ignore_errors=True)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -394,17 +409,14 @@ def copy_model(source: Path, target: Path) -> None:
     with _draft_of(Path(target).absolute()) as draft:
         raw = _read_manifest_bytes(source)
         for name, file in decode_manifest(raw, str(source / MANIFEST_FILE))[1].items():
-            _copy_array(source / name, draft / name, file)
+            copied = draft / name
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            with open_plain_file(source / name) as stream, copied.open("xb") as out:
+                shutil.copyfileobj(stream, out)
+                sync_file(out)
+            with copied.open("rb") as written:
+                check_digest(source / name, hashlib.file_digest(written, "sha256").hexdigest(), file)
         _write_bytes(draft / MANIFEST_FILE, raw)
-
-
-def _copy_array(path: Path, copied: Path, expected: ArrayFile) -> None:
-    copied.parent.mkdir(parents=True, exist_ok=True)
-    with open_plain_file(path) as stream, copied.open("xb") as out:
-        shutil.copyfileobj(stream, out)
-        sync_file(out)
-    with copied.open("rb") as file:
-        check_digest(path, hashlib.file_digest(file, "sha256").hexdigest(), expected)
 
 
 def is_model(path: Path) -> bool:
@@ -418,16 +430,6 @@ def _holds_model(path: Path) -> bool:
             return f'"{MODEL_KIND}"'.encode() in stream.read(MAX_MANIFEST_BYTES)
     except OSError:
         return False
-
-
-def _named_arrays(detector: Arrays, extras: Mapping[str, Arrays]) -> list[tuple[str, NDArray[Any]]]:
-    folders: dict[tuple[str, ...], Arrays] = {("extras", group): arrays for group, arrays in extras.items()}
-    folders["detector",] = detector
-    named = [((*folder, name), array) for folder, arrays in folders.items() for name, array in arrays.items()]
-    for parts, _ in named:
-        if not all(_ARRAY_NAME.fullmatch(part) for part in parts):
-            raise ModelError(f"array name {'/'.join(parts)!r} may only hold lower-case letters, digits and underscores")
-    return sorted(("/".join(parts) + ".npy", array) for parts, array in named)
 
 
 def _write_array(file: Path, array: NDArray[Any], name: str) -> ArrayFile:
@@ -453,25 +455,6 @@ def _previous_directory(path: Path) -> Path:
 def _current_directory(path: Path) -> Path:
     """Return *path*, or the previous model if a replacement was interrupted."""
     return _previous_directory(path) if not path.exists() and _holds_model(_previous_directory(path)) else path
-
-
-def _refuse_foreign_directory(path: Path) -> None:
-    """Raise ModelError for a directory that is not a model, so that a wrong `--model` destroys nothing."""
-    if not os.path.lexists(path) or is_model(path):
-        return
-    if path.is_symlink() or not path.is_dir() or any(path.iterdir()):
-        raise ModelError(f"{path} exists and is not a Trustwatch model; nothing was written: give another directory")
-
-
-def _replace_directory(draft: Path, path: Path) -> None:
-    """Put a finished draft in place. At every moment either *path* or `.NAME.previous` is a complete model."""
-    previous = _previous_directory(path)
-    if path.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        path.rename(previous)
-    draft.rename(path)
-    sync_directory(path.parent)
-    shutil.rmtree(previous, ignore_errors=True)
 
 
 def _check_features(file: Path, manifest: ModelManifest, names: Sequence[str], table_hash: str) -> None:

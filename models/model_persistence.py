@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
@@ -33,7 +33,7 @@ from .array_rules import (
 from .betting import AlarmTail
 from .calibration import Calibration, PeerScales
 from .call_challenges import CallChallenges
-from .concerns import CONCERNS, ByConcern, ConcernModel, FeatureRoles
+from .concerns import CONCERNS, ByConcern, ConcernModel, FeatureRoles, T
 from .detector import DetectorSettings, ForestDetector, UsualEvidence
 from .detector_training import fit_detector
 from .evidence_combination import EvidenceCombination, TailTables
@@ -120,7 +120,13 @@ def detector_from_model(model: LoadedModel) -> ForestDetector:
         scales=PeerScales(**_arrays_with_prefix(state, "scale_")),
         calibration=Calibration(**_arrays_with_prefix(state, "calibration_")),
         familiar=Calibration(**{name: state[f"familiar_{name}"] for name in Calibration._fields}),
-        by_concern=_concern_model(state),
+        by_concern=ConcernModel(
+            FeatureRoles(*(state[f"role_{name}"].astype(np.bool_) for name in FeatureRoles._fields)),
+            PeerScales(**_arrays_with_prefix(state, "asked_compromise_")),
+            PeerScales(**_arrays_with_prefix(state, "asked_overreach_")),
+            _by_concern(Calibration(**_arrays_with_prefix(state, f"{name}_")) for name in CONCERNS),
+            _by_concern(Calibration(**_arrays_with_prefix(state, f"familiar_{name}_")) for name in CONCERNS),
+        ),
         usual=UsualEvidence(**_arrays_with_prefix(state, "usual_")),
         settings=settings,
         feature_names=model.manifest.feature_names,
@@ -128,16 +134,9 @@ def detector_from_model(model: LoadedModel) -> ForestDetector:
     )
 
 
-def _concern_model(state: Mapping[str, NDArray[Any]]) -> ConcernModel:
-    compromise, malfunction, overreach = (Calibration(**_arrays_with_prefix(state, f"{name}_")) for name in CONCERNS)
-    of_compromise, of_overreach = (
-        PeerScales(**_arrays_with_prefix(state, f"asked_{name}_")) for name in ("compromise", "overreach")
-    )
-    roles = FeatureRoles(*(state[f"role_{name}"].astype(np.bool_) for name in FeatureRoles._fields))
-    first, second, third = (Calibration(**_arrays_with_prefix(state, f"familiar_{name}_")) for name in CONCERNS)
-    return ConcernModel(
-        roles, of_compromise, of_overreach, (compromise, malfunction, overreach), (first, second, third)
-    )
+def _by_concern(parts: Iterable[T]) -> ByConcern[T]:
+    first, second, third = parts
+    return first, second, third
 
 
 def _arrays_with_prefix(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
@@ -186,7 +185,8 @@ def save_trained_model(
             "events": model.seeds.events,
             "odd": model.seeds.odd,
             "rehearsed": model.seeds.rehearsed,
-            **_seed_columns(model.seeds.rows),
+            # Plain arrays, because a model contains no structured types.
+            **{name: np.ascontiguousarray(model.seeds.rows[name]) for name in layout.STATE_ROW.names or ()},
         },
         "groups": {
             "ids": model.groups,
@@ -202,9 +202,14 @@ def save_trained_model(
 
 def load_trained_model(path: Path) -> TrainedModel:
     """Read and verify a model directory. Raises ModelError, which states what is wrong and what to do."""
+
+    def check_forms(forms: Mapping[str, Mapping[str, ArrayForm]]) -> None:
+        check_detector_forms(forms.get(DETECTOR_GROUP, {}), len(FEATURE_NAMES))
+        check_history_forms({name: group for name, group in forms.items() if name != DETECTOR_GROUP})
+
     try:
         loaded = load_model(
-            path, feature_names=FEATURE_NAMES, feature_table_hash=feature_table_hash(), check_forms=_check_forms
+            path, feature_names=FEATURE_NAMES, feature_table_hash=feature_table_hash(), check_forms=check_forms
         )
         check_history_arrays(loaded.extras)
         return _trained_model(loaded)
@@ -214,15 +219,12 @@ def load_trained_model(path: Path) -> TrainedModel:
         ) from None
 
 
-def _check_forms(forms: Mapping[str, Mapping[str, ArrayForm]]) -> None:
-    check_detector_forms(forms.get(DETECTOR_GROUP, {}), len(FEATURE_NAMES))
-    check_history_forms({name: group for name, group in forms.items() if name != DETECTOR_GROUP})
-
-
 def _trained_model(loaded: LoadedModel) -> TrainedModel:
     manifest = loaded.manifest
     seeds, groups, baseline = (loaded.extras[name] for name in ("seeds", "groups", "baseline"))
-    first, second, third = groups["exponent"].tolist()
+    # Older models did not record validation; their tails count as not validated.
+    tails = {"rehearsed": np.zeros(len(CONCERNS)), **loaded.extras["alarms"]}
+    alarms = (tails[name].tolist() for name in ("start", "scale", "share", "days", "rehearsed"))
     shared = Baseline(**baseline)
     return TrainedModel(
         detector=detector_from_model(loaded),
@@ -234,8 +236,11 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
         group_events=groups["events"],
         version=manifest.model_version,
         baseline_version=baseline_digest(shared),
-        exponents=(first, second, third),
-        alarms=_alarm_tails(loaded.extras["alarms"]),
+        exponents=_by_concern(groups["exponent"].tolist()),
+        alarms=_by_concern(
+            AlarmTail(start, scale, share, int(days), validated > 0.0)
+            for start, scale, share, days, validated in zip(*alarms, strict=True)
+        ),
         window_ms=(manifest.window.from_ms, manifest.window.to_ms),
         challenges=CallChallenges.from_settings(manifest.settings),
         sensitive_types=_setting(manifest.settings, "sensitive_types", tuple[str, ...], []),
@@ -243,20 +248,14 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
     )
 
 
-def _alarm_tails(arrays: dict[str, npt.NDArray[Any]]) -> ByConcern[AlarmTail]:
-    """Return the tails by concern. Older models did not record validation; their tails count as not validated."""
-    rehearsed = arrays.get("rehearsed", np.zeros(len(CONCERNS))).tolist()
-    columns = (arrays[name].tolist() for name in ("start", "scale", "share", "days"))
-    first, second, third = (
-        AlarmTail(start, scale, share, int(days), lived > 0.0)
-        for start, scale, share, days, lived in zip(*columns, rehearsed, strict=True)
-    )
-    return first, second, third
-
-
 def _agent_seeds(arrays: dict[str, npt.NDArray[Any]]) -> AgentSeeds:
-    """Return the agents of the history. Older models did not count anomalous events; none of their agents has any."""
-    seeds = AgentSeeds.unrehearsed(arrays["keys"], arrays["checks"], _seed_rows(arrays), arrays["events"])
+    """Return the agents of the history. Older models lack some arrays: what these count is unknown."""
+    rows = np.zeros(len(arrays["keys"]), layout.STATE_ROW)
+    rows["known"] = layout.UNCOUNTED
+    for name in layout.STATE_ROW.names or ():
+        if name in arrays:
+            rows[name] = arrays[name]
+    seeds = AgentSeeds.unvalidated(arrays["keys"], arrays["checks"], rows, arrays["events"])
     return dataclasses.replace(seeds, **{name: arrays[name] for name in ("odd", "rehearsed") if name in arrays})
 
 
@@ -265,20 +264,6 @@ def _setting(settings: Mapping[str, Any], name: str, kind: Any, default: Any) ->
         return msgspec.convert(settings.get(name, default), kind)
     except msgspec.ValidationError as error:
         raise ModelError(f"manifest.json: settings.{name} is wrong ({error}); retrain") from None
-
-
-def _seed_columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """Split the seeds' rows into plain arrays, because a model contains no structured types."""
-    return {name: np.ascontiguousarray(rows[name]) for name in layout.STATE_ROW.names or ()}
-
-
-def _seed_rows(arrays: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    rows = np.zeros(len(arrays["keys"]), layout.STATE_ROW)
-    rows["known"] = layout.UNCOUNTED  # of a model that was trained before these were counted
-    for name in layout.STATE_ROW.names or ():
-        if name in arrays:
-            rows[name] = arrays[name]
-    return rows
 
 
 # The model of a service that has learned nothing yet: no event is anomalous to it, and every agent is unknown.
@@ -359,8 +344,7 @@ class ModelRegistry:
         name = quote(version, safe="")
         if not name or name.startswith(".") or len(name) > _MAX_DIRECTORY_NAME:
             raise ModelError(
-                f"{version!r} can not name a directory: use at most {_MAX_DIRECTORY_NAME} plain characters, "
-                "no dot first"
+                f"{version!r} cannot name a directory: use at most {_MAX_DIRECTORY_NAME} plain characters, no dot first"
             )
         return self.root / name
 

@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import EventColumns
@@ -96,10 +95,15 @@ def cross_fit_detector(
         for fold in range(settings.folds):
             held_out = folds == fold
             if held_out.any():
-                fold_vectors, fold_foreign = _held_out_vectors(
-                    columns, observations, held_out, learned, sensitive_types
-                )
-                vectors[held_out], foreign[held_out] = fold_vectors[held_out], fold_foreign[held_out]
+                # The agents of the fold against a baseline of all others.
+                acting = np.unique(agents[held_out])
+                rows = np.flatnonzero(np.isin(agents, acting))
+                builder = FeatureBuilder(fit_baseline(columns, observations, ~held_out, sensitive_types), len(acting))
+                others = ~held_out[rows] & (observations.flags[rows] != IGNORED_EVENT)
+                builder.set_shared_counts(agents[rows][others])
+                measured, fresh = builder.observe_and_learn(columns, learned, rows)
+                new = foreign_values(columns, rows, builder.baseline, fresh, measured)
+                vectors[held_out], foreign[held_out] = measured[held_out], new[held_out]
             progress(turn * settings.folds + fold + 1)
         vectors[:, _HABITS] = habits
         detector, held_out_scores = fit_detector(
@@ -146,7 +150,7 @@ def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> 
     return rates
 
 
-def rate_of_told_targets(columns: EventColumns) -> float:
+def rate_of_unnamed_targets(columns: EventColumns) -> float:
     """Return the rate of honest events whose target no person named and no other task of the peer group used.
 
     Counted as `rates_of_new_tasks` counts, among the events that report where their target came from; 1 if none does.
@@ -172,24 +176,6 @@ def _rate_of_lonely(columns: EventColumns, start: Ints, remembered: Ids, used: I
     lonely = (used != 0) & judged[rows]
     lonely[lonely] = np.isin(items[lonely], item_of[tasks_with == 1])
     return float((1 + len(np.unique(rows[lonely]))) / (1 + int(judged.sum())))
-
-
-def _held_out_vectors(
-    columns: EventColumns,
-    observations: RowObservations,
-    held_out: Flags,
-    learned: npt.NDArray[np.uint8],
-    sensitive_types: Ids,
-) -> tuple[Floats, Floats]:
-    """Return the vectors (n, F) of the agents in *held_out* against a baseline of all others, and how new their foreign
-    values are (n,); see `foreign_values`."""
-    agents = columns.names[:, event_columns.AGENT]
-    acting = np.unique(agents[held_out])
-    rows = np.flatnonzero(np.isin(agents, acting))
-    builder = FeatureBuilder(fit_baseline(columns, observations, ~held_out, sensitive_types), len(acting))
-    builder.set_shared_counts(agents[rows][~held_out[rows] & (observations.flags[rows] != IGNORED_EVENT)])
-    vectors, fresh = builder.observe_and_learn(columns, learned, rows)
-    return vectors, foreign_values(columns, rows, builder.baseline, fresh, vectors)
 
 
 def event_folds(agents: Ids, sessions: Ids, folds: int) -> Ints:
@@ -265,34 +251,13 @@ def train_with_held_out(
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
-    taught = learnable_events(columns)
-    if taught.all():
-        return _train(columns, salt, version, settings or DetectorSettings(), progress, sensitive_types)
-    rows = np.flatnonzero(taught)
-    if not len(rows):
-        told = "no event of the history is behaviour that a token vouches for: nothing to learn from"
+    given, taught, settings = len(columns), learnable_events(columns), settings or DetectorSettings()
+    if len(columns) and not taught.any():
+        message = "no event of the history is authenticated behavior: nothing to learn from"
         asserted = (columns.codes[:, event_columns.SELF_ASSERTED] != 0).any()
-        raise NotEnoughHistory(f"{told}. {VOUCHING_ADVICE}" if asserted else told)
-    model, held_out = _train(
-        columns.take(rows), salt, version, settings or DetectorSettings(), progress, sensitive_types
-    )
-    n, k = len(columns), len(CONCERNS)
-    full = HeldOutScores(
-        Scores(np.zeros(n), np.ones(n), np.zeros((n, FEATURE_COUNT))), ConcernScores(np.zeros((n, k)), np.ones((n, k)))
-    )
-    for whole, part in zip((*full.scores, *full.concerns), (*held_out.scores, *held_out.concerns), strict=True):
-        whole[rows] = part
-    return model, full
-
-
-def _train(
-    columns: EventColumns,
-    salt: bytes,
-    version: str,
-    settings: DetectorSettings,
-    progress: TrainingProgress,
-    sensitive_types: Sequence[str],
-) -> tuple[TrainedModel, HeldOutScores]:
+        raise NotEnoughHistory(f"{message}. {VOUCHING_ADVICE}" if asserted else message)
+    if not taught.all():
+        columns = columns.take(np.flatnonzero(taught))
     agents = max(1, len(np.unique(columns.names[:, event_columns.AGENT])))
     steps = CROSS_FIT_ROUNDS * settings.folds + 2
     progress("reading history", 0, steps)
@@ -333,9 +298,17 @@ def _train(
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
         challenges,
         tuple(sensitive_types),
-        rate_of_told_targets(columns),
+        rate_of_unnamed_targets(columns),
     )
-    return model, held_out
+    if taught.all():
+        return model, held_out
+    k, n = len(CONCERNS), given
+    full = HeldOutScores(
+        Scores(np.zeros(n), np.ones(n), np.zeros((n, FEATURE_COUNT))), ConcernScores(np.zeros((n, k)), np.ones((n, k)))
+    )
+    for whole, part in zip((*full.scores, *full.concerns), (*held_out.scores, *held_out.concerns), strict=True):
+        whole[taught] = part
+    return model, full
 
 
 def session_ids(columns: EventColumns) -> Ids:
@@ -376,19 +349,17 @@ def group_activity(columns: EventColumns) -> tuple[Ids, Floats, Ints]:
     """Return the peer groups (fleet first), the mean events of an active agent per day in each, and their number of
     events."""
     agents, groups = columns.names[:, event_columns.AGENT], columns.names[:, event_columns.GROUP]
-    days = columns.time_ms // DAY_MS
-    ids, rates, events = [np.uint64(0)], [_events_per_active_day(agents, days)], [len(columns)]
-    for group in np.unique(groups).tolist():
-        member = groups == np.uint64(group)
-        ids.append(np.uint64(group))
-        rates.append(_events_per_active_day(agents[member], days[member]))
-        events.append(int(member.sum()))
+    days = (columns.time_ms // DAY_MS).astype(np.uint64)
+    ids: list[int] = []
+    rates: list[float] = []
+    events: list[int] = []
+    for group in (0, *np.unique(groups).tolist()):
+        rows = groups == np.uint64(group) if ids else np.ones(len(columns), np.bool_)
+        active = len(np.unique(np.stack([agents[rows], days[rows]]), axis=1).T)
+        ids.append(group)
+        rates.append(int(rows.sum()) / max(1, active))
+        events.append(int(rows.sum()))
     return np.array(ids, np.uint64), np.array(rates), np.array(events, np.int64)
-
-
-def _events_per_active_day(agents: Ids, days: Ints) -> float:
-    active = len(np.unique(np.stack([agents, days.astype(np.uint64)]), axis=1).T)
-    return len(agents) / max(1, active)
 
 
 def agent_seeds(builder: FeatureBuilder, columns: EventColumns) -> AgentSeeds:
@@ -399,7 +370,7 @@ def agent_seeds(builder: FeatureBuilder, columns: EventColumns) -> AgentSeeds:
     rows["numbers"][:, layout.N_SHARED] = rows["numbers"][
         :, layout.N_EVENTS
     ]  # all of their history is in the baseline, too
-    return AgentSeeds.unrehearsed(keys, columns.names[first, event_columns.AGENT_CHECK], rows, events.astype(np.int64))
+    return AgentSeeds.unvalidated(keys, columns.names[first, event_columns.AGENT_CHECK], rows, events.astype(np.int64))
 
 
 def baseline_digest(baseline: Baseline) -> str:

@@ -22,7 +22,7 @@ from .detector import ForestDetector
 from .input_checks import Flags, Floats, Ids, Ints
 
 ODD_SHAPE = (2, 4)
-"""Concerns and levels by which anomalous events of an agent are counted; see `scoring.engine.usual_oddness`."""
+"""Concerns and levels by which anomalous events of an agent are counted; see `scoring.engine.usual_anomalies`."""
 
 HALF_COVERED_EVENTS = 200.0
 """Number of held-out events at which a peer group is half known."""
@@ -38,12 +38,12 @@ class AgentSeeds:
     rows: npt.NDArray[Any]  # structured (a,) of dtype `layout.STATE_ROW`
     events: Ints  # int64 (a,), events each agent has shown
     # float32 (a, 2, 4), those of the validated days that reached each of the anomaly levels of
-    # `scoring.engine.usual_oddness`; zeros if nothing was validated
+    # `scoring.engine.usual_anomalies`; zeros if nothing was validated
     odd: npt.NDArray[np.float32]
     rehearsed: npt.NDArray[np.float32]  # float32 (a,), all events of those days
 
     @staticmethod
-    def unrehearsed(keys: Ids, checks: Ids, rows: npt.NDArray[Any], events: Ints) -> AgentSeeds:
+    def unvalidated(keys: Ids, checks: Ids, rows: npt.NDArray[Any], events: Ints) -> AgentSeeds:
         """Return seeds of agents whose usual anomalies are unknown."""
         odd, rehearsed = np.zeros((len(keys), *ODD_SHAPE), np.float32), np.zeros(len(keys), np.float32)
         return AgentSeeds(keys, checks, rows, events, odd, rehearsed)
@@ -52,7 +52,7 @@ class AgentSeeds:
     def empty() -> AgentSeeds:
         """Return the seeds of a history without agents."""
         nothing = np.zeros(0, np.uint64)
-        return AgentSeeds.unrehearsed(nothing, nothing, np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
+        return AgentSeeds.unvalidated(nothing, nothing, np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
 
     def find(self, identities: Sequence[AgentHash] | Ids) -> Ints:
         """Return the position of each agent (n,); -1 if the history does not have it.
@@ -92,9 +92,9 @@ class TrainedModel:
     # (`is_told_new`); 1, and so no evidence, if no sender reports it, and in earlier models
     told_target_rate: float = 1.0
 
-    def target_evidence(self, told: Flags) -> Floats:
-        """Return the evidence of compromise (n,), in decades, of events whose target no person named (*told*, (n,))."""
-        return np.where(told, -np.log10(self.told_target_rate), 0.0)
+    def target_evidence(self, unnamed: Flags) -> Floats:
+        """Return the evidence of compromise (n,), decades, of targets that no person named (where *unnamed*, (n,))."""
+        return np.where(unnamed, -np.log10(self.told_target_rate), 0.0)
 
     @property
     def learns(self) -> bool:

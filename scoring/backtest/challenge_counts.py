@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -21,10 +21,9 @@ from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339_seconds
 from trustwatch.models.call_challenges import CALL_TYPES, EVERY_EFFECT, ChallengeThreshold
 from trustwatch.models.input_checks import Flags
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch_client.events import Argument
 
 from ..engine.announced_paths import KINDS, as_parts
-from ..engine.call_scorer import CallScore, CallScorer, NoCallVerdicts
+from ..engine.call_scorer import CallScorer, NoCallVerdicts
 from ..engine.settings import ChallengeBudget, accepted_challenges
 from .plan import BacktestPlan
 
@@ -68,8 +67,14 @@ class AskedCalls:
         """Return the evaluation request that would have been sent before the call in *event*."""
         arguments = read_arguments(event)
         if arguments:
-            answers = self._answers(event)
-            arguments = [_argument_before_call(argument, answers) for argument in arguments]
+            sessions: Mapping[str, _SessionAnswers] = self._agents.get(event_columns.full_name(event), {})
+            answers = sessions.get(event.session or "") or _SessionAnswers()
+            arguments = [
+                msgspec.structs.replace(argument, untrusted=answers.is_untrusted(argument.from_call))
+                if argument.origin == "tool" and argument.untrusted is None and argument.from_call is not None
+                else argument
+                for argument in arguments
+            ]
         return NativeEvent(
             time=event.time,
             agent=event.agent,
@@ -101,17 +106,6 @@ class AskedCalls:
         sessions.move_to_end(event.session)
         if len(sessions) > SESSIONS_OF_AGENT:
             sessions.popitem(last=False)
-
-    def _answers(self, event: NativeEvent) -> _SessionAnswers:
-        sessions = self._agents.get(event_columns.full_name(event))
-        answers = None if sessions is None or not event.session else sessions.get(event.session)
-        return answers or _SessionAnswers()
-
-
-def _argument_before_call(argument: Argument, answers: _SessionAnswers) -> Argument:
-    if argument.origin != "tool" or argument.untrusted is not None or argument.from_call is None:
-        return argument
-    return msgspec.structs.replace(argument, untrusted=answers.is_untrusted(argument.from_call))
 
 
 NOT_ASKED = -1
@@ -147,12 +141,6 @@ class ChallengedCalls(msgspec.Struct):
     reasons: Counter[str]  # codes, by how many of the calls had them
     example: tuple[int, str, str]  # time, id and strongest reason of the first of them
 
-    def add(self, other: ChallengedCalls) -> None:
-        self.calls += other.calls
-        self.agents |= other.agents
-        self.reasons.update(other.reasons)
-        self.example = min(self.example, other.example)
-
 
 class ChallengeCounts(msgspec.Struct):
     """Evaluated and challenged calls of one share under one model."""
@@ -172,10 +160,12 @@ class ChallengeCounts(msgspec.Struct):
             self.add_kind(kind, challenged)
 
     def add_kind(self, kind: ChallengedKind, challenged: ChallengedCalls) -> None:
-        if kind in self.kinds:
-            self.kinds[kind].add(challenged)
-        else:
-            self.kinds[kind] = challenged
+        known = self.kinds.setdefault(kind, challenged)
+        if known is not challenged:
+            known.calls += challenged.calls
+            known.agents |= challenged.agents
+            known.reasons.update(challenged.reasons)
+            known.example = min(known.example, challenged.example)
 
 
 class ChallengeCounter:
@@ -205,7 +195,13 @@ class ChallengeCounter:
         challenged = np.zeros(len(columns), np.bool_)
         if self._scorer is None:
             return effects, challenged
-        rows, questions = self._questions(columns, counted)
+        rows: list[int] = []
+        questions: list[NativeEvent] = []
+        for row, (event, counts) in enumerate(zip(columns.events, counted.tolist(), strict=True)):
+            if counts and event.type in CALL_TYPES:
+                rows.append(row)
+                questions.append(self._calls.question(event))
+            self._calls.remember(event)
         scores = self._scorer.score_many(questions, as_parts(announced[rows]))
         effects[rows] = columns.codes[rows, event_columns.EFFECT]
         challenged[rows] = [score.exceeds for score in scores]
@@ -213,17 +209,13 @@ class ChallengeCounter:
         self._add_units(columns, effects, challenged, left, honest)
         for row, question, score in zip(rows, questions, scores, strict=True):
             if score.exceeds:
-                self._add_kind(columns, row, question, score)
+                kind = ChallengedKind(question.tenant or "", question.agent.type or "", question.action, score.effect)
+                text = score.reasons[0].text if score.reasons else ""
+                example = int(columns.time_ms[row]), columns.events[row].id or "", text
+                reasons = Counter(dict.fromkeys((reason.code for reason in score.reasons), 1))
+                agent = int(columns.names[row, event_columns.AGENT])
+                self._counts.add_kind(kind, ChallengedCalls(1, {agent}, reasons, example))
         return effects, challenged
-
-    def _questions(self, columns: EventColumns, counted: Flags) -> tuple[list[int], list[NativeEvent]]:
-        rows, questions = [], []
-        for row, (event, counts) in enumerate(zip(columns.events, counted.tolist(), strict=True)):
-            if counts and event.type in CALL_TYPES:
-                rows.append(row)
-                questions.append(self._calls.question(event))
-            self._calls.remember(event)
-        return rows, questions
 
     def _left_with_trust(
         self, columns: EventColumns, rows: Sequence[int], questions: Sequence[NativeEvent], challenged: Flags
@@ -231,10 +223,11 @@ class ChallengeCounter:
         """Flag (n,) the *challenged* rows that would still wait if a person trusted each access path at its first call
         that waits only for the path."""
         assert self._scorer is not None
-        odd = [(row, question) for row, question in zip(rows, questions, strict=True) if challenged[row]]
-        without_path = self._scorer.score_many([question for _, question in odd], np.full((len(odd), KINDS), True))
+        waiting = [(row, question) for row, question in zip(rows, questions, strict=True) if challenged[row]]
+        trusted = np.full((len(waiting), KINDS), True)
+        without_path = self._scorer.score_many([question for _, question in waiting], trusted)
         left = np.zeros(len(columns), np.bool_)
-        for (row, question), score in zip(odd, without_path, strict=True):
+        for (row, question), score in zip(waiting, without_path, strict=True):
             of_agent = int(columns.names[row, event_columns.AGENT]), AccessPath.of_event(question)
             left[row] = score.exceeds or of_agent not in self._trusted_paths
             if not score.exceeds and of_agent[1].is_told:
@@ -255,13 +248,6 @@ class ChallengeCounter:
         self._batches.append(calls)
         if len(self._batches) >= _BATCHES_KEPT:
             self._batches = [sum_units(self._batches)]
-
-    def _add_kind(self, columns: EventColumns, row: int, question: NativeEvent, score: CallScore) -> None:
-        kind = ChallengedKind(question.tenant or "", question.agent.type or "", question.action, score.effect)
-        codes, text = [reason.code for reason in score.reasons], score.reasons[0].text if score.reasons else ""
-        example = int(columns.time_ms[row]), columns.events[row].id or "", text
-        agent = int(columns.names[row, event_columns.AGENT])
-        self._counts.add_kind(kind, ChallengedCalls(1, {agent}, Counter(dict.fromkeys(codes, 1)), example))
 
     def counts(self) -> ChallengeCounts:
         """Return the counts so far."""
@@ -371,7 +357,17 @@ def challenge_report(counts: ChallengeCounts, budget: ChallengeBudget, *, honest
     if effects:
         effects.append(_effect_row(EVERY_EFFECT, None, asked.sum(axis=1), challenged.sum(axis=1), counts))
     waits = challenged.any(axis=1)
-    kinds = _kinds(counts)
+    kinds = [
+        ChallengedCallKind(
+            *kind,
+            challenged.calls,
+            len(challenged.agents),
+            dict(sorted(challenged.reasons.items(), key=lambda item: (-item[1], item[0]))),
+            format_rfc3339_seconds(challenged.example[0]),
+            *challenged.example[1:],
+        )
+        for kind, challenged in sorted(counts.kinds.items(), key=lambda item: (-item[1].calls, item[0]))
+    ]
     return CallChallengeReport(
         counts.missing_because or None,
         honest_only,
@@ -398,6 +394,9 @@ def _effect_row(
     threshold = counts.thresholds.get(name)
     bounds = clustered_share_bounds(asked, challenged)
     within = None if bounds is None else (1000.0 * bounds[0], 1000.0 * bounds[1])
+    kept = None
+    if budget is not None and within is not None and (within[1] <= budget or within[0] > budget):
+        kept = within[1] <= budget
     return EffectChallenges(
         name,
         budget,
@@ -407,16 +406,8 @@ def _effect_row(
         within,
         None if threshold is None else threshold.anomaly_score,
         None if threshold is None else threshold.effect,
-        _budget_kept(within, budget),
+        kept,
     )
-
-
-def _budget_kept(within: tuple[float, float] | None, budget: float | None) -> bool | None:
-    if budget is None or within is None:
-        return None
-    if within[1] <= budget:
-        return True
-    return False if within[0] > budget else None
 
 
 def clustered_share_bounds(
@@ -437,18 +428,3 @@ def clustered_share_bounds(
     middle, reach = share + _Z**2 / (2 * n), _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     whole = 1.0 + _Z**2 / n
     return max(0.0, (middle - reach) / whole), min(1.0, (middle + reach) / whole)
-
-
-def _kinds(counts: ChallengeCounts) -> list[ChallengedCallKind]:
-    ordered = sorted(counts.kinds.items(), key=lambda item: (-item[1].calls, item[0]))
-    return [
-        ChallengedCallKind(
-            *kind,
-            challenged.calls,
-            len(challenged.agents),
-            dict(sorted(challenged.reasons.items(), key=lambda item: (-item[1], item[0]))),
-            format_rfc3339_seconds(challenged.example[0]),
-            *challenged.example[1:],
-        )
-        for kind, challenged in ordered
-    ]

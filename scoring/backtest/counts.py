@@ -14,17 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from trustwatch.ingest import columns as event_columns
-from trustwatch.ingest.columns import EventColumns, full_name
+from trustwatch.ingest.columns import full_name
 from trustwatch.ingest.features.row_observations import IGNORED_EVENT
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.models.concerns import CONCERNS
-from trustwatch.models.input_checks import Flags, Ids, Ints
+from trustwatch.models.input_checks import Flags, Ints
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.models.trained_model import TrainedModel
 
-from ..engine import risk, risk_levels, usual_oddness
+from ..engine import risk, risk_levels, usual_anomalies
 from ..engine.agent_paces import AgentPaces
 from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch
@@ -32,7 +32,6 @@ from ..engine.settings import AlertBudget, RiskEvaluationSettings
 from ..pipeline.processor import AppliedBatch
 from ..pipeline.replay import HistoryReplay
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
-from ..records.decisions import Decision
 from .challenge_counts import ChallengeCounter, ChallengeCounts
 from .plan import BacktestPlan, EventLabels, ShardDuplicateWindow, ShardSource, first_applied, read_labels, utc_ms
 from .policy_simulation import BacktestAlert, PolicySimulation, PolicySimulationResult, find_alerts
@@ -53,7 +52,16 @@ class BudgetSweep:
     def apply_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: Flags) -> None:
         """Apply a batch at every budget. Rows that are not *counted*, bool (n,), only change state."""
         columns, n = scored.columns, len(scored.columns)
-        places = self._rows_of_agents(columns)
+        agents_of, acting, inverse = np.unique(
+            columns.names[:, event_columns.AGENT], return_index=True, return_inverse=True
+        )
+        row_by_agent = self._agent_rows
+        first = len(row_by_agent)
+        rows_of = [row_by_agent.setdefault(key, len(row_by_agent)) for key in agents_of.tolist()]
+        if len(row_by_agent) > first:  # new agents begin as the model's history left them
+            fresh = [at for at, row in zip(acting.tolist(), rows_of, strict=True) if row >= first]
+            self._seed_agents([full_name(columns.events[at]) for at in fresh], first)
+        places = np.array(rows_of, np.int32)[inverse]
         self._threshold_rows[places] = agents.threshold_rows[scored.slots]
         coverage = self._model.coverage(columns.names[:, event_columns.GROUP])
         levels, out = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
@@ -91,19 +99,6 @@ class BudgetSweep:
                 due.astype(np.int32), state, bounds, self._threshold_rows, now_ms, self._parameters, levels
             )
 
-    def _rows_of_agents(self, columns: EventColumns) -> npt.NDArray[np.int32]:
-        """Return each agent's row in the states. New agents begin as the model's history left them."""
-        agents, acting, inverse = np.unique(
-            columns.names[:, event_columns.AGENT], return_index=True, return_inverse=True
-        )
-        row_by_agent = self._agent_rows
-        first = len(row_by_agent)
-        rows = [row_by_agent.setdefault(key, len(row_by_agent)) for key in agents.tolist()]
-        if len(row_by_agent) > first:
-            fresh = [at for at, row in zip(acting.tolist(), rows, strict=True) if row >= first]
-            self._seed_agents([full_name(columns.events[at]) for at in fresh], first)
-        return np.array(rows, np.int32)[inverse]
-
     def _seed_agents(self, names: Sequence[AgentIdentity], first: int) -> None:
         seeds, identities = self._model.seeds, IdentityHasher(self._model.salt)
         at = seeds.find([identities.agent_hash(*name) for name in names])
@@ -116,7 +111,7 @@ class BudgetSweep:
                 grown[:first] = state[:first]
                 self._states[position] = state = grown
             risk_levels.seed(state, places, seeds.events[at[at >= 0]], self._parameters)
-            usual_oddness.seed(
+            usual_anomalies.seed(
                 state, places, seeds.odd[at[at >= 0]], seeds.rehearsed[at[at >= 0]], self._model.window_ms[1]
             )
 
@@ -193,14 +188,18 @@ class BacktestCounter:
         self._rows: list[npt.NDArray[Any]] = []
         self._counts = BacktestCounts(model.version, self._sweep.rises)
         self._claiming: set[int] = set()
-        self._vouched: set[int] = set()
+        self._authenticated: set[int] = set()
         self._paces = AgentPaces()
 
     def count_batch(self, applied: AppliedBatch, agents: ResidentAgents, ticked_ms: int) -> None:
         """Count one batch right after it was applied. *ticked_ms* is the time to which all agents then moved, or 0."""
         for decision in applied.decisions:
-            if decision.event_time_ms >= self._since_ms:
-                self._count_decision(decision)
+            if decision.event_time_ms < self._since_ms:
+                continue
+            self._counts.changes[decision.previous_level, decision.level, decision.cause] += 1
+            if decision.level >= RiskLevel.MEDIUM:
+                who = decision.agent.identity
+                self._counts.peaks[who] = max(self._counts.peaks.get(who, 0), decision.level)
         for policing in self._policing:
             policing.apply_decisions(applied.decisions)
         for scored, offsets in applied.scored:
@@ -209,20 +208,17 @@ class BacktestCounter:
         if ticked_ms:
             self._sweep.advance_time(ticked_ms)
 
-    def _count_decision(self, decision: Decision) -> None:
-        self._counts.changes[decision.previous_level, decision.level, decision.cause] += 1
-        if decision.level >= RiskLevel.MEDIUM:
-            who = decision.agent.identity
-            self._counts.peaks[who] = max(self._counts.peaks.get(who, 0), decision.level)
-
     def _count_rows(self, scored: ScoredBatch, offsets: Ints, agents: ResidentAgents) -> None:
         time_ms = scored.columns.time_ms
         counted = time_ms >= self._since_ms
         self._counts.counted += int(counted.sum())
-        self._count_work(scored.columns.codes[counted], scored.columns.names[counted, event_columns.AGENT])
-        pairs = np.stack(
-            [scored.columns.names[counted, event_columns.AGENT], (time_ms[counted] // DAY_MS).astype(np.uint64)]
-        )
+        codes, keys = scored.columns.codes[counted], scored.columns.names[counted, event_columns.AGENT]
+        is_work = codes[:, event_columns.TYPE] >= event_columns.FIRST_WORK
+        is_claimed = codes[:, event_columns.SELF_ASSERTED] != 0
+        self._counts.self_asserted += int((is_work & is_claimed).sum())
+        self._claiming.update(np.unique(keys[is_work & is_claimed]).tolist())
+        self._authenticated.update(np.unique(keys[is_work & ~is_claimed]).tolist())
+        pairs = np.stack([keys, (time_ms[counted] // DAY_MS).astype(np.uint64)])
         self._days.update(zip(*np.unique(pairs, axis=1).tolist(), strict=True))
         hours, numbers = np.unique(time_ms[counted] // HOUR_MS, return_counts=True)
         self._counts.hours.update(dict(zip(hours.tolist(), numbers.tolist(), strict=True)))
@@ -236,43 +232,24 @@ class BacktestCounter:
         self._sweep.apply_batch(scored, agents, counted)
         for policing in self._policing:
             policing.simulate_batch(scored, agents, counted)
-        positions = self._label_positions(offsets)
-        honest = self._is_honest(positions)
-        asked = self._challenges.count_batch(scored.columns, scored.announced_paths, counted, honest)
+        # The position of each row's label, -1 if it has none. Without labels all rows count as honest, else those of
+        # sessions that are labeled good.
+        positions, honest = np.full(len(offsets), -1), np.ones(len(offsets), np.bool_)
+        if self._labels is not None:
+            if self._source is not None:
+                ids, base, find = self._source.ids, self._source.base, self._labels.rows.get
+                positions = np.array([find(ids[offset - base], -1) for offset in offsets.tolist()], np.int64)
+            labels = self._labels.labels
+            good = [at >= 0 and not (labels[at].session_label or labels[at].event_label) for at in positions.tolist()]
+            honest = np.array(good, np.bool_)
+        asked, challenged = self._challenges.count_batch(scored.columns, scored.announced_paths, counted, honest)
         if self._keep:
-            self._rows.append(self._event_rows(scored, offsets, positions, asked)[counted])
-
-    def _count_work(self, codes: npt.NDArray[Any], agents: Ids) -> None:
-        is_work = codes[:, event_columns.TYPE] >= event_columns.FIRST_WORK
-        is_claimed = codes[:, event_columns.SELF_ASSERTED] != 0
-        self._counts.self_asserted += int((is_work & is_claimed).sum())
-        self._claiming.update(np.unique(agents[is_work & is_claimed]).tolist())
-        self._vouched.update(np.unique(agents[is_work & ~is_claimed]).tolist())
-
-    def _label_positions(self, offsets: Ints) -> Ints:
-        """Return the position of each row's label, (n,); -1 if it has none."""
-        if self._labels is None or self._source is None:
-            return np.full(len(offsets), -1)
-        ids, base, find = self._source.ids, self._source.base, self._labels.rows.get
-        return np.array([find(ids[offset - base], -1) for offset in offsets.tolist()], np.int64)
-
-    def _is_honest(self, positions: Ints) -> Flags:
-        """Flag rows of sessions that are labeled good. Without labels all rows count."""
-        if self._labels is None:
-            return np.ones(len(positions), np.bool_)
-        labels = self._labels.labels
-        good = [at >= 0 and not (labels[at].session_label or labels[at].event_label) for at in positions.tolist()]
-        return np.array(good, np.bool_)
-
-    def _event_rows(
-        self, scored: ScoredBatch, offsets: Ints, labels: Ints, asked: tuple[npt.NDArray[np.int8], Flags]
-    ) -> Any:
-        rows = np.zeros(len(offsets), EVENT_ROW)
-        rows["offset"], rows["time_ms"], rows["label"] = offsets, scored.columns.time_ms, labels
-        rows["anomaly"], rows["p_value"], rows["risk"] = scored.anomaly, scored.p_values, scored.risk_scores
-        rows["rested"], rows["level"] = scored.risk[:, risk.LEVEL_BEFORE], scored.levels[:, 1]
-        rows["asked"], rows["challenged"] = asked
-        return rows
+            rows = np.zeros(len(offsets), EVENT_ROW)
+            rows["offset"], rows["time_ms"], rows["label"] = offsets, scored.columns.time_ms, positions
+            rows["anomaly"], rows["p_value"], rows["risk"] = scored.anomaly, scored.p_values, scored.risk_scores
+            rows["rested"], rows["level"] = scored.risk[:, risk.LEVEL_BEFORE], scored.levels[:, 1]
+            rows["asked"], rows["challenged"] = asked, challenged
+            self._rows.append(rows[counted])
 
     def counts(self, **replayed: int) -> BacktestCounts:
         """Return the counts so far, with those of the *replayed* records."""
@@ -281,7 +258,7 @@ class BacktestCounter:
             agents=len({key for key, _ in self._days}),
             agent_days=len(self._days),
             hasty_agents=len(self._paces.hasty),
-            claimed_agents=len(self._claiming - self._vouched),
+            claimed_agents=len(self._claiming - self._authenticated),
             policed=[policing.result for policing in self._policing],
             challenges=self._challenges.counts(),
             rows=np.concatenate([np.zeros(0, EVENT_ROW), *self._rows]),

@@ -103,7 +103,14 @@ def bootstrap_bands(
     y, s = y[order], s[order]
     last = np.r_[np.flatnonzero(np.diff(s)), len(s) - 1]
     rounds = RESAMPLES if len(y) <= _FEW_UNITS else RESAMPLES // 2  # of many units, fewer resamples say as much
-    drawn = [curve for _ in range(rounds) if (curve := _resampled_curve(y, last, dice)) is not None]
+    # Not scikit-learn's curves, nor scipy's bootstrap: units are sorted once for all resamples, which differ in the
+    # weights alone. Those would sort, or copy, the units for each.
+    drawn = []
+    for _ in range(rounds):
+        weights = dice.poisson(1.0, len(y))
+        hits, alarms = np.cumsum(weights * y)[last], np.cumsum(weights * ~y)[last]
+        if hits[-1] and alarms[-1]:
+            drawn.append(DetectionCurve(hits / hits[-1], alarms / alarms[-1], hits / np.maximum(hits + alarms, 1)))
     figures = np.array([(curve.area, curve.average_precision) for curve in drawn])
     recall = np.array(
         [np.interp(CURVE_GRID, np.r_[0.0, curve.false_positive_rate], np.r_[0.0, curve.recall]) for curve in drawn]
@@ -119,16 +126,6 @@ def bootstrap_bands(
         tuple(lower_upper(recall)),
         tuple(lower_upper(precision)),
     )
-
-
-def _resampled_curve(y: Flags, last: Ints, dice: np.random.Generator) -> DetectionCurve | None:
-    # Not scikit-learn's curves, nor scipy's bootstrap: units are sorted once for all resamples, which differ in the
-    # weights alone. Those would sort, or copy, the units for each.
-    weights = dice.poisson(1.0, len(y))
-    hits, alarms = np.cumsum(weights * y)[last], np.cumsum(weights * ~y)[last]
-    if not hits[-1] or not alarms[-1]:
-        return None
-    return DetectionCurve(hits / hits[-1], alarms / alarms[-1], hits / np.maximum(hits + alarms, 1))
 
 
 # Evaluation of scores: separation of bad events and sessions, and delay until the level showed them.
@@ -208,12 +205,22 @@ def evaluate_labels(rows: npt.NDArray[Any], labels: EventLabels) -> LabelEvaluat
     top = np.full(len(labelled.bad_sessions), -np.inf)
     np.maximum.at(top, labelled.session, labelled_rows["anomaly"])
     delays = [_detection_delays(labelled, level) for level in ALERTING_LEVELS]
+    by_session, bands = measure_separation(labelled.bad_sessions, top), bootstrap_bands(labelled.bad_sessions, top)
+    if bands is not None:  # only of sessions, because events of a session depend on each other
+        grid = CURVE_GRID.tolist()
+        by_session = msgspec.structs.replace(
+            by_session,
+            roc_auc_within=bands.area,
+            average_precision_within=bands.average_precision,
+            roc_band=list(zip(grid, *(bound.tolist() for bound in bands.recall), strict=True)),
+            precision_band=list(zip(grid, *(bound.tolist() for bound in bands.precision), strict=True)),
+        )
     return LabelEvaluation(
         len(labelled_rows),
         len(rows) - len(labelled_rows),
         len(labels.labels) - len(np.unique(labelled_rows["label"])),
         measure_separation(labelled.bad, labelled_rows["anomaly"]),
-        _with_bands(measure_separation(labelled.bad_sessions, top), bootstrap_bands(labelled.bad_sessions, top)),
+        by_session,
         [_detection(labelled, level, *detections) for level, detections in zip(ALERTING_LEVELS, delays, strict=True)],
         sorted(seconds for _, seconds in delays[0][0]),
         _stopped_sessions(labelled),
@@ -233,20 +240,6 @@ def _labelled_rows(rows: npt.NDArray[Any], labels: EventLabels) -> _LabelledRows
         bad[row] = label.event_label != 0
         bad_session[number] |= label.session_label != 0 or label.event_label != 0
     return _LabelledRows(rows, bad, session, np.array(bad_session, np.bool_))
-
-
-def _with_bands(plain: ScoreSeparation, bands: ConfidenceBands | None) -> ScoreSeparation:
-    """Add bands. Only sessions are resampled, because events of a session depend on each other."""
-    if bands is None:
-        return plain
-    grid = CURVE_GRID.tolist()
-    return msgspec.structs.replace(
-        plain,
-        roc_auc_within=bands.area,
-        average_precision_within=bands.average_precision,
-        roc_band=list(zip(grid, *(bound.tolist() for bound in bands.recall), strict=True)),
-        precision_band=list(zip(grid, *(bound.tolist() for bound in bands.precision), strict=True)),
-    )
 
 
 def measure_separation(bad: Flags, scores: Floats) -> ScoreSeparation:

@@ -97,7 +97,10 @@ def read_labels(path: Path, leave_out: Collection[str] = ()) -> EventLabels:
         while (taken := source.take_lines(10_000))[1]:
             base, lines = taken
             for number, line in enumerate(lines, base + 1):
-                label = _read_label(path, number, line)
+                try:
+                    label = _label_decoder.decode(line)
+                except msgspec.DecodeError as error:
+                    raise ConfigError(f"{path}, record {number}: not a label: {error}") from None
                 if label.class_ in leave_out:
                     continue
                 if rows.setdefault(label.id, len(labels)) == len(labels):
@@ -109,13 +112,6 @@ def read_labels(path: Path, leave_out: Collection[str] = ()) -> EventLabels:
     if not labels:
         raise ConfigError(f"{path}: no labels" + (" that are not left out" if leave_out else ""))
     return EventLabels(labels, rows)
-
-
-def _read_label(path: Path, number: int, line: bytes) -> EventLabel:
-    try:
-        return _label_decoder.decode(line)
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{path}, record {number}: not a label: {error}") from None
 
 
 def history_end(last_ms: int) -> datetime:

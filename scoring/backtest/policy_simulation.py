@@ -18,7 +18,7 @@ import numpy as np
 
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import full_name
-from trustwatch.ingest.events import EVENT_TYPES, NativeEvent
+from trustwatch.ingest.events import EVENT_TYPES
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.printable_text import number_text
 from trustwatch.models.concerns import CONCERNS
@@ -30,7 +30,7 @@ from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch
 from ..engine.settings import AlertBudget
 from ..policy.access_evaluation import ALLOWED, STEP_UP, AccessRequest, evaluate_policy
-from ..policy.book import ENFORCE, EffectivePolicy, LevelTokenPolicy, PolicyBook
+from ..policy.book import ENFORCE, EffectivePolicy, PolicyBook
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, AgentName, RiskLevel
 from ..records.decisions import Decision
 
@@ -51,10 +51,6 @@ class BacktestAlert(NamedTuple):
     risk_score: float
     p_value: float
     newcomer: bool
-
-    def counts_at(self, level: int) -> bool:
-        """Return whether it counts as an alert of *level*."""
-        return self.before < level <= self.level
 
 
 def find_alerts(scored: ScoredBatch, agents: ResidentAgents, counted: Flags) -> Iterator[BacktestAlert]:
@@ -110,8 +106,13 @@ def budget_excesses(
         if number <= expected:
             continue
         chance = chance_of_at_least(number, expected)
-        words = [_chance_words(number, expected, chance)] if chance >= _CHANCE else []
-        words += _causes([alert for alert in alerts if alert.counts_at(level)])
+        words = []
+        if chance >= _CHANCE:
+            words.append(
+                f"may be chance: if {number_text(expected, 2)} are expected, {number} or more occur in "
+                f"{chance * 100:.0f} of 100 histories of this length; look at more days before a setting is changed"
+            )
+        words += _causes([alert for alert in alerts if alert.before < level <= alert.level])
         words.append(_remedy(budget, level, position, expected, tried))
         excesses.append(BudgetExcess(level.label, number, number * 1000.0 / max(agent_days, 1), allowed, chance, words))
     return excesses
@@ -130,20 +131,13 @@ def chance_of_at_least(number: int, expected: float) -> float:
     return min(max(1.0 - below, 0.0), 1.0)
 
 
-def _chance_words(number: int, expected: float, chance: float) -> str:
-    return (
-        f"may be chance: where {number_text(expected, 2)} are expected, {number} or more come in {chance * 100:.0f} "
-        "of 100 histories of this length; look at more days before a setting is changed"
-    )
-
-
 def _causes(alerts: Sequence[BacktestAlert]) -> list[str]:
     words = [_by_type(alerts)]
     (agent, most), *_ = Counter(alert.agent for alert in alerts).most_common(1)
     if most > max(1, _MOST_OF_THEM * len(alerts)):
         words.append(
             f"{most} of {len(alerts)} are of one agent, {agent[2]}: look at it first; "
-            "what is normal for it is told by feedback (`false_positive`)"
+            "feedback (`false_positive`) states what is normal for it"
         )
     newcomers = sum(alert.newcomer for alert in alerts)
     if newcomers >= _MOST_OF_THEM * len(alerts):
@@ -250,7 +244,14 @@ class PolicySimulation:
         self.result = PolicySimulationResult(Counter(), 0, {}, [])
         self._open: dict[int, SimulatedRevocation] = {}
         tables = [self.book.table, *(rule.table(self.book.table) for rule in self.book.rules)]
-        self._plain = np.array([all(_allows_everything(table[level]) for table in tables) for level in RiskLevel])
+        plain = [
+            all(
+                policy.allow and policy.allowed_scopes is None and not policy.step_up and policy.refresh_allowed
+                for policy in (table[level] for table in tables)
+            )
+            for level in RiskLevel
+        ]
+        self._plain = np.array(plain)  # levels that limit at most the lifetime
         self._least_s = np.array([min(table[level].max_token_lifetime_s for table in tables) for level in RiskLevel])
         self._revokes = np.array([any(table[level].revoke for table in tables) for level in RiskLevel])
         self._verdicts: dict[tuple[Any, ...], str] = {}
@@ -265,28 +266,27 @@ class PolicySimulation:
                 if entry is not None:
                     entry.until_ms = decision.event_time_ms
             elif name.key not in self._open:
-                self._open_entry(decision, effective_policy)
-
-    def _open_entry(self, decision: Decision, effective_policy: EffectivePolicy) -> None:
-        at_ms = decision.event_time_ms
-        entry = SimulatedRevocation(
-            decision.agent,
-            decision.agent_type,
-            at_ms,
-            decision.event_id,
-            decision.level,
-            decision.risk_score,
-            tuple(reason.text for reason in decision.reasons[:MAX_REVOCATION_REASONS]),
-            effective_policy.enforced,
-        )
-        self._open[decision.agent.key] = entry
-        if at_ms >= self.from_ms:
-            self.result.revoked.append(entry)
+                entry = self._open[name.key] = SimulatedRevocation(
+                    name,
+                    decision.agent_type,
+                    decision.event_time_ms,
+                    decision.event_id,
+                    decision.level,
+                    decision.risk_score,
+                    tuple(reason.text for reason in decision.reasons[:MAX_REVOCATION_REASONS]),
+                    effective_policy.enforced,
+                )
+                if decision.event_time_ms >= self.from_ms:
+                    self.result.revoked.append(entry)
 
     def simulate_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: Flags) -> None:
         """Evaluate the *counted* rows, bool (n,), of a batch."""
         levels = scored.risk[:, risk.LEVEL_BEFORE].astype(np.int64)
-        self._count_stopped(scored, agents, counted & self._revokes[levels])
+        for slot in scored.slots[counted & self._revokes[levels]].tolist():
+            name = agents.names[slot]
+            entry = None if name is None else self._open.get(name.key)
+            if entry is not None:
+                entry.later_events += 1
         codes = scored.columns.codes[:, event_columns.TYPE]
         lifetimes = scored.columns.numbers[:, event_columns.LIFETIME]
         asked = counted & _REQUEST_CODES[codes]
@@ -297,13 +297,6 @@ class PolicySimulation:
         for row in np.flatnonzero(asked & ~plain).tolist():
             self._simulate_request(scored, row, int(levels[row]), agents)
 
-    def _count_stopped(self, scored: ScoredBatch, agents: ResidentAgents, rows: Flags) -> None:
-        for slot in scored.slots[rows].tolist():
-            name = agents.names[slot]
-            entry = None if name is None else self._open.get(name.key)
-            if entry is not None:
-                entry.later_events += 1
-
     def _simulate_request(self, scored: ScoredBatch, row: int, level: int, agents: ResidentAgents) -> None:
         slot, columns = int(scored.slots[row]), scored.columns
         name, agent_type = agents.names[slot], scored.type_at(row, agents.types)
@@ -313,7 +306,11 @@ class PolicySimulation:
         policy = effective_policy.table[level]
         scopes: tuple[str, ...] = ()
         if policy.allow and (policy.step_up or policy.allowed_scopes is not None):
-            scopes = _requested_scopes(columns.events[row])
+            event = columns.events[row]
+            if event.scopes is not None:  # the requested ones; for a call, those of the token
+                asked, given = event.scopes.requested, event.scopes.granted
+                first, second = (asked, given) if event.type in ISSUANCE_TYPES else (given, asked)
+                scopes = tuple(first or second or ())
         kind = int(columns.codes[row, event_columns.TYPE])
         shorter = (
             EVENT_TYPES[kind] in ISSUANCE_TYPES
@@ -342,17 +339,3 @@ class PolicySimulation:
         if verdict.narrowed:
             return NARROWED
         return SHORTENED if shorter else GRANTED
-
-
-def _allows_everything(policy: LevelTokenPolicy) -> bool:
-    """Return whether a level limits only the lifetime."""
-    return policy.allow and policy.allowed_scopes is None and not policy.step_up and policy.refresh_allowed
-
-
-def _requested_scopes(event: NativeEvent) -> tuple[str, ...]:
-    """Return the requested scopes; for a call, those of the token."""
-    if event.scopes is None:
-        return ()
-    asked, given = event.scopes.requested, event.scopes.granted
-    first, second = (asked, given) if event.type in ISSUANCE_TYPES else (given, asked)
-    return tuple(first or second or ())

@@ -25,10 +25,8 @@ from .plan import BacktestPlan, EventLabels
 from .policy_simulation import (
     OUTCOMES,
     REQUEST_TYPES,
-    BacktestAlert,
     BudgetExcess,
     PolicySimulationResult,
-    SimulatedRevocation,
     budget_excesses,
 )
 
@@ -41,7 +39,7 @@ _SEPARATION_FIGURES = {
 MAX_LISTED_AGENTS = 1000
 """Most agents in one list; the figures count all."""
 
-_TOLD_SHARE = 0.02
+_NOTED_SHARE = 0.02
 """Of self-asserted work among events, or of agents that do no other, from which on a back-test explains it."""
 
 
@@ -182,19 +180,19 @@ class BacktestSide(msgspec.Struct, frozen=True):
             return ""
         return (
             f"{self.hasty_agents:,} of {self.agents:,} agents did days of their usual work within an hour: were event "
-            "times pressed together? Levels are of a haste that may never have been"
+            "times compressed? The levels rest on a haste that may never have happened"
         )
 
     @property
     def asserted_words(self) -> str:
         """Explain the levels of self-asserted agents and how to change that; "" if there are few."""
-        is_much = self.self_asserted >= _TOLD_SHARE * self.counted or self.claimed_agents >= _TOLD_SHARE * self.agents
+        is_much = self.self_asserted >= _NOTED_SHARE * self.counted or self.claimed_agents >= _NOTED_SHARE * self.agents
         if not self.self_asserted or not is_much:
             return ""
         return (
-            f"{self.self_asserted:,} of {self.counted:,} events are vouched for by no token: nothing is learned of "
-            "them, so what they tell stays new, and raises their agents to high at most; all work of "
-            f"{self.claimed_agents:,} of {self.agents:,} agents is such. {VOUCHING_ADVICE}"
+            f"{self.self_asserted:,} of {self.counted:,} events are authenticated by no token: nothing is learned from "
+            "them, so what they report stays new, and raises their agents to high at most; all work of "
+            f"{self.claimed_agents:,} of {self.agents:,} agents is of this kind. {VOUCHING_ADVICE}"
         )
 
 
@@ -245,8 +243,18 @@ def build_result(
     ]
     comparison = None
     if len(sides) == 2:
-        policed = [counts[m].policed[b] if plan.books else None for m, b in pairs]
-        comparison = _compare_sides(sides, [counts[0].peaks, counts[pairs[1][0]].peaks], policed)
+        a, b = ({_agent_text(who): level for who, level in counts[m].peaks.items()} for m, _ in pairs)
+        differing = sorted(who for who in a.keys() | b.keys() if a.get(who) != b.get(who))
+        ours, theirs = (
+            {_agent_text(entry.agent.identity) for entry in counts[m].policed[book].revoked} if plan.books else set()
+            for m, book in pairs
+        )
+        comparison = BacktestComparison(
+            _figure_differences(*sides),
+            sorted(ours - theirs)[:MAX_LISTED_AGENTS],
+            sorted(theirs - ours)[:MAX_LISTED_AGENTS],
+            [(who, _level_text(a.get(who)), _level_text(b.get(who))) for who in differing[:MAX_LISTED_AGENTS]],
+        )
     return BacktestResult(
         [str(path) for path in plan.paths],
         _iso_time(plan.since),
@@ -277,7 +285,21 @@ def _build_side(
             for (before, after, cause), times in sorted(counts.changes.items())
         ],
         alerts=_level_alerts(budget, counts.rises.tolist(), days),
-        alert_list=[_alert_report(alert) for alert in worst],
+        alert_list=[
+            AlertReport(
+                *alert.agent,
+                alert.agent_type,
+                format_rfc3339_seconds(alert.at_ms),
+                alert.event_id,
+                RiskLevel(alert.before).label,
+                RiskLevel(alert.level).label,
+                alert.concern,
+                alert.risk_score,
+                alert.p_value,
+                alert.newcomer,
+            )
+            for alert in worst
+        ],
         over_budget=budget_excesses(budget, counts.rises.tolist(), counts.agent_days, counts.alerts, tried),
         concerns=[
             ConcernRises(concern, {level.label: counts.rises_by_concern[concern, level] for level in ALERTING_LEVELS})
@@ -332,7 +354,21 @@ def _policy_outcome(book: PolicyBook, policed: PolicySimulationResult) -> Policy
         for kind, level in sorted(asked, key=lambda key: (REQUEST_TYPES.index(key[0]), key[1]))
     ]
     worst = sorted(policed.agents.items(), key=lambda item: (-item[1].total(), item[0]))
-    revoked = [_revocation_report(entry) for entry in policed.revoked[:MAX_LISTED_AGENTS]]
+    revoked = [
+        RevocationReport(
+            *entry.agent.identity,
+            entry.agent_type,
+            format_rfc3339_seconds(entry.at_ms),
+            format_rfc3339_seconds(entry.until_ms) if entry.until_ms else None,
+            entry.event_id,
+            RiskLevel(entry.level).label,
+            entry.risk_score,
+            entry.reasons,
+            entry.enforced,
+            entry.later_events,
+        )
+        for entry in policed.revoked[:MAX_LISTED_AGENTS]
+    ]
     return PolicyOutcome(
         book.version,
         {outcome: totals[outcome] for outcome in OUTCOMES},
@@ -347,52 +383,6 @@ def _policy_outcome(book: PolicyBook, policed: PolicySimulationResult) -> Policy
 
 def _ordered_outcomes(outcomes: Counter[str]) -> dict[str, int]:
     return {outcome: outcomes[outcome] for outcome in OUTCOMES if outcomes[outcome]}
-
-
-def _revocation_report(entry: SimulatedRevocation) -> RevocationReport:
-    return RevocationReport(
-        *entry.agent.identity,
-        entry.agent_type,
-        format_rfc3339_seconds(entry.at_ms),
-        format_rfc3339_seconds(entry.until_ms) if entry.until_ms else None,
-        entry.event_id,
-        RiskLevel(entry.level).label,
-        entry.risk_score,
-        entry.reasons,
-        entry.enforced,
-        entry.later_events,
-    )
-
-
-def _alert_report(alert: BacktestAlert) -> AlertReport:
-    return AlertReport(
-        *alert.agent,
-        alert.agent_type,
-        format_rfc3339_seconds(alert.at_ms),
-        alert.event_id,
-        RiskLevel(alert.before).label,
-        RiskLevel(alert.level).label,
-        alert.concern,
-        alert.risk_score,
-        alert.p_value,
-        alert.newcomer,
-    )
-
-
-def _compare_sides(
-    sides: Sequence[BacktestSide],
-    peaks: Sequence[dict[AgentIdentity, int]],
-    policed: Sequence[PolicySimulationResult | None],
-) -> BacktestComparison:
-    a, b = ({_agent_text(who): level for who, level in side.items()} for side in peaks)
-    differing = sorted(who for who in a.keys() | b.keys() if a.get(who) != b.get(who))
-    ours, theirs = (_revoked_names(simulation) for simulation in policed)
-    return BacktestComparison(
-        _figure_differences(*sides),
-        sorted(ours - theirs)[:MAX_LISTED_AGENTS],
-        sorted(theirs - ours)[:MAX_LISTED_AGENTS],
-        [(who, _level_text(a.get(who)), _level_text(b.get(who))) for who in differing[:MAX_LISTED_AGENTS]],
-    )
 
 
 def _figure_differences(a: BacktestSide, b: BacktestSide) -> list[FigureDifference]:
@@ -441,12 +431,6 @@ def _separation_differences(a: LabelEvaluation, b: LabelEvaluation) -> list[Figu
     if a.calls is not None and b.calls is not None:
         rows.append(FigureDifference("bad sessions stopped by a challenge", a.calls.stopped, b.calls.stopped))
     return rows
-
-
-def _revoked_names(policed: PolicySimulationResult | None) -> set[str]:
-    if policed is None:
-        return set()
-    return {_agent_text(revocation.agent.identity) for revocation in policed.revoked}
 
 
 def _agent_text(who: AgentIdentity) -> str:

@@ -27,8 +27,6 @@ HASTY_DAYS = 2.0
 LEAST_EVENTS = 20
 """Events of an agent from which its haste is judged."""
 
-Places = npt.NDArray[np.int64]
-
 _NEVER = np.iinfo(np.int64).min
 
 
@@ -37,73 +35,58 @@ class AgentPaces:
 
     Agents have places, from 0 up, in the order in which they are met.
 
+    Args:
+        hour: hour since 1970 in which agents are counted; -1 = none.
+
     Attributes:
         hasty: keys of agents that once were in haste.
+        present, hurried: numbers of agents that acted in *hour*, and that were in haste in it.
     """
 
-    def __init__(self) -> None:
-        self._places: dict[int, int] = {}
-        self._hour, self._events = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self._usual_day = np.zeros(0)  # events of one of its days before that hour; 0 = unknown
+    def __init__(self, hour: int = -1) -> None:
+        self.hour = hour
         self.hasty: set[int] = set()
+        self.present = self.hurried = 0
+        self._places: dict[int, int] = {}
+        self._hours, self._events = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._usual_day = np.zeros(0)  # events of one of its days before that hour; 0 = unknown
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def note(self, scored: ScoredBatch) -> Places:
-        """Count a batch and return the place of each row. Events before their agent's newest hour are ignored."""
-        keys = scored.columns.names[:, AGENT].tolist()
-        places = self._places_of(keys)
-        hasty = _count_rows(
-            places, scored.columns.time_ms, scored.agent_numbers, self._hour, self._events, self._usual_day
-        )
-        if hasty:
-            self.hasty.update(
-                key for key, days in zip(keys, self.usual_days(places).tolist(), strict=True) if days >= HASTY_DAYS
-            )
-        return places
-
-    def _places_of(self, keys: list[int]) -> Places:
-        known = self._places
+    def note(self, scored: ScoredBatch) -> None:
+        """Count a batch. Events before their agent's newest hour are ignored."""
+        keys, known = scored.columns.names[:, AGENT].tolist(), self._places
         places = np.array([known.setdefault(key, len(known)) for key in keys], np.int64)
-        if (more := len(known) - len(self._hour)) > 0:
-            more = max(more, len(self._hour))
-            self._hour = np.concatenate([self._hour, np.full(more, _NEVER)])
+        if (more := len(known) - len(self._hours)) > 0:
+            more = max(more, len(self._hours))
+            self._hours = np.concatenate([self._hours, np.full(more, _NEVER)])
             self._events = np.concatenate([self._events, np.zeros(more, np.int64)])
             self._usual_day = np.concatenate([self._usual_day, np.zeros(more)])
-        return places
+        hasty, present, hurried = _count_rows(
+            places,
+            scored.columns.time_ms,
+            scored.agent_numbers,
+            self.hour,
+            self._hours,
+            self._events,
+            self._usual_day,
+        )
+        self.present += present
+        self.hurried += hurried
+        if hasty:
+            days = self._usual_days(places).tolist()
+            self.hasty.update(key for key, number in zip(keys, days, strict=True) if number >= HASTY_DAYS)
 
-    def flag(self, places: Places, hour: int, present: PlaceSet, hasty: PlaceSet) -> None:
-        """Add those *places* whose agent's newest hour is *hour* to *present*, and those in haste to *hasty*."""
-        count = len(self._hour)
-        flags = present.flags(count), hasty.flags(count)
-        met, hurried = _flag_rows(places, hour, self._hour, self._events, self._usual_day, *flags)
-        present.count += met
-        hasty.count += hurried
-
-    def usual_days(self, places: Places) -> npt.NDArray[np.float64]:
+    def _usual_days(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return, by place, how many usual days of events came within the newest hour; 0 if unknown or too few."""
         events, usual = self._events[places], self._usual_day[places]
         return np.where(events >= LEAST_EVENTS, events / np.where(usual > 0.0, usual, np.inf), 0.0)
 
-
-class PlaceSet:
-    """A set of places, stored as flags, so that adding a batch costs the same however many places there are."""
-
-    def __init__(self) -> None:
-        self._flags = np.zeros(0, np.bool_)
-        self.count = 0
-
-    def flags(self, least: int) -> npt.NDArray[np.bool_]:
-        """Return the flags, with room for at least *least* places."""
-        if (more := least - len(self._flags)) > 0:
-            self._flags = np.concatenate([self._flags, np.zeros(max(more, len(self._flags)), np.bool_)])
-        return self._flags
-
-    @property
-    def places(self) -> Places:
-        """Return all places in ascending order."""
-        return np.flatnonzero(self._flags)
+    def median_haste(self) -> float:
+        """Return the median, over agents in haste in `hour`, of the usual days of events that came within it."""
+        days = self._usual_days(np.flatnonzero(self._hours == self.hour))
+        return float(np.median(days[days >= HASTY_DAYS]))
 
 
 @allocation_free
@@ -111,51 +94,34 @@ def _count_rows(
     places: npt.NDArray[np.int64],
     time_ms: npt.NDArray[np.int64],
     agent_numbers: npt.NDArray[np.float32],
+    counted_hour: int,
     hour: npt.NDArray[np.int64],
     events: npt.NDArray[np.int64],
     usual_day: npt.NDArray[np.float64],
-) -> int:
-    """Count rows in order; return how many of them leave their agent in haste.
+) -> tuple[int, int, int]:
+    """Count rows in order; return how many of them leave their agent in haste, how many agents began the counted hour,
+    and how many came in haste in it.
 
     Args:
         places, time_ms: (n,); UTC milliseconds.
         agent_numbers: (n, NUMBERS), what agents had learned before each row.
         hour, events, usual_day: by place; changed.
     """
-    hasty = 0
+    hasty, present, hurried = 0, 0, 0
     for row in range(len(places)):
         place, now = places[row], time_ms[row] // HOUR_MS
         if now > hour[place]:
             days = np.float64(agent_numbers[row, layout.N_REF_AGE])
             hour[place], events[place] = now, 0
             usual_day[place] = agent_numbers[row, layout.N_EVENTS] / days if days >= 1.0 else 0.0
+            present += now == counted_hour
+        was_hasty = _is_hasty(events[place], usual_day[place])
         if now == hour[place]:
             events[place] += 1
-        hasty += _is_hasty(events[place], usual_day[place])
-    return hasty
-
-
-@allocation_free
-def _flag_rows(
-    places: npt.NDArray[np.int64],
-    now: int,
-    hour: npt.NDArray[np.int64],
-    events: npt.NDArray[np.int64],
-    usual_day: npt.NDArray[np.float64],
-    present: npt.NDArray[np.bool_],
-    hasty: npt.NDArray[np.bool_],
-) -> tuple[int, int]:
-    """Flag places whose newest hour is *now*, and those in haste; return how many of each are new."""
-    met, hurried = 0, 0
-    for place in places:
-        if hour[place] != now:
-            continue
-        met += not present[place]
-        present[place] = True
         if _is_hasty(events[place], usual_day[place]):
-            hurried += not hasty[place]
-            hasty[place] = True
-    return met, hurried
+            hasty += 1
+            hurried += not was_hasty and now == counted_hour
+    return hasty, present, hurried
 
 
 @inlined
@@ -184,9 +150,7 @@ class EventTimes:
     def __init__(self, partition: int, counts: Counter[str]) -> None:
         self._partition = partition
         self._counts = counts
-        self._hour = 0
-        self._paces = AgentPaces()
-        self._present, self._hasty = PlaceSet(), PlaceSet()
+        self._paces = AgentPaces(hour=0)
         self._logged_ms: dict[str, int] = {}
 
     def note(self, scored: ScoredBatch, model: TrainedModel) -> None:
@@ -197,45 +161,38 @@ class EventTimes:
         if old := int((scored.at_ms - times > OLD_MS).sum()):
             self._counts["old_events"] += old
             self._note_old(times, now_ms, model)
-        self._note_pace(scored, now_ms)
+        newest = int(times.max()) // HOUR_MS
+        if newest > self._paces.hour or len(self._paces) > MAX_WATCHED:
+            self._paces = AgentPaces(max(newest, self._paces.hour))
+        paces = self._paces
+        paces.note(scored)
+        if is_haste(paces.hurried, paces.present):
+            self._counts["hasty_events"] += len(times)
+            if self._is_due("haste", now_ms):
+                _log.warning(
+                    "most agents send days of their work within an hour: were event times compressed?",
+                    partition=self._partition,
+                    agents=paces.present,
+                    in_haste=paces.hurried,
+                    usual_days_in_an_hour=round(paces.median_haste(), 1),
+                    advice="the levels rest on a haste that may never have happened; send events with the times at "
+                    "which they happened, or look at a history by `trustwatch replay`",
+                )
 
     def _note_old(self, times: npt.NDArray[np.int64], now_ms: int, model: TrainedModel) -> None:
         end_ms = model.window_ms[1]
         known = int((times <= end_ms).sum())
         self._counts["known_events"] += known
-        advice = "`trustwatch train` learns from a history, `trustwatch replay` and `backtest` judge one"
+        advice = "`trustwatch train` learns from a history, `trustwatch replay` and `backtest` evaluate one"
         if known:
             advice += "; events that the model has learned from count twice here, and look more usual than they are"
         if self._is_due("known" if known else "old", now_ms):
             _log.warning(
-                "old events arrive: levels are of then, not of now",
+                "old events arrive: levels refer to the time of the events, not to now",
                 partition=self._partition,
                 oldest=format_rfc3339_seconds(int(times.min())),
                 model_learned_until=format_rfc3339_seconds(end_ms),
                 advice=advice,
-            )
-
-    def _note_pace(self, scored: ScoredBatch, now_ms: int) -> None:
-        """Check the newest hour of event time."""
-        newest = int(scored.columns.time_ms.max()) // HOUR_MS
-        if newest > self._hour or len(self._paces) > MAX_WATCHED:
-            self._hour, self._paces = max(newest, self._hour), AgentPaces()
-            self._present, self._hasty = PlaceSet(), PlaceSet()
-        self._paces.flag(self._paces.note(scored), self._hour, self._present, self._hasty)
-        if is_haste(self._hasty.count, self._present.count):
-            self._counts["hasty_events"] += len(scored.columns)
-            self._log_haste(self._paces.usual_days(self._hasty.places), self._present.count, now_ms)
-
-    def _log_haste(self, hasty: npt.NDArray[np.float64], agents: int, now_ms: int) -> None:
-        if self._is_due("haste", now_ms):
-            _log.warning(
-                "most agents send days of their work within an hour: were event times pressed together?",
-                partition=self._partition,
-                agents=agents,
-                in_haste=len(hasty),
-                usual_days_in_an_hour=round(float(np.median(hasty)), 1),
-                advice="levels are of a haste that may never have been; send events with the times at which they "
-                "happened, or look at a history by `trustwatch replay`",
             )
 
     def _is_due(self, what: str, now_ms: int) -> bool:

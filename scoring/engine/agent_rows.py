@@ -110,7 +110,17 @@ class AgentRows:
         Features of another layout or salt are left behind; risk survives both.
         """
         agents = self.agents
-        self._restore_features(rows, slots)
+        by_size: dict[int, list[int]] = {}  # places by layout of their features: one call costs as much as ten rows
+        for place, row in enumerate(rows):
+            if self.fits(row):
+                by_size.setdefault(len(row.features), []).append(place)
+        fitting = {place for places in by_size.values() for place in places}
+        kept = [row.announced_paths if at in fitting else announced_paths.NO_PATHS for at, row in enumerate(rows)]
+        agents.paths[slots] = announced_paths.unpack(kept)
+        for places in by_size.values():
+            states = read_state_rows([rows[place].features for place in places])
+            if states is not None:
+                self.builder.unpack(slots[places], states)
         as_stored = self._restore_risk(rows, slots)
         groups: dict[tuple[str, str], np.uint64] = {}
         for row in rows:
@@ -129,7 +139,9 @@ class AgentRows:
     def restore_columns(self, columns: AgentColumns, names: EncodedTexts, slots: SlotIndices) -> None:
         """Load stored agents in `state_format` into slots that were just taken."""
         agents = self.agents
-        at = _as_slice(slots)
+        # Consecutive slots, as those that were just taken mostly are, make a slice: arrays are copied whole.
+        first, last = int(slots[0]), int(slots[-1])
+        at = slice(first, last + 1) if (slots == np.arange(first, first + len(slots))).all() else slots
         self.builder.unpack(at, columns.features.view(layout.STATE_ROW)[:, 0])
         agents.risk.view(_RISK_BYTES)[at] = columns.risk.view(_RISK_BYTES)[:, 0]
         agents.paths[at] = announced_paths.unpack(columns.announced_paths)
@@ -145,19 +157,6 @@ class AgentRows:
         _put(agents.names, at, list(map(AgentName, *words)))
         _put(agents.types, at, columns.agent_types)
         _put(self.explanations, at, list(map(AgentExplanation, *explained)))
-
-    def _restore_features(self, rows: Sequence[AgentRow], slots: SlotIndices) -> None:
-        """Load stored features, grouped by layout: one call costs as much as ten rows."""
-        by_size: dict[int, list[int]] = {}
-        fitting = [row.announced_paths if self.fits(row) else announced_paths.NO_PATHS for row in rows]
-        self.agents.paths[slots] = announced_paths.unpack(fitting)
-        for place, row in enumerate(rows):
-            if self.fits(row):
-                by_size.setdefault(len(row.features), []).append(place)
-        for places in by_size.values():
-            states = read_state_rows([rows[place].features for place in places])
-            if states is not None:
-                self.builder.unpack(slots[places], states)
 
     def _restore_risk(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
         versions = np.array([f"{_version_parts(row.state_version)[-1]}:{len(row.risk)}" for row in rows])
@@ -253,12 +252,6 @@ class AgentRows:
             for slot, concern, level, score, confidence, anomaly, at_ms, due_ms, events, first, last, path in columns
             if (name := names[slot]) is not None
         ]
-
-
-def _as_slice(slots: SlotIndices) -> SlotIndices | slice:
-    """Return consecutive slots as a slice, so that arrays are copied whole. Slots that were just taken mostly are."""
-    first, last = int(slots[0]), int(slots[-1])
-    return slice(first, last + 1) if (slots == np.arange(first, first + len(slots))).all() else slots
 
 
 def _put(target: list[T], at: SlotIndices | slice, values: Sequence[T]) -> None:

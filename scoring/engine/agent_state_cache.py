@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import chain
 from typing import Protocol
 
@@ -119,8 +120,12 @@ class AgentStateCache:
         eraser = self._erasers.add(subject)
         for slot, explanation in enumerate(self._rows.explanations):
             json = explanation.reasons + explanation.indicators
-            if eraser.may_occur_in(json) or eraser.is_in_text(explanation.counterfactual):
-                self._redact_slot(slot, explanation)
+            name = self._agents.names[slot]
+            if name is not None and (eraser.may_occur_in(json) or eraser.is_in_text(explanation.counterfactual)):
+                redacted = self._redacted_explanation(name.tenant, explanation)
+                if redacted != explanation:
+                    self._rows.explanations[slot] = redacted
+                    self._agents.mark_changed(np.array([slot], np.int32))
         self._unsaved.redact(self._redacted_row)
 
     def keep_out_erased(self, subjects: Iterable[ErasureSubject]) -> None:
@@ -154,18 +159,18 @@ class AgentStateCache:
         count = int(fresh.sum())
         if self.builder.slots.overflow(count):
             return None
-        if count:
-            self._move_in(columns if count == len(fresh) else columns.where(fresh))
-        return count
-
-    def _move_in(self, columns: AgentColumns) -> None:
-        """Load stored agents that are not in memory, as `admit` does. There must be room."""
-        columns = self._redacted_columns(columns) if self._erasers else columns
+        if not count:
+            return count
+        if count < len(fresh):
+            columns = columns.where(fresh)
+        if self._erasers:
+            columns = self._redacted_columns(columns)
         self._met.note(columns.keys.tolist())
         slots = self.builder.slots.add(columns.keys)
         names = encode_agent_names(columns.tenants, columns.issuers, columns.agent_ids)
         self._rows.restore_columns(columns, names, slots)  # all of it: what others left there is not cleared first
         self._seeded.update_shared_counts(slots, self._seeded.find_stored(columns, names, self.erased_agents))
+        return count
 
     def end_preload(self, *, complete: bool) -> None:
         """Note that preloading has ended. *complete*: every agent of the store was preloaded."""
@@ -175,32 +180,18 @@ class AgentStateCache:
         key, table = self._identities.agent_key(*subject.agent_identity), self.builder.slots
         self._met.note([key])
         slots = table.find(np.array([key], np.uint64))
-        if self._identity_under(key, int(slots[0])) not in (None, subject.agent_identity):
-            return  # the key is another agent's; of this one nothing is known
-        if slots[0] >= 0:
+        slot = int(slots[0])
+        row = None if slot >= 0 else self._unsaved.get(key) or self._load_stored([key]).get(key)
+        name = self._agents.names[slot] if slot >= 0 else None if row is None else row.name
+        if name is not None and name.identity != subject.agent_identity:
+            return  # the key is another agent's; nothing is known of this one
+        if slot >= 0:
             self._agents.clear(slots)
-            self._rows.explanations[int(slots[0])] = AgentExplanation()
+            self._rows.explanations[slot] = AgentExplanation()
             self.builder.pinned[slots] = False
             table.remove(slots)
         self._unsaved.remove(key)
         self.erased_agents.add(subject.agent_identity)
-
-    def _identity_under(self, key: int, slot: int) -> AgentIdentity | None:
-        """Return the full name of the agent with this key, in memory (*slot*, or -1), waiting or stored."""
-        if slot >= 0:
-            name = self._agents.names[slot]
-            return None if name is None else name.identity
-        row = self._unsaved.get(key) or self._load_stored([key]).get(key)
-        return None if row is None else row.name.identity
-
-    def _redact_slot(self, slot: int, explanation: AgentExplanation) -> None:
-        name = self._agents.names[slot]
-        if name is None:
-            return
-        redacted = self._redacted_explanation(name.tenant, explanation)
-        if redacted != explanation:
-            self._rows.explanations[slot] = redacted
-            self._agents.mark_changed(np.array([slot], np.int32))
 
     def _redacted_explanation(self, tenant: str, explanation: AgentExplanation) -> AgentExplanation:
         return AgentExplanation(
@@ -213,19 +204,11 @@ class AgentStateCache:
     def _redacted_row(self, row: AnyAgent) -> AnyAgent:
         explanation = explanation_of(row)
         redacted = self._redacted_explanation(row.name.tenant, explanation)
-        if redacted == explanation:
-            return row
-        return msgspec.structs.replace(
-            row,
-            reasons=redacted.reasons,
-            counterfactual=redacted.counterfactual,
-            indicators=redacted.indicators,
-        )
+        return row if redacted == explanation else msgspec.structs.replace(row, **msgspec.structs.asdict(redacted))
 
     def _redacted_columns(self, columns: AgentColumns) -> AgentColumns:
         texts = columns.decision_ids, columns.reasons, columns.counterfactuals, columns.indicators
-        explained = zip(columns.tenants, map(AgentExplanation, *texts), strict=True)
-        redacted = [self._redacted_explanation(tenant, explanation) for tenant, explanation in explained]
+        redacted = list(map(self._redacted_explanation, columns.tenants, map(AgentExplanation, *texts)))
         return columns._replace(
             reasons=[explanation.reasons for explanation in redacted],
             counterfactuals=[explanation.counterfactual for explanation in redacted],
@@ -265,16 +248,15 @@ class AgentStateCache:
         self._seeded.admit(slots[fresh], history[fresh])
         stored = [place for place, key in enumerate(keys.tolist()) if key in stored_rows]
         converted = np.zeros(len(keys), np.bool_)
-        converted[stored] = ~self._restore([stored_rows[key] for key in keys[stored].tolist()], slots[stored])
+        rows = [stored_rows[key] for key in keys[stored].tolist()]
+        if self._erasers:
+            rows = [self._redacted_row(row) for row in rows]
+        converted[stored] = ~self._rows.restore(rows, slots[stored])
         if stored:
             are_dirty = np.array([self._unsaved.take_back(key) for key in keys[stored].tolist()], np.bool_)
             self._agents.dirty.set(slots[stored][are_dirty])
         self._seeded.seed_habits(slots[converted], history[converted])
         self._seeded.update_shared_counts(slots, history)
-
-    def _restore(self, rows: Iterable[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
-        """Load stored agents without the names that were erased meanwhile; see `AgentRows.restore`."""
-        return self._rows.restore([self._redacted_row(row) for row in rows] if self._erasers else list(rows), slots)
 
     def arriving(self, columns: EventColumns) -> AbstractContextManager[None]:
         """While the context is open, agents that move in can take their full names from this batch."""
@@ -317,12 +299,6 @@ class AgentStateCache:
             return {}
         return retry_until_available(lambda: store.load(keys, self.owner), self.on_unavailable)
 
-    def _load_due(self, before_ms: int, limit: int, after: DueAgent | None) -> list[DueAgent]:
-        store = self._store
-        if store is None:
-            return []
-        return retry_until_available(lambda: store.due(before_ms, limit, after, self._partition), self.on_unavailable)
-
     def load_due_agents(self, now_ms: int) -> Iterator[SlotIndices]:
         """Load agents whose level changes by *now_ms* without an event, page by page; yield the slots of each page."""
         table = self.builder.slots
@@ -331,9 +307,9 @@ class AgentStateCache:
         size = max(1, min(_DUE_PAGE_SIZE, len(self._agents.names) // 2))
         for start in range(0, len(unsaved), size):
             yield self.builder.admit(unsaved[start : start + size])
-        after: DueAgent | None = None
-        while True:
-            page = self._load_due(now_ms, size, after)
+        after, store = None, self._store
+        while store is not None:
+            page = retry_until_available(partial(store.due, now_ms, size, after, self._partition), self.on_unavailable)
             stored = [d.key for d in page if self._unsaved.get(d.key) is None and not self._unsaved.is_removed(d.key)]
             keys = np.array(stored, np.uint64)
             keys = keys[table.find(keys) < 0]
@@ -357,18 +333,11 @@ class AgentStateCache:
 
     def changed_rows(self) -> list[AgentRow]:
         """Return the rows of all agents that changed since the last commit began, including those that left memory."""
-        return self._changed_rows(self._agents.dirty.slots())
-
-    def _changed_rows(self, slots: SlotIndices) -> list[AgentRow]:
-        rows = self._pack(slots)
-        if self._store is not None:
-            rows.extend(self._unsaved.waiting.values())
-        return rows
-
-    def _pack(self, slots: SlotIndices) -> list[AgentRow]:
-        rows: list[AgentRow] = []
+        slots, rows = self._agents.dirty.slots(), []
         for start in range(0, len(slots), _PACK_CHUNK):  # small copies stay in the processor's caches
             rows += self.rows(slots[start : start + _PACK_CHUNK])
+        if self._store is not None:
+            rows.extend(self._unsaved.waiting.values())
         return rows
 
     def begin_commit(self) -> list[AgentRow]:
@@ -376,8 +345,7 @@ class AgentStateCache:
 
         Until `mark_committed` they are what is known of their agents, since the store may still have older ones.
         """
-        slots = self._agents.dirty.slots()
-        rows = self._changed_rows(slots)
+        rows = self.changed_rows()
         self._agents.dirty.clear_all()
         self._unsaved.begin_commit(rows)
         return rows

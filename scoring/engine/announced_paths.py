@@ -96,7 +96,7 @@ def may_matter(
     return False
 
 
-def find_telling(
+def find_announcing(
     paths: Paths, slots: npt.NDArray[np.int32], columns: EventColumns, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """Return those of *rows* that may announce a part: announcements, and the first calls of agents that were
@@ -109,7 +109,7 @@ def find_telling(
     return np.asarray(rows[telling], np.int64)
 
 
-def keep_told(
+def keep_announced(
     paths: Paths,
     slots: npt.NDArray[np.int32],
     columns: EventColumns,
@@ -121,7 +121,7 @@ def keep_told(
 
     Args:
         paths, now_ms: by slot; the agent's clock, so that an event that is dated last week counts as one of now.
-        rows: (m,), those of `find_telling` that count: authenticated, successful, of agents below medium.
+        rows: (m,), those of `find_announcing` that count: authenticated, successful, of agents below medium.
         numbers: (n, layout.NUMBERS), of each row's agent before the event.
     """
     for row in rows.tolist():
@@ -129,21 +129,11 @@ def keep_told(
         now_min, event_type = int(now_ms[slots[row]] // MINUTE_MS), columns.codes[row, event_columns.TYPE]
         if event_type not in _ANNOUNCING:
             _keep_first_path(own, parts, now_min)
-        elif _names_a_key(columns, row):
+        elif (login := columns.events[row].credential) is not None and login.thumbprint:  # a method identifies no agent
             _keep_credential(own, parts[CREDENTIAL], now_min)
-            if event_type == event_columns.CLIENT_REGISTER:
-                own["is_waiting"] = _is_newcomer(numbers[row])
-
-
-def _names_a_key(columns: EventColumns, row: int) -> bool:
-    """Return whether an announcement names a key. A method alone identifies no agent."""
-    login = columns.events[row].credential
-    return login is not None and bool(login.thumbprint)
-
-
-def _is_newcomer(numbers: npt.NDArray[np.float32]) -> bool:
-    """Return whether an agent had no history, here or in the model."""
-    return bool(numbers[layout.N_SHARED] == 0.0 and numbers[layout.N_EVENTS] == 0.0)
+            if event_type == event_columns.CLIENT_REGISTER:  # waiting is who had no history, here or in the model
+                known = numbers[row, layout.N_SHARED] != 0.0 or numbers[row, layout.N_EVENTS] != 0.0
+                own["is_waiting"] = not known
 
 
 def _keep_credential(own: Any, name: Any, now_min: int) -> None:

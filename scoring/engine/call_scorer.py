@@ -22,7 +22,7 @@ from trustwatch.ingest.features.feature_table import ADDED_FEATURES, COMPROMISE_
 from trustwatch.ingest.features.feature_vector import F_ARGUMENT
 from trustwatch.ingest.features.frequency_tables import mix_pairs, scope_row
 from trustwatch.ingest.features.layout import AgentState
-from trustwatch.ingest.features.row_observations import ACTED_ON, LOOKED_UP, RowObservations, allocate_observations
+from trustwatch.ingest.features.row_observations import ACTED_ON, LOOKED_UP, allocate_observations
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.models.call_challenges import ChallengeThreshold, score_asked, tenant_key
 from trustwatch.models.model_persistence import LEARNING_VERSION
@@ -30,7 +30,7 @@ from trustwatch.models.trained_model import TrainedModel
 
 from ..records.decisions import RiskReason
 from .announced_paths import KINDS, NO_PATHS, find_announced, part_names, unpack
-from .explanations import AgentNumbers, KnownItems, ReasonWriter
+from .explanations import ReasonWriter
 from .settings import ChallengeBudget, accepted_challenges
 
 _ASKED_FEATURES = np.array(COMPROMISE_FEATURES) | np.array(ADDED_FEATURES)
@@ -133,21 +133,18 @@ class CallScorer:
         if announced:
             trusted = trusted | find_announced(unpack([announced]), part_names(columns.names), columns.time_ms)
         scores = self._measure(calls, columns, trusted)
-        unknown = self._find_unknown_tasks(columns)
-        if len(unknown):
-            undeclared = columns.take(unknown)
-            undeclared.names[:, event_columns.TASK] = 0
-            told = [calls[row] for row in unknown.tolist()]
-            for row, score in zip(unknown.tolist(), self._measure(told, undeclared, trusted[unknown]), strict=True):
-                scores[row] = max(scores[row], score, key=lambda one: one.anomaly_score)
-        return scores
-
-    def _find_unknown_tasks(self, columns: EventColumns) -> npt.NDArray[np.int64]:
-        """Return rows that declare a task without history in their peer group. Such a task could be invented, so
-        whatever it would excuse counts as if no task had been declared."""
+        # A task without history in its peer group could be invented, so whatever it would excuse counts as if no task
+        # had been declared.
         groups, tasks = columns.names[:, event_columns.GROUP], columns.names[:, event_columns.TASK]
         keys, baseline = mix_pairs(groups, tasks), self._model.baseline
-        return np.array([row for row in np.flatnonzero(tasks) if scope_row(baseline, keys[row]) < 0], np.int64)
+        unknown = [row for row in np.flatnonzero(tasks).tolist() if scope_row(baseline, keys[row]) < 0]
+        if unknown:
+            undeclared = columns.take(np.array(unknown))
+            undeclared.names[:, event_columns.TASK] = 0
+            declaring = [calls[row] for row in unknown]
+            for row, score in zip(unknown, self._measure(declaring, undeclared, trusted[unknown]), strict=True):
+                scores[row] = max(scores[row], score, key=lambda one: one.anomaly_score)
+        return scores
 
     def _measure(
         self, calls: Sequence[NativeEvent], columns: EventColumns, trusted: npt.NDArray[np.bool_]
@@ -171,25 +168,14 @@ class CallScorer:
             threshold = self._of_tenants.get(tenant, self.thresholds)[effect]
             p_value = challenges.p_value(effect, anomaly, tenant)
             found = CallScore(anomaly, p_value, effect, threshold, is_known, ())
-            if found.exceeds:
-                agent = numbers[row], items[row]
-                found = found._replace(reasons=self._reasons(columns, row, asked, observations, agent))
+            if found.exceeds:  # for reasons that are evidence of compromise, strongest first
+                observations.is_foreign[observations.is_foreign == LOOKED_UP] = ACTED_ON  # both are reported alike
+                vector = np.where(_ASKED_FEATURES, asked[[row]], 0.0)
+                words = vector[0].tolist(), self._detector.explain(vector)[0].tolist()
+                reasons = self._reason_writer.reasons(columns, row, numbers[row], items[row], observations, *words, ())
+                found = found._replace(reasons=reasons)
             scores.append(found)
         return scores
-
-    def _reasons(
-        self,
-        columns: EventColumns,
-        row: int,
-        asked: Vectors,
-        observations: RowObservations,
-        agent: tuple[AgentNumbers, KnownItems],
-    ) -> tuple[RiskReason, ...]:
-        """Return the reasons of one call, strongest first; only those that are evidence of compromise."""
-        observations.is_foreign[observations.is_foreign == LOOKED_UP] = ACTED_ON  # here both are reported alike
-        vector = np.where(_ASKED_FEATURES, asked[[row]], 0.0)
-        shares = self._detector.explain(vector)[0]
-        return self._reason_writer.reasons(columns, row, *agent, observations, vector[0].tolist(), shares.tolist(), ())
 
     def _recall_agents(self, calls: Sequence[NativeEvent]) -> list[bool]:
         """Fill a slot for each call with the history of its caller, without sessions; return False if there is none.

@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from trustwatch.ingest.compilation import allocation_free
 from trustwatch.ingest.features.feature_builder import SlotIndices
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.identities import unkeyed_agent_key
 from trustwatch.ingest.record_keys import record_id
 
 from ..policy.book import LivePolicy
-from ..records.agents import AgentIdentity, AgentName, Indicator, RiskLevel, decode_indicators, encode_indicators
+from ..records.agents import AgentName, Indicator, RiskLevel, decode_indicators, encode_indicators
 from ..records.decisions import Decision, RiskReason
 from . import risk
 from .agent_rows import AgentExplanation, decode_reasons, encode_reasons
@@ -40,14 +41,6 @@ class RecordMoment(NamedTuple):
     at_ms: int
 
 
-class _EventDetails(NamedTuple):
-    """Members of a decision that only an event has."""
-
-    reasons: tuple[RiskReason, ...]
-    counterfactual: str
-    indicators: tuple[Indicator, ...]
-
-
 class DecisionMaker:
     """Makes the decisions of one partition."""
 
@@ -66,25 +59,36 @@ class DecisionMaker:
             received: when they arrived, (n,), UTC milliseconds.
         """
         decisions: list[Decision] = []
-        if not self._may_matter(scored):
-            return decisions
-        changed, calm = set(scored.level_changes), self._calm_rows(scored)
-        rows = self._rows_to_explain(scored, changed, calm)
+        if not _has_notable_row(
+            scored.slots,
+            self._engine.risk,
+            scored.levels,
+            scored.risk,
+            scored.caller_changed,
+            scored.concern_risk,
+            self._engine.counted_concerns,
+            scored.observations.new_kinds,
+        ):
+            return decisions  # as in most small batches
+        changed, quiet = set(scored.level_changes), self._quiet_rows(scored)
+        rows = self._rows_to_explain(scored, changed, quiet)
         levels = {row: (int(scored.levels[row, 0]), int(scored.levels[row, 1])) for row in rows}
-        explained = [row for row in rows if levels[row][1] >= levels[row][0] and _needs_feature_reasons(*levels[row])]
+        # Features are among the reasons of a row that did not change the level, or raised it to medium or above.
+        explained = [
+            row for row, (before, after) in levels.items() if after == before or after > max(before, RiskLevel.LOW)
+        ]
         reasons_by_row = dict(zip(explained, self._engine.explainer.reasons(scored, explained), strict=True))
         new = set(new_callers(scored).tolist())
         callers = set(np.flatnonzero(scored.caller_changed).tolist()) - levels.keys()
-        strangers = new - levels.keys() - callers
-        for row in sorted(levels.keys() | callers | strangers | calm):
-            if row in strangers:
-                self._keep_stranger(scored, row)
-            elif row in callers:
-                self._keep_callers(scored, row)
-            elif row in levels:
+        for row in sorted(levels.keys() | callers | new | quiet):
+            if row in levels:
                 moment = RecordMoment(partition, int(offsets[row]), int(received[row]))
                 decisions += self._decide_row(moment, scored, row, levels[row], reasons_by_row.get(row, ()), row in new)
-            if row in calm:
+            elif row in callers:
+                self._keep_callers(scored, row)
+            elif row in new:
+                self._keep_indicators(scored, row, only_new_callers=True)
+            if row in quiet:
                 self._engine.risk[int(scored.slots[row])]["told"] = 0.0
         return decisions
 
@@ -101,37 +105,39 @@ class DecisionMaker:
 
         New callers are kept if the level falls, too: learned by then, they would be known to the events that follow.
         """
-        slot, (previous, level) = int(scored.slots[row]), levels
-        rising = level > previous and level >= RiskLevel.MEDIUM
-        changes = level != previous
-        reasons = self._add_prior_reasons(scored, row, own) if rising or not changes else ()
-        shown = reasons if rising or not changes else (_relaxation_reason(previous, level),)
-        counterfactual = self._engine.explainer.counterfactual(scored, row, own) if rising else ""
-        indicators = self._indicators_kept(slot, int(scored.columns.time_ms[row]))
+        slot, at_ms, weight = int(scored.slots[row]), int(scored.columns.time_ms[row]), float(scored.evidence[row])
+        (previous, level), state, before = levels, self._engine.risk[slot], self._engine.agent_states.explanation(slot)
+        rising, changes = level > previous and level >= RiskLevel.MEDIUM, level != previous
+        indicators = self._indicators_kept(slot, at_ms)
         if rising or not changes or new_caller:
             indicators = with_indicators(indicators, indicators_of_row(scored, row))
-        details = _EventDetails(shown, counterfactual, indicators if rising else ())
-        decisions = [self._event_decision(moment, scored, row, details)] if changes else []
-        kept = shown if rising or not changes else (*self._callers_kept(slot), *shown)
-        decision_id = decisions[0].decision_id if decisions else self._engine.agent_states.explanation(slot).decision_id
-        explanation = AgentExplanation(decision_id, encode_reasons(kept), counterfactual, encode_indicators(indicators))
-        self._keep_explanation(explanation, scored, row, force=changes)
+        shown = kept = own
+        if changes and not rising:
+            shown = (_relaxation_reason(previous, level),)
+            kept = (*self._callers_kept(slot), *shown)
+        elif state["told"] > 0.0:
+            shown = kept = with_prior_reasons(
+                own,
+                weight,
+                decode_reasons(before.reasons),
+                float(state["told"]),
+                int(state["told_ms"]),
+                compromise=self._engine.explainer.is_compromise(scored, row),
+            )
+        counterfactual = self._engine.explainer.counterfactual(scored, row, own) if rising else ""
+        decisions = []
+        if changes:
+            decision = self._event_decision(moment, scored, row, shown, indicators if rising else ())
+            decisions.append(msgspec.structs.replace(decision, counterfactual=counterfactual))
+        if changes or _replaces(weight, float(state["told"])):
+            decision_id = decisions[0].decision_id if changes else before.decision_id
+            explanation = AgentExplanation(
+                decision_id, encode_reasons(kept), counterfactual, encode_indicators(indicators)
+            )
+            self._set_explanation(slot, explanation, weight, at_ms)
         return decisions
 
-    def _may_matter(self, scored: ScoredBatch) -> bool:
-        """Return whether anything must be kept, withdrawn or decided. Most small batches have nothing."""
-        return _has_notable_row(
-            scored.slots,
-            self._engine.risk,
-            scored.levels,
-            scored.risk,
-            scored.caller_changed,
-            scored.concern_risk,
-            self._engine.counted_concerns,
-            scored.observations.new_kinds,
-        )
-
-    def _calm_rows(self, scored: ScoredBatch) -> set[int]:
+    def _quiet_rows(self, scored: ScoredBatch) -> set[int]:
         """Return the rows after which an agent with kept reasons or indicators is quiet."""
         explained = self._engine.risk["told"][scored.slots] > 0.0
         noted = scored.caller_changed | (scored.evidence >= _NOTABLE_EVIDENCE)
@@ -140,7 +146,7 @@ class DecisionMaker:
         kept = explained | np.array([slot in slots for slot in scored.slots.tolist()]) if slots else explained
         if not kept.any():
             return set()
-        return set(np.flatnonzero(kept & scored.is_calm(self._engine.model.counted_concerns)).tolist())
+        return set(np.flatnonzero(kept & scored.is_quiet(self._engine.model.counted_concerns)).tolist())
 
     def _callers_kept(self, slot: int) -> list[RiskReason]:
         """Return the kept reasons that name callers, since the agent was last quiet."""
@@ -153,17 +159,16 @@ class DecisionMaker:
         kept = decode_indicators(self._engine.agent_states.explanation(slot).indicators)
         return kept if self._engine.risk[slot]["told"] > 0.0 else lately_new(kept, at_ms)
 
-    def _keep_stranger(self, scored: ScoredBatch, row: int) -> None:
-        """Keep the indicators of a new caller even if its event is normal: the agent learns the caller, so the events
-        that raise the agent will not show it as new."""
-        kept = self._indicators_kept(int(scored.slots[row]), int(scored.columns.time_ms[row]))
-        if has_room(kept, scored, row):
-            self._keep_indicators(scored, row)
+    def _keep_indicators(self, scored: ScoredBatch, row: int, *, only_new_callers: bool = False) -> None:
+        """Add the indicators of a row to those that are kept.
 
-    def _keep_indicators(self, scored: ScoredBatch, row: int) -> None:
-        """Add the indicators of a row to those that are kept."""
+        *only_new_callers*: only if it has a new caller for which there is room. It is kept even if the event is normal:
+        the agent learns the caller, so the events that raise the agent will not show it as new.
+        """
         slot = int(scored.slots[row])
         kept = self._indicators_kept(slot, int(scored.columns.time_ms[row]))
+        if only_new_callers and not has_room(kept, scored, row):
+            return
         indicators = encode_indicators(with_indicators(kept, indicators_of_row(scored, row)))
         states = self._engine.agent_states
         states.set_explanation(slot, msgspec.structs.replace(states.explanation(slot), indicators=indicators))
@@ -174,23 +179,19 @@ class DecisionMaker:
         score."""
         slot, at_ms = int(scored.slots[row]), int(scored.columns.time_ms[row])
         if len(self._callers_kept(slot)) >= MAX_CALLER_REASONS:
-            self._keep_stranger(scored, row)
+            self._keep_indicators(scored, row, only_new_callers=True)
             return
         self._keep_indicators(scored, row)
         state, before = self._engine.risk[slot], self._engine.agent_states.explanation(slot)
         (own,) = self._engine.explainer.reasons(scored, [row])
-        weight, kept_weight = float(scored.evidence[row]), float(state["told"])
+        weight, kept_weight = max(float(scored.evidence[row]), 0.0), float(state["told"])
         if kept_weight <= 0.0:
-            explanation = msgspec.structs.replace(before, reasons=encode_reasons(own))
-            self._set_explanation(slot, explanation, max(weight, _LEAST_WEIGHT), at_ms)
-            return
-        reasons = with_callers(decode_reasons(before.reasons), kept_weight, own, weight, at_ms)
-        self._set_explanation(
-            slot,
-            msgspec.structs.replace(before, reasons=encode_reasons(reasons)),
-            kept_weight,
-            int(state["told_ms"]),
-        )
+            reasons, kept_weight = own, max(weight, _LEAST_WEIGHT)
+        else:
+            reasons = with_callers(decode_reasons(before.reasons), kept_weight, own, weight, at_ms)
+            at_ms = int(state["told_ms"])
+        explanation = msgspec.structs.replace(before, reasons=encode_reasons(reasons))
+        self._set_explanation(slot, explanation, kept_weight, at_ms)
 
     def decide_time_passed(self, slots: SlotIndices, moment: RecordMoment) -> list[Decision]:
         """Advance time for these agents to *moment*; return decisions, by agent name, for the levels that changed.
@@ -198,7 +199,8 @@ class DecisionMaker:
         Slots are no order: which agent has which depends on who moved out before.
         """
         names = self._engine.agents.names
-        slots = np.array(sorted(slots.tolist(), key=lambda slot: _name_order(names[slot])), np.int32)
+        order = {slot: ("", "", "") if (name := names[slot]) is None else name.identity for slot in slots.tolist()}
+        slots = np.array(sorted(order, key=order.__getitem__), np.int32)
         levels = self._engine.advance_time(slots, moment.at_ms)
         return [
             self.decide_level_change(slot, moment, previous, level, "tick")
@@ -223,7 +225,7 @@ class DecisionMaker:
         self._set_explanation(slot, explanation, _LEAST_WEIGHT if callers else 0.0, moment.at_ms)
         return decision
 
-    def _rows_to_explain(self, scored: ScoredBatch, changed: set[int], calm: set[int]) -> list[int]:
+    def _rows_to_explain(self, scored: ScoredBatch, changed: set[int], quiet: set[int]) -> list[int]:
         """Return the rows that change a level, and each agent's notable rows that are stronger than all since it was
         last quiet.
 
@@ -232,7 +234,7 @@ class DecisionMaker:
         notable = (scored.evidence >= _NOTABLE_EVIDENCE) & (scored.risk_scores >= _MIN_EXPLAINED_RISK)
         strongest: dict[int, float] = {}
         kept = []
-        for row in sorted(changed | calm | set(np.flatnonzero(notable | scored.caller_changed).tolist())):
+        for row in sorted(changed | quiet | set(np.flatnonzero(notable | scored.caller_changed).tolist())):
             slot, weight = int(scored.slots[row]), float(scored.evidence[row])
             most = strongest.get(slot, float(self._engine.risk[slot]["told"]))
             if row in changed or (notable[row] and _replaces(weight, most)):
@@ -240,31 +242,26 @@ class DecisionMaker:
                 kept.append(row)
             elif scored.caller_changed[row] and most <= 0.0:
                 strongest[slot] = max(weight, _LEAST_WEIGHT)
-            if row in calm:
+            if row in quiet:
                 strongest[slot] = 0.0
         return kept
 
-    def _add_prior_reasons(
-        self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]
-    ) -> tuple[RiskReason, ...]:
-        """Return the reasons of an event with those that were kept since the agent was last quiet."""
-        slot = int(scored.slots[row])
-        state = self._engine.risk[slot]
-        weight, since_ms = float(state["told"]), int(state["told_ms"])
-        if weight <= 0.0:
-            return reasons
-        kept = decode_reasons(self._engine.agent_states.explanation(slot).reasons)
-        compromise = self._engine.explainer.is_compromise(scored, row)
-        return with_prior_reasons(reasons, float(scored.evidence[row]), kept, weight, since_ms, compromise=compromise)
-
-    def _event_decision(self, moment: RecordMoment, scored: ScoredBatch, row: int, details: _EventDetails) -> Decision:
+    def _event_decision(
+        self,
+        moment: RecordMoment,
+        scored: ScoredBatch,
+        row: int,
+        reasons: tuple[RiskReason, ...],
+        indicators: tuple[Indicator, ...],
+    ) -> Decision:
         """Make the decision for a row that changed its agent's level."""
         slot, (previous, level) = int(scored.slots[row]), scored.levels[row].tolist()
         agent_type, explainer = scored.type_at(row, self._engine.agents.types), self._engine.explainer
         evidence = explainer.decision_evidence(slot, scored, row)
-        if details.indicators:
-            evidence["indicators"] = [msgspec.to_builtins(indicator) for indicator in details.indicators]
-        decision = self._new_decision(slot, agent_type, moment, previous, level, "event", details.reasons, evidence)
+        if indicators:
+            evidence["indicators"] = [msgspec.to_builtins(indicator) for indicator in indicators]
+        decision = self._new_decision(slot, agent_type, moment, previous, level, "event", reasons, evidence)
+        values = scored.vectors[row]
         return msgspec.structs.replace(
             decision,
             event_id=scored.columns.events[row].id or "",
@@ -273,15 +270,8 @@ class DecisionMaker:
             confidence=float(scored.risk[row, risk.CONFIDENCE]),
             anomaly_score=float(scored.anomaly[row]),
             p_value=float(scored.p_values[row]),
-            counterfactual=details.counterfactual,
-            feature_vector=explainer.named_features(scored, row),
+            feature_vector={FEATURE_NAMES[at]: float(values[at]) for at in np.flatnonzero(values).tolist()},
         )
-
-    def _keep_explanation(self, explanation: AgentExplanation, scored: ScoredBatch, row: int, force: bool) -> None:
-        """Keep the reasons of the strongest event since the agent was last quiet."""
-        slot, at_ms, weight = int(scored.slots[row]), int(scored.columns.time_ms[row]), float(scored.evidence[row])
-        if force or _replaces(weight, float(self._engine.risk[slot]["told"])):
-            self._set_explanation(slot, explanation, weight, at_ms)
 
     def _set_explanation(self, slot: int, explanation: AgentExplanation, weight: float, at_ms: int) -> None:
         """Set an agent's explanation. The weight is stored with the agent's risk, so a restart changes nothing."""
@@ -306,7 +296,6 @@ class DecisionMaker:
         name = engine.agents.names[slot]
         assert name is not None
         state = engine.risk[slot]
-        effective_policy = book.effective_policy(*name.identity, agent_type)
         partition, offset, at_ms = moment
         # Time may have moved the agent's level at this very record, just before: two decisions, two ids.
         apart = (cause,) if cause == "feedback" else ()
@@ -335,7 +324,7 @@ class DecisionMaker:
             model_version=engine.model.version,
             baseline_version=engine.model.baseline_version,
             policy_version=book.version,
-            mode=effective_policy.mode,
+            mode=book.effective_policy(*name.identity, agent_type).mode,
             cause=cause,
             partition=partition,
             offset=offset,
@@ -365,23 +354,12 @@ def _has_notable_row(
         moved = levels[row, 0] != levels[row, 1] or caller_changed[row]
         if moved or out[row, risk.GAIN] >= _NOTABLE_EVIDENCE or (new_kinds[row] & CALLER_BITS) != 0:
             return True
-        calm = state[slots[row]].told > 0.0
+        quiet = state[slots[row]].told > 0.0
         for concern in concerns:
-            calm &= by_concern[row, concern, risk.CONCERN_STATISTIC] <= 0.0
-        if calm:
+            quiet &= by_concern[row, concern, risk.CONCERN_STATISTIC] <= 0.0
+        if quiet:
             return True
     return False
-
-
-def _name_order(name: AgentName | None) -> AgentIdentity:
-    """Return the sort key of an agent."""
-    return ("", "", "") if name is None else name.identity
-
-
-def _needs_feature_reasons(previous: int, level: int) -> bool:
-    """Return whether the features of a row are among its reasons: if the level rose to *medium* or above, or did not
-    change."""
-    return level == previous or level >= RiskLevel.MEDIUM
 
 
 def _replaces(weight: float, kept_weight: float) -> bool:

@@ -73,12 +73,12 @@ def _find_candidates(
     """
     any_found = False
     for row in range(len(names)):
-        vouched = codes[row, event_columns.SELF_ASSERTED] == 0 and codes[row, event_columns.OWN_DENIAL] == 0
+        authenticated = codes[row, event_columns.SELF_ASSERTED] == 0 and codes[row, event_columns.OWN_DENIAL] == 0
         hour = time_ms[row] // HOUR_MS
         for kind in range(len(columns)):
             candidates[kind, row] = False
             name = names[row, columns[kind]]
-            if not vouched or name == 0:
+            if not authenticated or name == 0:
                 continue
             unauthorized = names[row, event_columns.UNAUTHORIZED] * _OF_UNAUTHORIZED
             mark = names[row, event_columns.AGENT] * factors[kind] ^ name ^ unauthorized
@@ -142,12 +142,9 @@ class EdgeCollector:
 
     def clear(self) -> None:
         """Forget all pairs. Some may have been erased from the store, and are written again if they recur."""
-        self._forget_times()
-        self._risk_ranks.clear()
-
-    def _forget_times(self) -> None:
         self._last_ms.clear()
         self._seen_times.fill(-1)
+        self._risk_ranks.clear()
 
     def _collect_new(self, columns: EventColumns, risks: Any, rows: Rows, marks: Any, kind: EdgeKind) -> None:
         """Collect pairs that are new, or not written in their hour at that time or before."""
@@ -162,7 +159,8 @@ class EdgeCollector:
                 continue
             self.has_new_delegation |= kind == "delegated" and written_ms < 0
             if len(self._last_ms) >= MAX_REMEMBERED_PAIRS:
-                self._forget_times()
+                self._last_ms.clear()
+                self._seen_times.fill(-1)
             if hours_later >= 0:
                 self._last_ms[mark] = at_ms
             row = int(rows[at])

@@ -26,13 +26,13 @@ from trustwatch.models.trained_model import TrainedModel
 from . import announced_paths, evidence_dedup, hard_signals, risk, risk_levels, round_kernels
 from .agent_state_cache import AgentLoader, AgentStateCache
 from .explainer import Explainer
-from .feedback_rules import FeedbackRules, RuleCoverage
+from .feedback_rules import FeedbackRules
 from .hard_signals import HardSignalRules
 from .resident_agents import ResidentAgents
 from .round_kernels import Measured, RoundInput
 from .scored_batch import ScoredBatch
 from .settings import AlertBudget, RiskEvaluationSettings
-from .usual_oddness import USUAL
+from .usual_anomalies import USUAL
 
 MOST_ACCEPTED_SHARE = 0.5
 """Most share of agent-days with an alert that a new network is compared with: a larger budget makes it no odder."""
@@ -64,19 +64,15 @@ class Engine:
         identities: IdentityHasher | None = None,
     ) -> None:
         self.identities = identities or IdentityHasher(model.salt)
-        self.model = model
         self.settings = settings
-        self.risk_parameters = self._risk_parameters()
-        self.thresholds = risk_levels.model_thresholds(model, settings.risk.budget)
         self.agents = ResidentAgents(settings.capacity)
         self.risk = self.agents.risk
+        self.signal_rules = HardSignalRules(settings.risk.disabled_signals)
+        self._set_model(model)
         self.agent_states = AgentStateCache(
             self.agents, model, self.thresholds, self.risk_parameters, store, partition, self.identities
         )
         self.builder = self.agent_states.builder
-        self.signal_rules = HardSignalRules(settings.risk.disabled_signals)
-        self.explainer = self._new_explainer()
-        self._ask_model()
         self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values(), self.identities)
         """Rules of feedback; changed by records, between batches."""
 
@@ -139,50 +135,35 @@ class Engine:
             types,
         )
         rule_matches = self.feedback_rules.coverage(columns, received_ms)
-        measured = measured_columns(out)
-        for rows in agent_rounds(slots):
-            self._score_round(out, measured, rows, group_coverage, rule_matches)
+        measured, state = measured_columns(out), self.builder.state
+        for rows in agent_rounds(slots):  # one event of each agent: it is observed and scored, and only then learned
+            self.builder.observe(columns, slots, rows, out.vectors, out.observations)
+            round_kernels.remember_agents(rows, slots, state.numbers, state.known, out.agent_numbers, out.known_items)
+            # Before feedback, which silences no signal.
+            self.signal_rules.write_evidence(columns, rows, out.vectors, out.observations, out.signals)
+            if rule_matches is not None:
+                self.feedback_rules.neutralise(rule_matches, rows, slots, columns, out.vectors, out.observations, state)
+            self._move_risk(out, rows, group_coverage, measured, self._measure(out, measured, rows))
+            self._keep_announced(out, rows)
+            if self.settings.learn:
+                self.builder.learn(columns, slots, rows, out.observations, self._learnable_parts(out, rows))
         self.agents.mark_changed(slots)
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return out
 
-    def _score_round(
+    def _move_risk(
         self,
         out: ScoredBatch,
-        measured: Measured,
         rows: npt.NDArray[np.int64],
         group_coverage: Any,
-        rule_matches: RuleCoverage | None,
-    ) -> None:
-        """Process one event of each agent: observe, score and judge it, and only then learn it."""
-        self._observe(out, rows)
-        self._judge(out, measured, rows, group_coverage, rule_matches)
-        self._keep_announced(out, rows)
-        if self.settings.learn:
-            self.builder.learn(out.columns, out.slots, rows, out.observations, self._learnable_parts(out, rows))
-
-    def _observe(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> None:
-        self.builder.observe(out.columns, out.slots, rows, out.vectors, out.observations)
-
-    def _judge(
-        self,
-        out: ScoredBatch,
         measured: Measured,
-        rows: npt.NDArray[np.int64],
-        group_coverage: Any,
-        rule_matches: RuleCoverage | None,
+        evidence: npt.NDArray[np.float64],
     ) -> None:
-        """Score the observed rows, and update the risk of their agents."""
-        columns, slots, observations, state = out.columns, out.slots, out.observations, self.builder.state
-        round_kernels.remember_agents(rows, slots, state.numbers, state.known, out.agent_numbers, out.known_items)
-        # Before feedback, which silences no signal.
-        self.signal_rules.write_evidence(columns, rows, out.vectors, observations, out.signals)
-        if rule_matches is not None:
-            self.feedback_rules.neutralise(rule_matches, rows, slots, columns, out.vectors, observations, state)
-        evidence = self._measure(out, measured, rows)
+        """Update risk and levels of a round's agents from the scores and the *evidence* (m, F) of each feature."""
+        columns = out.columns
         round_kernels.mark_habits(
             rows,
-            slots,
+            out.slots,
             self.risk,
             measured.least_p_values,
             columns.codes,
@@ -191,24 +172,6 @@ class Engine:
             out.habits,
             out.caller_changed,
         )
-        self._move_risk(out, rows, group_coverage)
-        evidence_dedup.record_counted(
-            rows,
-            slots,
-            self.risk,
-            observations,
-            out.vectors,
-            out.at_ms,
-            measured.least_p_values,
-            columns.codes[:, event_columns.SELF_ASSERTED],
-            evidence,
-            self._asked_by_compromise,
-            out.effective_target_evidence[rows],
-        )
-
-    def _move_risk(self, out: ScoredBatch, rows: npt.NDArray[np.int64], group_coverage: Any) -> None:
-        """Update risk and levels of a round's agents from the scores."""
-        columns = out.columns
         risk.update(
             rows,
             out.slots,
@@ -229,6 +192,19 @@ class Engine:
             out.risk,
             out.concern_risk,
         )
+        evidence_dedup.record_counted(
+            rows,
+            out.slots,
+            self.risk,
+            out.observations,
+            out.vectors,
+            out.at_ms,
+            measured.least_p_values,
+            columns.codes[:, event_columns.SELF_ASSERTED],
+            evidence,
+            self._asked_by_compromise,
+            out.effective_target_evidence[rows],
+        )
 
     def _measure(self, out: ScoredBatch, measured: Measured, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Compute anomaly scores and p-values of a round; return the evidence of each feature, (m, F).
@@ -244,7 +220,7 @@ class Engine:
             columns.codes,
             out.agent_numbers,
             observations.told_targets,
-            self._told_evidence,
+            self._unnamed_evidence,
             given,
         )
         scores, concerns = self.model.detector.assess(*given)
@@ -317,7 +293,7 @@ class Engine:
             parts = announced_paths.part_names(columns.names[known])
             found = announced_paths.find_announced(paths[out.slots[known]], parts, columns.time_ms[known])
             out.announced_paths[known] = announced_paths.as_bits(found)
-        telling = announced_paths.find_telling(paths, out.slots, columns, rows) if self.settings.learn else rows[:0]
+        telling = announced_paths.find_announcing(paths, out.slots, columns, rows) if self.settings.learn else rows[:0]
         if len(telling):
             codes = columns.codes[telling]
             levels = np.maximum(out.risk[telling, risk.LEVEL_BEFORE], out.levels[telling, 1])
@@ -325,7 +301,7 @@ class Engine:
             counts &= codes[:, event_columns.SELF_ASSERTED] == 0
             counts &= codes[:, event_columns.OUTCOME] == event_columns.SUCCESS
             now_ms = self.risk["at_ms"]
-            announced_paths.keep_told(paths, out.slots, columns, telling[counts], out.agent_numbers, now_ms)
+            announced_paths.keep_announced(paths, out.slots, columns, telling[counts], out.agent_numbers, now_ms)
 
     def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Choose which parts of each event to learn: nothing self-asserted, and only announced keys while an agent is
@@ -385,32 +361,26 @@ class Engine:
     def use_model(self, model: TrainedModel) -> None:
         """Switch to another model with the same salt. All agents leave memory and are loaded again."""
         self.builder.evict_all()
-        self.model = model
+        self._set_model(model)
         self.feedback_rules.use_usual_values(model.detector.usual_values())
-        self.thresholds = risk_levels.model_thresholds(model, self.settings.risk.budget)
-        self.risk_parameters = self._risk_parameters()
         self.agent_states.use_model(model, self.thresholds, self.risk_parameters)
-        self.explainer = self._new_explainer()
-        self._ask_model()
 
-    def _ask_model(self) -> None:
-        """Cache the values of the model that each round needs."""
-        self._asked_by_compromise = self.model.detector.asked_by_compromise
+    def _set_model(self, model: TrainedModel) -> None:
+        """Set the model, and what each round needs of it."""
+        self.model = model
+        self.thresholds = risk_levels.model_thresholds(model, self.settings.risk.budget)
+        self.risk_parameters = risk_levels.kernel_parameters(self.settings.risk)
+        if model.learns:  # it knows no agents
+            self.risk_parameters = self.risk_parameters._replace(confidence_minimum=NEVER_KNOWN)
+        self.explainer = Explainer(model, self.thresholds, self.risk_parameters, self.agents, self.signal_rules)
+        self._asked_by_compromise = model.detector.asked_by_compromise
         self._asked_features = np.flatnonzero(self._asked_by_compromise)
-        self.counted_concerns = np.array(self.model.counted_concerns, np.int64)
+        self.counted_concerns = np.array(model.counted_concerns, np.int64)
         """Numbers of the concerns that move levels."""
         caller = risk_levels.COMPROMISE if len(self._asked_features) else risk_levels.MALFUNCTION
-        accepted = self.model.detector.budget_shares[caller] * self.settings.risk.budget.medium / 1000.0
+        accepted = model.detector.budget_shares[caller] * self.settings.risk.budget.medium / 1000.0
         self._accepted_share = min(accepted, MOST_ACCEPTED_SHARE)
-        self._told_evidence = float(self.model.target_evidence(np.ones(1, np.bool_))[0])
-
-    def _risk_parameters(self) -> risk_levels.RiskParameters:
-        """Return the parameters of the risk kernel. A model that has learned nothing knows no agents."""
-        parameters = risk_levels.kernel_parameters(self.settings.risk)
-        return parameters._replace(confidence_minimum=NEVER_KNOWN) if self.model.learns else parameters
-
-    def _new_explainer(self) -> Explainer:
-        return Explainer(self.model, self.thresholds, self.risk_parameters, self.agents, self.signal_rules)
+        self._unnamed_evidence = float(model.target_evidence(np.ones(1, np.bool_))[0])
 
     def due_slots(self, now_ms: int) -> SlotIndices:
         """Return resident agents whose level changes by *now_ms* without an event."""

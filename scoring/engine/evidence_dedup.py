@@ -41,19 +41,12 @@ CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE = 0.8, 0.4
 """Evidence of its feature, decades times importance, from which a name is one of those that made an event anomalous;
 and the part of the event's strongest evidence that it must be."""
 
-_KIND_NAMES = np.array(
-    sorted(
-        [
-            *(
-                feature.explanation.kind
-                for feature in FEATURES
-                if isinstance(feature.explanation, Item) and feature.counts == ONCE
-            ),
-            layout.K_ARGUMENT,
-        ]
-    ),
-    np.int64,
-)
+_ITEMS_ONCE = [
+    (feature.explanation.kind, feature.caller)
+    for feature in FEATURES
+    if isinstance(feature.explanation, Item) and feature.counts == ONCE
+]
+_KIND_NAMES = np.array(sorted([*(kind for kind, _ in _ITEMS_ONCE), layout.K_ARGUMENT]), np.int64)
 _FEATURE_OF_NAME = FEATURE_OF_KIND.copy()
 _FEATURE_OF_NAME[layout.K_ARGUMENT] = FEATURE_INDEX["argument_origin"]
 """Feature that is anomalous because of a name: the surprise of its kind, or that a value came from others."""
@@ -61,18 +54,8 @@ FLOW_FEATURES = np.array(
     [FEATURE_INDEX[name] for name in ("argument_origin", "argument_route", "sensitive_route")], np.int64
 )
 """Features that the values and routes of an event's arguments make anomalous; these have one name together."""
-_NEVER_USUAL_KINDS = np.array(
-    [
-        kind == layout.K_ARGUMENT
-        or any(
-            feature.caller
-            and isinstance(feature.explanation, Item)
-            and feature.explanation.kind == kind
-            and feature.counts == ONCE
-            for feature in FEATURES
-        )
-        for kind in range(layout.KINDS)
-    ]
+_NEVER_USUAL_KINDS = np.isin(
+    np.arange(layout.KINDS), [layout.K_ARGUMENT, *(kind for kind, is_caller in _ITEMS_ONCE if is_caller)]
 )
 """Flags (KINDS,) of the names of callers and of arguments: new items of an attack are anomalous again every day."""
 NEVER_USUAL_BITS = np.uint32(sum(1 << kind for kind in _KIND_NAMES.tolist() if _NEVER_USUAL_KINDS[kind]))
@@ -372,10 +355,9 @@ def record_counted(
         a concern that leaves others aside: a name that is anomalous among these has carried its evidence, whatever else
         was more anomalous. target_evidence: (m,), evidence of *rows* that is not a feature and belongs to the target.
     """
-    told = target_evidence > 0.0
-    if told.any():
+    if (target_evidence > 0.0).any():
         feature_evidence, target = feature_evidence.copy(), _FEATURE_OF_NAME[layout.K_TARGET]
-        feature_evidence[told, target] = np.maximum(feature_evidence[told, target], target_evidence[told])
+        feature_evidence[:, target] = np.maximum(feature_evidence[:, target], target_evidence)
     if len(observations.arguments.values):
         feature_evidence = feature_evidence.copy()
         feature_evidence[:, FLOW_FEATURES[0]] = feature_evidence[:, FLOW_FEATURES].max(axis=1)

@@ -25,7 +25,7 @@ from .explanations import ReasonWriter
 from .hard_signals import AS_SIGN, HARD_SIGNALS, IN_FULL, OF_MEDIUM, TO_HIGH, HardSignal, HardSignalRules
 from .resident_agents import ResidentAgents
 from .scored_batch import ScoredBatch
-from .usual_oddness import NEVER_USUAL, unusual_p_value
+from .usual_anomalies import NEVER_USUAL, unusual_p_value
 
 # Counterfactuals ("low had the target been usual") name only what another event could have had in its place: a target,
 # a key, a size. Pace, order and what has gathered come from the events before it.
@@ -46,7 +46,7 @@ _QUANTITIES_OF_EVENT = frozenset(
 _ORDINARY = {BITS: 4.0, Z: 1.0}
 """Value that a feature may have of what is usual, by its unit: the most common of an agent's sizes may be one in
 sixteen."""
-_LEAST_ODD = {BITS: 5.0, Z: 3.0}
+_LEAST_ANOMALOUS = {BITS: 5.0, Z: 3.0}
 """Value from which a thing is unusual enough to be spoken of."""
 
 
@@ -69,7 +69,7 @@ def replaceable_features(
     ranked = sorted(named, key=lambda reason: -reason.contribution)
     features = [_thing_of(FEATURES[FEATURE_INDEX[reason.feature]], surprise) for reason in ranked]
     fit = [feature for feature in dict.fromkeys(features) if feature in _OF_EVENT]
-    return [feature for feature in fit if vector[feature] >= _LEAST_ODD[FEATURES[feature].unit]]
+    return [feature for feature in fit if vector[feature] >= _LEAST_ANOMALOUS[FEATURES[feature].unit]]
 
 
 def _thing_of(feature: Feature, surprise: npt.NDArray[np.float64]) -> int:
@@ -107,14 +107,14 @@ def with_usual(
     explanation = FEATURES[index].explanation
     usual = [index, *(FEATURE_INDEX[signal.code] for signal in signals_of(index) if signal.code in FEATURE_INDEX)]
     if isinstance(explanation, Item):
-        usual += [at for at, other in enumerate(FEATURES) if _is_odd_by(other, explanation.kind, new_kinds)]
+        usual += [at for at, other in enumerate(FEATURES) if _is_anomalous_by(other, explanation.kind, new_kinds)]
     most = [_ORDINARY.get(FEATURES[at].unit, 0.0) for at in usual]
     after[:, usual] = np.minimum(after[:, usual], most)
     recompute_composites(after, codes)
     return after
 
 
-def _is_odd_by(feature: Feature, kind: int, new_kinds: int) -> bool:
+def _is_anomalous_by(feature: Feature, kind: int, new_kinds: int) -> bool:
     """Return whether a feature is anomalous only because the item of this kind is new."""
     if feature.restates == (kind,):
         return True
@@ -170,18 +170,25 @@ class Explainer:
     def is_compromise(scored: ScoredBatch, row: int, *, alone: bool = False) -> bool:
         """Return whether a row is about as anomalous for compromise as for any other concern."""
         p_values = (scored.concerns.p_value if alone else scored.concern_p_values)[row]
-        return bool(p_values[risk_levels.COMPROMISE] <= risk.SAME_ODDNESS * p_values.min())
+        return bool(p_values[risk_levels.COMPROMISE] <= risk.SAME_ANOMALY_FACTOR * p_values.min())
 
     def counterfactual(self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]) -> str:
         """Return which change of one thing would have kept the level lower; "" if none would.
 
         The row is scored without its strongest such feature, else without the next one.
         """
+        fired = self._signal_rules.fired_signals(scored.columns, row, scored.vectors, scored.observations)
         for index in replaceable_features(reasons, scored.vectors[row], scored.observations.surprise_bits[row]):
             if index == F_OUTCOME and int(scored.observations.new_kinds[row]) >> layout.K_NETWORK & 1:
                 continue  # had the call succeeded, its new network would weigh more
-            p_values = self._p_values_with_usual(scored, row, index)
-            level = self._level_with(scored, row, p_values, self._signals_with_usual(scored, row, index))
+            signals = scored.signals[row].copy()  # without those that follow from the thing of the feature
+            if index == F_NETWORK:
+                signals[OF_MEDIUM] = 0.0
+            because = {signal.code for signal in signals_of(index)}
+            for signal in fired:
+                if signal.code in because:
+                    signals[signal.counts] -= signal.weight
+            level = self._level_with(scored, row, self._p_values_with_usual(scored, row, index), signals)
             if level < scored.levels[row, 1]:
                 return f"{RiskLevel(level).label} had the {thing_words(index)} been usual"
         return ""
@@ -199,18 +206,6 @@ class Explainer:
         _, concerns = self._detector.assess(usual, groups, failed, scored.is_familiar(twice), raising)
         return np.asarray(concerns.p_value.max(axis=0))
 
-    def _signals_with_usual(self, scored: ScoredBatch, row: int, index: int) -> npt.NDArray[np.float64]:
-        """Return the evidence (COUNTS,) of the row's hard signals, without those that follow from the thing of a
-        feature."""
-        signals: npt.NDArray[np.float64] = scored.signals[row].copy()
-        if index == F_NETWORK:
-            signals[OF_MEDIUM] = 0.0
-        because = {signal.code for signal in signals_of(index)}
-        for signal in self._signal_rules.fired_signals(scored.columns, row, scored.vectors, scored.observations):
-            if signal.code in because:
-                signals[signal.counts] -= signal.weight
-        return signals
-
     def _level_with(
         self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64], signals: npt.NDArray[np.float64]
     ) -> int:
@@ -227,10 +222,10 @@ class Explainer:
                 )
             ]
         )
-        told = risk_levels.signalled_concern(limits)
+        signalled = risk_levels.signalled_concern(limits)
         if signals[OF_MEDIUM] > 0.0:
-            gains[told] = max(gains[told], signals[OF_MEDIUM] * limits[told, 0])
-        gains[told] += signals[IN_FULL] + signals[AS_SIGN] + signals[TO_HIGH]
+            gains[signalled] = max(gains[signalled], signals[OF_MEDIUM] * limits[signalled, 0])
+        gains[signalled] += signals[IN_FULL] + signals[AS_SIGN] + signals[TO_HIGH]
         without = np.where(gains > 0.0, np.maximum(before[:, risk.STATISTIC_BEFORE], 0.0) + gains, 0.0)
         reached = int(risk_levels.level_for_score(risk_levels.risk_of(without, limits)[0]))
         rested = int(scored.risk[row, risk.LEVEL_BEFORE])
@@ -269,7 +264,15 @@ class Explainer:
             if scored.effective_target_evidence[row] > 0.0:
                 kept["target_evidence"] = float(scored.effective_target_evidence[row])
             kept["concerns"] = dict(zip(CONCERNS, scored.concern_p_values[row].tolist(), strict=True))
-            kept |= self._usual_p_values(scored, row)
+            if (
+                scored.habits[row] != NEVER_USUAL
+            ):  # p-values that counted for concerns in which it is often as anomalous
+                p_values = scored.concern_p_values[row].tolist()
+                factors = scored.concern_risk[row, :, risk.USUAL_FACTORS :]
+                bet_on = [unusual_p_value(p, factor) for p, factor in zip(p_values, factors, strict=True)]
+                larger = {name: q for name, q, p in zip(CONCERNS, bet_on, p_values, strict=True) if q > p}
+                if larger:
+                    kept["usual_oddness"] = larger
             statistics = scored.concern_risk[row, :, risk.CONCERN_STATISTIC]
             kept["statistics"] = dict(zip(CONCERNS, statistics.tolist(), strict=True))
         reached_at = zip(ALERTING_LEVELS, limits[gravest].tolist(), strict=True)
@@ -277,19 +280,3 @@ class Explainer:
         if kept["statistic"] > 0.0:
             kept["concern"] = CONCERNS[int(state["concern"] if scored is None else scored.risk[row, risk.CONCERN])]
         return kept
-
-    @staticmethod
-    def _usual_p_values(scored: ScoredBatch, row: int) -> dict[str, dict[str, float]]:
-        """Return the p-values that counted for concerns in which the agent is often as anomalous."""
-        if scored.habits[row] == NEVER_USUAL:
-            return {}
-        p_values = scored.concern_p_values[row].tolist()
-        factors = scored.concern_risk[row, :, risk.USUAL_ODDNESS :]
-        bet_on = {name: unusual_p_value(p, f) for name, p, f in zip(CONCERNS, p_values, factors, strict=True)}
-        larger = {name: p for (name, p), by_itself in zip(bet_on.items(), p_values, strict=True) if p > by_itself}
-        return {"usual_oddness": larger} if larger else {}
-
-    def named_features(self, scored: ScoredBatch, row: int) -> dict[str, float]:
-        """Return the feature vector by name, without zeros."""
-        values = scored.vectors[row]
-        return {FEATURE_NAMES[index]: float(values[index]) for index in np.flatnonzero(values).tolist()}

@@ -93,16 +93,6 @@ def _counted(number: int, item: Item) -> str:
     return f"{number or 'no'} known {item.singular_noun if number == 1 else item.plural}"
 
 
-def _uncounted_text(item: Item) -> str:
-    """Return what is usual for an agent whose names were not counted."""
-    return f"the {item.plural} that are known of this agent"
-
-
-def _in_call(event: NativeEvent) -> str:
-    """Return the end of a phrase that names the call by whose effect a surprise is weighed."""
-    return {"unknown": "", "admin": " in an admin call"}.get(event.effect or "unknown", f" in a {event.effect} call")
-
-
 class Row(NamedTuple):
     """A scored row, with the agent's state when the row was scored."""
 
@@ -117,26 +107,21 @@ class Row(NamedTuple):
         return self.columns.events[self.at]
 
 
-def _foreign_places(seen: Row) -> list[int]:
-    """Return the row's arguments that others may have written and that the call acts on."""
+def _foreign_arguments(seen: Row, flags: npt.NDArray[Any], value: int) -> str:
+    """Describe the row's arguments whose *flags* (m,), of all arguments, have a value."""
     start = seen.found.arguments.start
-    return np.flatnonzero(seen.found.is_foreign[start[seen.at] : start[seen.at + 1]] == ACTED_ON).tolist()
-
-
-def _routed_places(seen: Row, rule: int) -> list[int]:
-    """Return the row's arguments whose routes a rule checks."""
-    start = seen.found.arguments.start
-    return np.flatnonzero(seen.found.routes[start[seen.at] : start[seen.at + 1], rule]).tolist()
+    places = np.flatnonzero(flags[start[seen.at] : start[seen.at + 1]] == value).tolist()
+    return sanitize_text(foreign_arguments_of(seen.event, places))
 
 
 _OF_ROW: dict[str, Callable[[Row], str]] = {
     "action": lambda seen: sanitize_text(seen.event.action),
     "credential": lambda seen: sanitize_text(credential_of(seen.event)),
-    "foreign_arguments": lambda seen: sanitize_text(foreign_arguments_of(seen.event, _foreign_places(seen))),
-    "argument_routes": lambda seen: sanitize_text(foreign_arguments_of(seen.event, _routed_places(seen, UNHASHED))),
-    "sensitive_routes": lambda seen: sanitize_text(foreign_arguments_of(seen.event, _routed_places(seen, SENSITIVE))),
+    "foreign_arguments": lambda seen: _foreign_arguments(seen, seen.found.is_foreign, ACTED_ON),
+    "argument_routes": lambda seen: _foreign_arguments(seen, seen.found.routes[:, UNHASHED] != 0, True),
+    "sensitive_routes": lambda seen: _foreign_arguments(seen, seen.found.routes[:, SENSITIVE] != 0, True),
 }
-"""Facts of the row that a declared sentence may name beside the feature's value."""
+"""Facts of the row that a declared sentence may name in addition to the feature's value."""
 
 
 def _is_new(seen: Row, kind: int) -> bool:
@@ -170,29 +155,22 @@ class ReasonWriter:
         """Write the reasons of one row, strongest first: hard signals, the caller, then actions by share. Features that
         only measure totals come last, since they do not say what was done."""
         seen = Row(columns, row, memory, known, observations)
-        rules = [self._signal_reason(columns.events[row], signal) for signal in signals]
+        rules = [
+            RiskReason(signal.code, signal.feature, said, "should never happen", 1.0, f"{signal.text}: {said}")
+            for signal, said in ((signal, sanitize_text(signal.observed(seen.event))) for signal in signals)
+        ]
         order = np.argsort(-np.asarray(shares), kind="stable")[:MAX_REASONS]
         texts: set[str] = set()
         features = []
-        for feature in order.tolist():
-            if shares[feature] < _MIN_SHARE or vector[feature] < _MIN_VALUE:
+        for at in order.tolist():
+            if shares[at] < _MIN_SHARE or vector[at] < _MIN_VALUE:
                 continue
-            reason = self._feature_reason(seen, FEATURES[feature], vector[feature], shares[feature])
-            if reason.text not in texts:
-                texts.add(reason.text)
-                features.append(reason)
+            feature, word = FEATURES[at], _WORDINGS[type(FEATURES[at].explanation)]
+            code, observed, usual_text, text = word(self, seen, feature, feature.explanation, vector[at])
+            if text not in texts:
+                texts.add(text)
+                features.append(RiskReason(code, feature.name, observed, usual_text, round(shares[at], 3), text))
         return (*rules, *sorted(features, key=lambda reason: _rank(reason, compromise)))
-
-    def _signal_reason(self, event: NativeEvent, signal: HardSignal) -> RiskReason:
-        observed = sanitize_text(signal.observed(event))
-        return RiskReason(
-            signal.code, signal.feature, observed, "should never happen", 1.0, f"{signal.text}: {observed}"
-        )
-
-    def _feature_reason(self, seen: Row, feature: Feature, value: float, share: float) -> RiskReason:
-        word = _WORDINGS[type(feature.explanation)]
-        code, observed, usual_text, text = word(self, seen, feature, feature.explanation, value)
-        return RiskReason(code, feature.name, observed, usual_text, round(share, 3), text)
 
     def _item_reason(self, seen: Row, feature: Feature, explanation: Item | Carried, value: float) -> ReasonParts:
         item = ITEMS[explanation.kind]
@@ -204,11 +182,13 @@ class ReasonWriter:
         aside = f", called {sanitize_text(caller_of(seen.event))}" if feature.caller else ""
         return self._named(seen, feature, item, feature.noun, aside, value)
 
-    def _of_strongest(self, seen: Row, feature: Feature, explanation: Strongest, value: float) -> ReasonParts:
+    def _strongest_reason(self, seen: Row, feature: Feature, explanation: Strongest, value: float) -> ReasonParts:
         item = ITEMS[max(explanation.kinds, key=lambda kind: float(seen.found.surprise_bits[seen.at, kind]))]
-        return self._named(seen, feature, item, item.singular_noun, _in_call(seen.event), value)
+        effect = seen.event.effect or "unknown"  # the surprise is weighed by it
+        aside = {"unknown": "", "admin": " in an admin call"}.get(effect, f" in a {effect} call")
+        return self._named(seen, feature, item, item.singular_noun, aside, value)
 
-    def _of_peers(self, seen: Row, feature: Feature, explanation: PeersKnow, _: float) -> ReasonParts:
+    def _peers_reason(self, seen: Row, feature: Feature, explanation: PeersKnow, _: float) -> ReasonParts:
         known_kinds = [kind for kind in explanation.kinds if self._count_among_peers(seen, kind)[0]]
         kinds = known_kinds or explanation.kinds[:1]
         item = ITEMS[max(kinds, key=lambda kind: float(seen.found.surprise_bits[seen.at, kind]))]
@@ -228,17 +208,19 @@ class ReasonWriter:
         if _is_new(seen, item.kind):
             form = item.first if complete else item.forgotten
         said = form.format(noun=noun, name=name)
-        tail = f"; {usual_text}" if usual_text != _uncounted_text(item) else ""
-        text = f"{said}{aside} ({_words(_SURPRISE_WORDS, value)}){tail}"
+        text = f"{said}{aside} ({_words(_SURPRISE_WORDS, value)}){f'; {usual_text}' if usual_text else ''}"
+        usual_text = usual_text or f"the {item.plural} that are known of this agent"
         return self._code(seen, feature, item), name, usual_text, text
 
     def _known_items(self, seen: Row, item: Item) -> tuple[str, bool]:
         """Describe how many different items of a kind the agent knows, and whether it remembers all that it learned."""
         if not seen.memory[layout.N_SEEN + item.kind]:
-            return f"{_counted(self._known_to_peers(seen, item.kind), item)} of its peer group", True
+            at = self._baseline_row(self._scope_keys(seen)[layout.PEERS])
+            known = 0 if at < 0 else round(float(self._baseline.totals[at, item.kind, 1]))
+            return f"{_counted(known, item)} of its peer group", True
         counted = different_items_known(seen.known, item.kind)
         if counted is None:
-            return _uncounted_text(item), False
+            return "", False  # its names were not counted
         number, complete = counted
         return f"{'' if complete else 'at least '}{_counted(number, item)} of this agent", complete
 
@@ -267,10 +249,6 @@ class ReasonWriter:
         keys = np.zeros(layout.SCOPES, np.uint64)
         scope_keys(keys, seen.columns.names[seen.at])
         return keys
-
-    def _known_to_peers(self, seen: Row, kind: int) -> int:
-        at = self._baseline_row(self._scope_keys(seen)[layout.PEERS])
-        return 0 if at < 0 else round(float(self._baseline.totals[at, kind, 1]))
 
     def _quantity_reason(self, seen: Row, feature: Feature, explanation: Quantity, value: float) -> ReasonParts:
         mean, _, weight = usual_value(self._baseline, self._baseline_rows(seen), seen.memory, explanation.quantity)
@@ -305,7 +283,7 @@ class ReasonWriter:
         text = f"the session is {said}; {item.singular_noun} {name}: {usual_text}, {theirs}"
         return feature.name, name, usual_text, text
 
-    def _of_sentence(self, seen: Row, feature: Feature, explanation: Sentence, value: float) -> ReasonParts:
+    def _sentence_reason(self, seen: Row, feature: Feature, explanation: Sentence, value: float) -> ReasonParts:
         words = {name: of(seen) for name, of in _OF_ROW.items()}
         observed, usual_text, text = (form.format(value=value, **words) for form in explanation)
         return feature.name, observed, usual_text, text
@@ -314,12 +292,12 @@ class ReasonWriter:
 _WORDINGS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], ReasonParts]] = {
     Item: ReasonWriter._item_reason,
     Carried: ReasonWriter._item_reason,
-    PeersKnow: ReasonWriter._of_peers,
-    Strongest: ReasonWriter._of_strongest,
+    PeersKnow: ReasonWriter._peers_reason,
+    Strongest: ReasonWriter._strongest_reason,
     Quantity: ReasonWriter._quantity_reason,
     Drifted: ReasonWriter._drift_reason,
     Compared: ReasonWriter._compared_reason,
-    Sentence: ReasonWriter._of_sentence,
+    Sentence: ReasonWriter._sentence_reason,
 }
 """Method that words each kind of explanation."""
 
@@ -330,18 +308,14 @@ def check_explanations(features: Sequence[Feature]) -> None:
         if type(feature.explanation) not in _WORDINGS:
             kind = type(feature.explanation).__name__
             raise BadFeature(f"feature {feature.name!r}: reasons have no sentence for the explanation {kind}")
-        if isinstance(feature.explanation, Sentence):
-            for form in feature.explanation:
-                _check_form(feature.name, form)
-
-
-def _check_form(name: str, form: str) -> None:
-    allowed = {"value", *_OF_ROW}
-    unknown = {field for _, field, _, _ in Formatter().parse(form) if field is not None} - allowed
-    if unknown:
-        raise BadFeature(
-            f"feature {name!r}: {form!r} asks for {', '.join(sorted(unknown))}; there are {', '.join(sorted(allowed))}"
-        )
+        allowed = {"value", *_OF_ROW}
+        for form in feature.explanation if isinstance(feature.explanation, Sentence) else ():
+            unknown = {field for _, field, _, _ in Formatter().parse(form) if field is not None} - allowed
+            if unknown:
+                raise BadFeature(
+                    f"feature {feature.name!r}: {form!r} names unknown values {', '.join(sorted(unknown))}; there are "
+                    f"{', '.join(sorted(allowed))}"
+                )
 
 
 check_explanations(FEATURES)
@@ -426,9 +400,7 @@ RULE, CALLER, DONE, MANNER, GATHERED = range(5)
 def _rank(reason: RiskReason, compromise: bool = False) -> int:
     """Return the rank of a reason: rules, then the caller, then what was done (for a compromise before how), then
     totals."""
-    if (
-        reason.code in _SIGNAL_CODES and reason.feature not in _FEATURES
-    ):  # some features are called as the signals on them
+    if reason.code in _SIGNAL_CODES and reason.feature not in _FEATURES:  # some features share a signal's name
         return RULE
     if reason.feature in CALLER_FEATURES:
         return CALLER

@@ -56,7 +56,10 @@ class _ActiveRule:
         self.dirty = dirty
         self.column, self.scope = _scope(rule, hasher, identities)
         self.tenant = np.uint64(hasher(rule.tenant))
-        self.resource_hashes = _resource_hashes(rule, hasher)
+        self.resource_hashes = np.zeros(0, np.uint64)
+        if rule.resource is not None:
+            canonical, _ = canonical_target(Resource(id=rule.resource), rule.tenant, TenantDomains({}))
+            self.resource_hashes = np.array([hasher(rule.resource), hasher(canonical or rule.resource)], np.uint64)
         self.features = feature_mask(rule.features)
 
     def partition_rule(self, partition: int, epoch: int) -> PartitionRule:
@@ -92,13 +95,6 @@ def _is_in_sorted(values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) 
     places = np.searchsorted(keys, values)
     places[places == len(keys)] = 0
     return np.asarray(keys[places] == values)
-
-
-def _resource_hashes(rule: FeedbackRule, hasher: NameHasher) -> npt.NDArray[np.uint64]:
-    if rule.resource is None:
-        return np.zeros(0, np.uint64)
-    canonical, _ = canonical_target(Resource(id=rule.resource), rule.tenant, TenantDomains({}))
-    return np.array(sorted({hasher(rule.resource), hasher(canonical or rule.resource)}), np.uint64)
 
 
 class FeedbackRules:
@@ -149,7 +145,7 @@ class FeedbackRules:
             return False
         if active.until_offset >= 0:
             return False
-        self._end_rule(active, offset)
+        active.until_offset, active.dirty = offset, True
         self._index_rules()
         return True
 
@@ -172,12 +168,9 @@ class FeedbackRules:
         """End the rules that have expired."""
         over = [active for active in (*self._agents, *self._groups) if active.rule.expires_ms <= now_ms]
         for active in over:
-            self._end_rule(active, offset)
+            active.until_offset, active.dirty = offset, True
         if over:
             self._index_rules()
-
-    def _end_rule(self, active: _ActiveRule, offset: int) -> None:
-        active.until_offset, active.dirty = offset, True
 
     def _index_rules(self) -> None:
         """Group active rules by kind, in order of adoption."""
@@ -225,10 +218,11 @@ class FeedbackRules:
             return None
         at_ms = columns.time_ms[rows]
         late = at_ms if received_ms is None else np.maximum(at_ms, received_ms[rows])
-        features = np.zeros((len(columns), FEATURE_COUNT), np.bool_)
-        hit = self._mark_matches(self._agents, rows, columns, late, features)
-        vouched = columns.codes[rows, event_columns.SELF_ASSERTED] == 0  # who claims a peer group is not of it
-        hit |= self._mark_matches(self._groups, rows[vouched], columns, late[vouched], features, len(rows), vouched)
+        features, hit = np.zeros((len(columns), FEATURE_COUNT), np.bool_), np.zeros(len(rows), np.bool_)
+        self._mark_matches(self._agents, rows, columns, late, features, hit, np.arange(len(rows)))
+        # An agent that only claims a peer group is not in it.
+        members = np.flatnonzero(columns.codes[rows, event_columns.SELF_ASSERTED] == 0)
+        self._mark_matches(self._groups, rows, columns, late, features, hit, members)
         if not hit.any():
             return None
         self.matched += int(hit.sum())
@@ -243,31 +237,24 @@ class FeedbackRules:
         columns: EventColumns,
         late: npt.NDArray[np.int64],
         features: Flags,
-        total: int = -1,
-        places: Flags | None = None,
-    ) -> Flags:
-        """Mark the features of each rule in the rows that it matches; return which rows were matched."""
-        hit = np.zeros(len(rows), np.bool_)
+        hit: Flags,
+        places: Rows,
+    ) -> None:
+        """Mark the *features* of each rule in the rows that it matches among *places* of *rows*, and those places."""
+        names, late = columns.names[rows[places]], late[places]
         for active in rules:
-            mine = (columns.names[rows, active.column] == active.scope) & (
-                columns.names[rows, event_columns.TENANT] == active.tenant
-            )
+            mine = (names[:, active.column] == active.scope) & (names[:, event_columns.TENANT] == active.tenant)
             mine &= late < active.rule.expires_ms
             if len(active.resource_hashes):
-                named = columns.names[rows][:, (event_columns.TARGET, event_columns.RESOURCE)]
+                named = names[:, (event_columns.TARGET, event_columns.RESOURCE)]
                 mine &= np.isin(named, active.resource_hashes).any(axis=1)
             if mine.any():
-                matching = rows[mine]
+                matching = rows[places[mine]]
                 features[matching] |= active.features
                 active.matched += len(matching)
                 active.last_ms = max(active.last_ms, int(columns.time_ms[matching].max()))
                 active.dirty = True
-                hit |= mine
-        if places is None:
-            return hit
-        whole = np.zeros(total, np.bool_)
-        whole[places] = hit
-        return whole
+                hit[places[mine]] = True
 
     def neutralise(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -32,10 +33,6 @@ system and not to the agent's own behavior: signs raise a level to *medium* at m
 COUNTS = 4
 
 
-def _action_of(event: NativeEvent) -> str:
-    return event.action
-
-
 class HardSignal(NamedTuple):
     """One rule. `weight` is its evidence (natural log); medium begins near 6 to 10 and critical near 9 to 14."""
 
@@ -45,7 +42,7 @@ class HardSignal(NamedTuple):
     text: str
     meaning: str
     rule: int
-    observed: Callable[[NativeEvent], str] = _action_of
+    observed: Callable[[NativeEvent], str] = attrgetter("action")
     """The value seen, as its reason names it."""
     counts: int = IN_FULL
     """Column of its evidence: `IN_FULL`, `AS_SIGN` or `TO_HIGH`."""
@@ -85,12 +82,6 @@ class SignalInput(NamedTuple):
     new_kinds: npt.NDArray[np.uint32]
     flags: npt.NDArray[np.uint8]
     most_gap_ms: float  # setting
-
-    @staticmethod
-    def of(columns: EventColumns, vectors: Matrix, seen: RowObservations, most_gap_ms: float) -> SignalInput:
-        """Collect the facts of a batch with these feature vectors (n, F) and observations."""
-        observed = seen.token_reuse, seen.token_gap_ms, seen.new_kinds, seen.flags
-        return SignalInput(columns.codes, columns.numbers, vectors, *observed, most_gap_ms)
 
 
 @inlined
@@ -280,7 +271,8 @@ class HardSignalRules:
         out: Matrix,
     ) -> None:
         """Write the summed weights of each row's signals into *out* (n, COUNTS). Our own denials have none."""
-        seen = SignalInput.of(columns, matrix, observations, MOST_TOKEN_GAP_MS)
+        observed = observations.token_reuse, observations.token_gap_ms, observations.new_kinds, observations.flags
+        seen = SignalInput(columns.codes, columns.numbers, matrix, *observed, MOST_TOKEN_GAP_MS)
         _write_fired(rows, seen, self._weights, self._counts, self._of_ignored_events, out, self._fired)
 
     def fired_signals(

@@ -33,8 +33,8 @@ _PLACES = {kind: place for place, kind in enumerate(get_args(IndicatorKind))}
 
 def new_callers(scored: ScoredBatch) -> npt.NDArray[np.int64]:
     """Return rows from a network or with a credential that their agents do not know, except self-asserted ones."""
-    vouched = scored.columns.codes[:, event_columns.SELF_ASSERTED] == 0
-    return np.flatnonzero(((scored.observations.new_kinds & CALLER_BITS) != 0) & vouched)
+    authenticated = scored.columns.codes[:, event_columns.SELF_ASSERTED] == 0
+    return np.flatnonzero(((scored.observations.new_kinds & CALLER_BITS) != 0) & authenticated)
 
 
 def lately_new(kept: Sequence[Indicator], at_ms: int) -> tuple[Indicator, ...]:
@@ -57,7 +57,14 @@ def indicators_of_row(scored: ScoredBatch, row: int) -> tuple[Indicator, ...]:
     """Return all indicators of a row's event."""
     at = format_rfc3339(int(scored.columns.time_ms[row]))
     event = scored.columns.events[row]
-    named = [*_learned_names(scored, row, event), *((kind, name, "not_tracked") for kind, name in _other_names(event))]
+    client = event.client
+    unlearned: list[tuple[IndicatorKind, str | None]] = [
+        ("address", None if client is None else client.ip),
+        ("software", None if client is None else client.user_agent),
+        ("instance", event.agent.instance),
+        ("session", event.session),
+    ]
+    named = [*_learned_names(scored, row, event), *((kind, name, "not_tracked") for kind, name in unlearned if name)]
     return tuple(Indicator(kind, sanitize_text(name), status, at) for kind, name, status in named)
 
 
@@ -107,18 +114,6 @@ def _learned_names(
             yield "key", login.thumbprint, "known" if status == "known" else "not_tracked"
     if scored.columns.codes[row, event_columns.EXTERNAL] == event_columns.OUTSIDE:
         yield "target", target_of(event), _status(scored, row, layout.K_TARGET)
-
-
-def _other_names(event: NativeEvent) -> list[tuple[IndicatorKind, str]]:
-    """Return the names of the event that agents do not learn."""
-    client = event.client
-    given: list[tuple[IndicatorKind, str | None]] = [
-        ("address", None if client is None else client.ip),
-        ("software", None if client is None else client.user_agent),
-        ("instance", event.agent.instance),
-        ("session", event.session),
-    ]
-    return [(kind, name) for kind, name in given if name]
 
 
 def _status(scored: ScoredBatch, row: int, kind: int) -> IndicatorStatus:

@@ -6,7 +6,7 @@ Rinaldo 2022): the mean number of normal events until it reaches a threshold `c`
 while anomalous events follow each other, since those of a session are not independent. Thresholds therefore follow from
 the alert budget (`level_thresholds`). The statistic does not decay with time, and relaxes only with normal events, but
 for an alert that time has cleared (`RESTART_SHARE`); the *displayed* risk score decays with a half-life. What an agent
-shows day after day stops counting (`usual_oddness`).
+shows day after day stops counting (`usual_anomalies`).
 
 Each concern (`trustwatch.models.concerns`) has a separate p-value, statistic and thresholds, and a share of the budget:
 the shares add up to at most the whole, so that by the union bound all concerns together keep it, however they depend on
@@ -48,10 +48,10 @@ from .risk_levels import (
     risk_of,
     signalled_concern,
 )
-from .usual_oddness import (
+from .usual_anomalies import (
+    ANOMALY_LEVELS,
     NEVER_USUAL,
     NEWCOMER_EVENTS,
-    ODDNESS_LEVELS,
     USUAL,
     begin_period,
     count_event,
@@ -69,12 +69,12 @@ OUTPUTS = 7
 that statistic, number of the concern that the risk is about, confidence and number of events, all after it; level just
 before it, when time had passed."""
 
-CONCERN_GAIN, CONCERN_STATISTIC, STATISTIC_BEFORE, STREAK_BEFORE, PEAK_BEFORE, SUSPICION, USUAL_ODDNESS = range(7)
-CONCERN_OUTPUTS = USUAL_ODDNESS + len(ODDNESS_LEVELS)
+CONCERN_GAIN, CONCERN_STATISTIC, STATISTIC_BEFORE, STREAK_BEFORE, PEAK_BEFORE, SUSPICION, USUAL_FACTORS = range(7)
+CONCERN_OUTPUTS = USUAL_FACTORS + len(ANOMALY_LEVELS)
 """Columns of the output by concern: evidence of the event and statistic after it; statistic, streak and its peak just
-before it; suspicion after it; how usual each level of anomaly is for the agent (`usual_oddness.write_factors`)."""
+before it; suspicion after it; how usual each level of anomaly is for the agent (`usual_anomalies.write_factors`)."""
 
-SAME_ODDNESS = 2.0
+SAME_ANOMALY_FACTOR = 2.0
 """Factor between two p-values up to which an event is about equally anomalous for both."""
 
 PEER_SHARE = 0.6
@@ -126,7 +126,7 @@ def update(
         that has no share of the budget, they count for malfunction. bounds: float64 (g, 3, 3) from `model_thresholds`;
         bound_of: int64 per row, its group. asserted: per row, not 0 if the agent id is unauthenticated: such an event
         can raise risk, never lower it. skip: per row, not 0 if the event is not behavior (our own denial, or a signal
-        event, whose weight counts). habits: int8 per row, `usual_oddness.USUAL`, `NO_HABIT` or `NEVER_USUAL`.
+        event, whose weight counts). habits: int8 per row, `usual_anomalies.USUAL`, `NO_HABIT` or `NEVER_USUAL`.
         out_level: int8 (n, 2), level before and after. out: float64 (n, OUTPUTS), see there. by_concern: float64 (n, 3,
         CONCERN_OUTPUTS), see there.
     """
@@ -143,13 +143,13 @@ def update(
             by_concern[r, concern, PEAK_BEFORE] = row.peak[concern]
         if skip[r] == 0:
             begin_period(row)
-        write_factors(row, by_concern[r], USUAL_ODDNESS)
+        write_factors(row, by_concern[r], USUAL_FACTORS)
         if skip[r] == 0:
             row.anomaly, row.p_value = scores[r], overall[r]
             if asserted[r] == 0:
-                _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits, habits[r], by_concern[r])
+                _apply_authenticated_event(row, p_values[r], coverage[r], signals[r], limits, habits[r], by_concern[r])
             else:
-                _apply_unvouched_event(row, p_values[r], signals[r], limits, habits[r], by_concern[r])
+                _apply_unauthenticated_event(row, p_values[r], signals[r], limits, habits[r], by_concern[r])
             raise_level(row, settings)
         elif signals[r, IN_FULL] + signals[r, AS_SIGN] > 0.0:
             _apply_signals(row, signals[r], limits, by_concern[r])
@@ -205,7 +205,7 @@ def _concern_of(gravest: int, p_values: Any) -> int:
     if gravest != MALFUNCTION:
         return gravest
     narrower = COMPROMISE if p_values[COMPROMISE] <= p_values[OVERREACH] else OVERREACH
-    return narrower if p_values[narrower] <= SAME_ODDNESS * p_values[MALFUNCTION] else MALFUNCTION
+    return narrower if p_values[narrower] <= SAME_ANOMALY_FACTOR * p_values[MALFUNCTION] else MALFUNCTION
 
 
 @allocation_free
@@ -221,7 +221,7 @@ def _bet_on_block(row: Any, bet: float) -> float:
 
 
 @allocation_free
-def _apply_vouched_event(
+def _apply_authenticated_event(
     row: Any, p_values: Any, coverage: float, signals: Any, limits: Any, habit: int, by_concern: Any
 ) -> None:
     """Apply an attested event."""
@@ -230,7 +230,7 @@ def _apply_vouched_event(
         end_newcomer(row)
     own = row.events / (row.events + OWN_EVENTS)
     row.confidence = 1.0 - (1.0 - own) * (1.0 - PEER_SHARE * coverage)
-    calm = True
+    quiet = True
     for concern in range(len(CONCERNS)):
         bounds, p_value = limits[concern], p_values[concern]
         if concern == OVERREACH:
@@ -240,35 +240,37 @@ def _apply_vouched_event(
             row.suspicion[concern] = row.statistic[concern]
             if gain > 0.0 and bounds[0] < np.inf:
                 row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
-                calm = False
+                quiet = False
             continue
         suspicious = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         if habit != NEVER_USUAL:
-            p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
+            p_value = unusual_p_value(p_value, by_concern[concern, USUAL_FACTORS:])
         gain = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
-        is_told = concern == signalled_concern(limits)
-        gain = _with_signals(gain, signals, bounds, is_told)
-        suspicious = _with_signals(suspicious, signals, bounds, is_told)
+        is_signalled = concern == signalled_concern(limits)
+        gain = _with_signals(gain, signals, bounds, is_signalled)
+        suspicious = _with_signals(suspicious, signals, bounds, is_signalled)
         undamped = log_bet(p_value)
         row.streak[concern] = extended_streak(row.streak[concern], undamped)
         row.peak[concern] = max(row.peak[concern], undamped)
         most = bounds[2] + MAX_ABOVE_CRITICAL
         row.statistic[concern] = min(max(row.statistic[concern], 0.0) + gain, most)
         row.suspicion[concern] = min(max(row.suspicion[concern], 0.0) + suspicious, most)
-        if is_told:
+        if is_signalled:
             gain = _add_what_is_bounded(row, gain, signals, limits)
         by_concern[concern, CONCERN_GAIN] = gain
         if gain > 0.0 and bounds[0] < np.inf:
             row.score = max(row.score, displayed_score(counted_statistic(row, concern, limits), bounds))
-            calm = False
+            quiet = False
     if habit == USUAL:
         count_event(row, p_values)
-    if calm:
+    if quiet:
         row.score *= _CLEAN_EVENT_FACTOR
 
 
 @allocation_free
-def _apply_unvouched_event(row: Any, p_values: Any, signals: Any, limits: Any, habit: int, by_concern: Any) -> None:
+def _apply_unauthenticated_event(
+    row: Any, p_values: Any, signals: Any, limits: Any, habit: int, by_concern: Any
+) -> None:
     """Apply an event that any sender could have sent. Risk can only rise, to *high* at most, and history stays: failed
     sign-ins with an agent's name must not revoke its tokens.
 
@@ -278,7 +280,7 @@ def _apply_unvouched_event(row: Any, p_values: Any, signals: Any, limits: Any, h
         bounds, before = limits[concern], row.statistic[concern]
         p_value = p_values[concern]
         if habit != NEVER_USUAL:
-            p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
+            p_value = unusual_p_value(p_value, by_concern[concern, USUAL_FACTORS:])
         bet = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         gain = max(bet + (signals[IN_FULL] if concern == signalled_concern(limits) else 0.0), 0.0)
         if gain > 0.0:
@@ -300,10 +302,10 @@ def _add_signs(row: Any, signals: Any, bounds: Any) -> float:
 
 
 @allocation_free
-def _with_signals(evidence: float, signals: Any, bounds: Any, is_told: bool) -> float:
+def _with_signals(evidence: float, signals: Any, bounds: Any, is_signalled: bool) -> float:
     """Return the evidence of an event with hard signals that count in full and the minimum that a new network brings,
     if they indicate this concern."""
-    if not is_told:
+    if not is_signalled:
         return evidence
     if signals[OF_MEDIUM] > 0.0:
         evidence = max(evidence, signals[OF_MEDIUM] * bounds[0])

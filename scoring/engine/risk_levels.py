@@ -20,7 +20,7 @@ from trustwatch.models.concerns import CONCERNS
 from trustwatch.models.trained_model import TrainedModel
 
 from ..records.agents import ALERTING_LEVELS, RiskLevel
-from . import usual_oddness
+from . import usual_anomalies
 from .settings import AlertBudget, RiskEvaluationSettings
 
 COMPROMISE, MALFUNCTION, OVERREACH = (CONCERNS.index(name) for name in ("compromise", "malfunction", "overreach"))
@@ -81,7 +81,7 @@ ROW = np.dtype(
         ("confidence", np.float64),
         ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
         ("told_ms", np.int64),  # and when it happened
-        *usual_oddness.FIELDS,
+        *usual_anomalies.FIELDS,
         ("block_ms", np.int64),  # current hour of overreach: when it began
         ("block_before", np.float64),  # the statistic before it
         ("block_sum", np.float64),  # sum of its bets, not of their logarithms
@@ -227,8 +227,8 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
                 halfway = 0.5 * (bounds[concern, 0] + bounds[concern, 1])
                 row.statistic[concern] = min(row.statistic[concern], halfway)
                 row.suspicion[concern] = min(row.suspicion[concern], halfway)
-            told = signalled_concern(bounds)
-            bound_parts(row, bounds, 0.5 * (bounds[told, 0] + bounds[told, 1]))
+            signalled = signalled_concern(bounds)
+            bound_parts(row, bounds, 0.5 * (bounds[signalled, 0] + bounds[signalled, 1]))
             row.block_ms = 0
             row.score = min(row.score, LEVEL_UP[4] - 0.01)
             row.level = HIGH
@@ -265,9 +265,9 @@ def raise_level(row: Any, settings: RiskParameters) -> None:
         row.level = reached
         row.since_ms = row.at_ms
     elif row.level < MEDIUM:
-        calm = _level_without_evidence(row, settings)
-        if calm != row.level:
-            row.level = calm
+        quiet = _level_without_evidence(row, settings)
+        if quiet != row.level:
+            row.level = quiet
             row.since_ms = row.at_ms
     row.due_ms = _due_ms(row, settings)
 
@@ -303,7 +303,7 @@ def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
     row["since_ms"] = row["at_ms"]
     row["due_ms"] = 0
     row["told"] = 0.0
-    usual_oddness.forget_habits(row)
+    row["odd_before"], row["odd_now"] = 0.0, 0  # after a person has judged the agent, anomalies count in full
     row["counted"] = row["counted_min"] = 0  # later anomalies count again
     row["level"] = UNKNOWN if row["confidence"] < settings.confidence_minimum else LOW
 

@@ -1,7 +1,7 @@
 """Kernels of a round: the steps between observing events, assessing them, moving risk and learning.
 
 A round is often a handful of rows, and then each call of NumPy costs more than its work: there were a hundred of them.
-Each kernel here is one step of `engine.Engine._judge`; `scored_batch.ScoredBatch` explains the numbers.
+Each kernel here is one step of `engine.Engine.score`; `scored_batch.ScoredBatch` explains the numbers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .evidence_dedup import (
     WHO_FEATURES,
 )
 from .hard_signals import OF_MEDIUM
-from .usual_oddness import NEVER_USUAL, NEWCOMER_EVENTS, NO_HABIT, USUAL
+from .usual_anomalies import NEVER_USUAL, NEWCOMER_EVENTS, NO_HABIT, USUAL
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -105,10 +105,10 @@ def gather_input(
     codes: npt.NDArray[np.int8],
     agent_numbers: npt.NDArray[np.float32],
     told_targets: Flags,
-    told_evidence: float,
+    unnamed_evidence: float,
     out: RoundInput,
 ) -> None:
-    """Gather the detector's input. *told_evidence*, in decades, is that of a target which no person named."""
+    """Gather the detector's input. *unnamed_evidence*, in decades, is that of a target which no person named."""
     for at in range(len(rows)):
         row = rows[at]
         for feature in range(vectors.shape[1]):
@@ -116,7 +116,7 @@ def gather_input(
         out.groups[at] = names[row, event_columns.GROUP]
         out.failed[at] = codes[row, event_columns.OUTCOME] != event_columns.SUCCESS
         out.familiar[at] = agent_numbers[row, layout.N_SHARED] >= FAMILIAR_EVENTS
-        out.raising[at] = told_evidence if told_targets[row] else 0.0
+        out.raising[at] = unnamed_evidence if told_targets[row] else 0.0
 
 
 @allocation_free
@@ -314,8 +314,8 @@ def mark_habits(
         row = rows[place]
         least = max(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * _strongest(evidence, place, asked))
         carried = _strongest(evidence, place, CALLER_FEATURES) >= least
-        vouched = codes[row, event_columns.SELF_ASSERTED] == 0
-        caller_changed[row] = carried and vouched and least_p_values[row] <= EVIDENCE_P_VALUE
+        authenticated = codes[row, event_columns.SELF_ASSERTED] == 0
+        caller_changed[row] = carried and authenticated and least_p_values[row] <= EVIDENCE_P_VALUE
         least = min(least, NEVER_USUAL_EVIDENCE)
         newcomer = state[slots[row]].events < NEWCOMER_EVENTS
         if newcomer:
@@ -352,12 +352,12 @@ def choose_learned(
         row, parts[at] = rows[at], LEARN_NOTHING
         if codes[row, event_columns.SELF_ASSERTED] != 0:
             continue
-        calm = levels[row, 1] < risk_levels.MEDIUM
+        quiet = levels[row, 1] < risk_levels.MEDIUM
         for concern in range(by_concern.shape[1]):
             limit = SUSPICION_SHARE * thresholds[threshold_rows[row], concern, 0]
-            calm &= not by_concern[row, concern, risk.SUSPICION] >= limit
+            quiet &= not by_concern[row, concern, risk.SUSPICION] >= limit
         event_type = codes[row, event_columns.TYPE]
-        if calm:
+        if quiet:
             agent, taught = names[row, event_columns.AGENT_DRAW], agent_numbers[row, layout.N_EVENTS]
             parts[at] = learnable_part(agent, time_ms[row], event_type, taught, raw_p_values[row])
         else:

@@ -44,7 +44,7 @@ class ScoredBatch(NamedTuple):
     target_evidence: npt.NDArray[np.float64]  # (n,): decades, of a target that no person named (`told_targets`)
     effective_target_evidence: npt.NDArray[np.float64]  # (n,): likewise, without a target that has counted
     caller_changed: npt.NDArray[np.bool_]  # (n,): a name that says who calls, such as its network, brought evidence
-    habits: npt.NDArray[np.int8]  # (n,): `usual_oddness.USUAL`, `NO_HABIT` or `NEVER_USUAL`
+    habits: npt.NDArray[np.int8]  # (n,): `usual_anomalies.USUAL`, `NO_HABIT` or `NEVER_USUAL`
     at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived if that is later
     announced_paths: npt.NDArray[np.uint8]  # (n,): parts of its path announced before it, a bit each
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
@@ -77,7 +77,7 @@ class ScoredBatch(NamedTuple):
         """Evidence that each row brought, natural log."""
         return self.risk[:, risk.GAIN]
 
-    def is_calm(self, concerns: Sequence[int]) -> npt.NDArray[np.bool_]:
+    def is_quiet(self, concerns: Sequence[int]) -> npt.NDArray[np.bool_]:
         """Flag (n,) rows after which no evidence against their agent is left in any of *concerns*."""
         return np.asarray((self.concern_risk[:, concerns, risk.CONCERN_STATISTIC] <= 0.0).all(axis=1))
 

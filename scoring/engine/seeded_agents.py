@@ -22,7 +22,7 @@ from trustwatch.models.trained_model import TrainedModel
 
 from ..records.agent_pages import AgentColumns
 from ..records.agents import AgentIdentity, AgentRow, AgentSummary
-from . import risk_levels, usual_oddness
+from . import risk_levels, usual_anomalies
 from .resident_agents import ResidentAgents
 
 AnyAgent = TypeVar("AnyAgent", AgentRow, AgentSummary)
@@ -246,7 +246,7 @@ class SeededAgents:
     def seed_habits(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
         """Initialize usual anomalies of agents from the history at *at*, if it has any."""
         slots, at, seeds = slots[at >= 0], at[at >= 0], self.model.seeds
-        usual_oddness.seed(self.agents.risk, slots, seeds.odd[at], seeds.rehearsed[at], self.model.window_ms[1])
+        usual_anomalies.seed(self.agents.risk, slots, seeds.odd[at], seeds.rehearsed[at], self.model.window_ms[1])
 
     def find(self, keys: AgentKeys, known: Mapping[int, AgentRow], erased: ErasedAgents) -> npt.NDArray[np.int64]:
         """Return the position of each agent in the history; -1 if it has none, or was erased."""
@@ -255,8 +255,17 @@ class SeededAgents:
             return at
         names = {key: row.name.identity for key, row in known.items()} | self.asked_for
         hashes = {key: self._model_identities.agent_hash(*name) for key, name in names.items()}
-        arriving = self._rows_arriving([key for key in keys.tolist() if key not in names])
-        hashes |= {key: self._hash_arriving(row) for key, row in arriving.items()}
+        arriving: dict[int, int] = {}  # first row of each other agent in the batch that loads it
+        unnamed = sorted(key for key in keys.tolist() if key not in names)
+        if self._arriving is not None and unnamed:
+            acting, first = np.unique(self._arriving.names[:, event_columns.AGENT], return_index=True)
+            is_loaded = np.isin(acting, np.array(unnamed, np.uint64))
+            arriving = dict(zip(acting[is_loaded].tolist(), first[is_loaded].tolist(), strict=True))
+            same_salt = self.identities == self._model_identities
+            for key, row in arriving.items():
+                check = int(self._arriving.names[row, event_columns.AGENT_CHECK])
+                own = AgentHash(key, check) if same_salt else None
+                hashes[key] = own or self._model_identities.agent_hash(*self._name_arriving(row))
         named = [place for place, key in enumerate(keys.tolist()) if key in hashes]
         at[named] = self.model.seeds.find([hashes[int(keys[place])] for place in named])
         if erased:
@@ -276,22 +285,6 @@ class SeededAgents:
                 if columns.identity(place) in erased:
                     at[place] = -1
         return at
-
-    def _rows_arriving(self, keys: Collection[int]) -> dict[int, int]:
-        """Return the first row of each of *keys* in the batch that loads them."""
-        if self._arriving is None or not keys:
-            return {}
-        acting, first = np.unique(self._arriving.names[:, event_columns.AGENT], return_index=True)
-        is_asked_for = np.isin(acting, np.array(sorted(keys), np.uint64))
-        return dict(zip(acting[is_asked_for].tolist(), first[is_asked_for].tolist(), strict=True))
-
-    def _hash_arriving(self, row: int) -> AgentHash:
-        """Return the identity of a row's agent under the model's salt."""
-        assert self._arriving is not None
-        if self.identities == self._model_identities:
-            names = self._arriving.names[row]
-            return AgentHash(int(names[event_columns.AGENT]), int(names[event_columns.AGENT_CHECK]))
-        return self._model_identities.agent_hash(*self._name_arriving(row))
 
     def _name_arriving(self, row: int) -> AgentIdentity:
         assert self._arriving is not None

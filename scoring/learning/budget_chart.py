@@ -10,7 +10,7 @@ do not count.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Annotated, NamedTuple
@@ -97,39 +97,29 @@ def budget_chart(
             continue
         group_day = (day.day, day.tenant, day.agent_type)
         active[group_day] = max(active.get(group_day, 0), day.agent_days)
-    guessed = _estimated_agent_days(days, lifespans)
-    groups = _charted_names({group_day[1:] for group_day in (*observed, *active, *guessed)}, observed)
+    estimated: defaultdict[tuple[int, str, str], int] = defaultdict(int)  # as if active from first to last sight
+    for lifespan in lifespans:
+        for number in range(max(lifespan.first_day, days.start), min(lifespan.last_day + 1, days.stop)):
+            estimated[number, lifespan.tenant, lifespan.agent_type] += lifespan.agents
+    alerts_of: Counter[PeerGroup] = Counter()
+    for (_, tenant, agent_type), count in observed.items():
+        alerts_of[tenant, agent_type] += count
+    names = {group_day[1:] for group_day in (*observed, *active, *estimated)}
+    ranked = sorted(names, key=lambda group: (-alerts_of[group], group))
+    groups = {group: group if at < MAX_CHARTED_GROUPS else FLEET_PEER_GROUP for at, group in enumerate(ranked)}
     table: dict[PeerGroup, list[list[int]]] = {group: [[0] * 5 for _ in days] for group in sorted(set(groups.values()))}
     for group, charted_name in groups.items():
         for at, number in enumerate(days):
             group_day = (number, *group)
-            count, row = active.get(group_day), table[charted_name][at]
+            counted_days, row = active.get(group_day), table[charted_name][at]
             said = marks.get(group_day, AlertVerdictCounts())
-            row[0] += guessed.get(group_day, 0) if count is None else count
-            row[1] += int(count is None and guessed.get(group_day, 0) > 0)
+            row[0] += estimated.get(group_day, 0) if counted_days is None else counted_days
+            row[1] += int(counted_days is None and estimated.get(group_day, 0) > 0)
             row[2] += observed.get(group_day, 0)
             row[3] += said.false_positive
             row[4] += said.true_positive
     rows = [row for group, cells in table.items() for row in _group_rows(days, group, cells, budget)]
     return sorted(rows, key=lambda row: (row.day, row.tenant, row.agent_type))
-
-
-def _estimated_agent_days(days: range, lifespans: Iterable[AgentLifespans]) -> dict[tuple[int, str, str], int]:
-    """Estimate the number of agents of each group on each day, taking them as active from first to last sight."""
-    agent_days: defaultdict[tuple[int, str, str], int] = defaultdict(int)
-    for lifespan in lifespans:
-        for day in range(max(lifespan.first_day, days.start), min(lifespan.last_day + 1, days.stop)):
-            agent_days[day, lifespan.tenant, lifespan.agent_type] += lifespan.agents
-    return dict(agent_days)
-
-
-def _charted_names(groups: set[PeerGroup], observed: Mapping[tuple[int, str, str], int]) -> dict[PeerGroup, PeerGroup]:
-    """Return each group's name in the chart. Small groups share one."""
-    total: defaultdict[PeerGroup, int] = defaultdict(int)
-    for (_, tenant, agent_type), count in observed.items():
-        total[tenant, agent_type] += count
-    ranked = sorted(groups, key=lambda group: (-total[group], group))
-    return {group: group if at < MAX_CHARTED_GROUPS else FLEET_PEER_GROUP for at, group in enumerate(ranked)}
 
 
 def _group_rows(days: range, group: PeerGroup, cells: Sequence[Sequence[int]], budget: float) -> list[BudgetDay]:
@@ -178,7 +168,7 @@ class CalibrationCurve(NamedTuple):
 
     tenant: TenantName
     agent_type: AgentType
-    events: Annotated[int, member("held-out events that it is based on", 4210)]  # held-out events that it rests on
+    events: Annotated[int, member("held-out events that it is based on", 4210)]
     own: bool  # whether they are the group's own; if not, they are the fleet's
     points: Annotated[tuple[CalibrationPoint, ...], member("points of the curve, by score")]
 
@@ -195,24 +185,18 @@ def calibration_curves(calibration: Calibration, groups: Mapping[PeerGroup, int]
     """Return the curve of the fleet and of each group that has its own; none if the calibration is empty."""
     if not len(calibration.groups):
         return []
-    curves = [_calibration_curve(calibration, FLEET_PEER_GROUP, FLEET_GROUP)]
-    curves += [
-        _calibration_curve(calibration, name, key)
-        for name, key in sorted(groups.items())
-        if key != FLEET_GROUP and calibration.covers(key)
-    ]
+    own = [(name, key) for name, key in sorted(groups.items()) if key != FLEET_GROUP and calibration.covers(key)]
+    curves = []
+    for name, key in [(FLEET_PEER_GROUP, FLEET_GROUP), *own]:
+        entry = int(group_index(calibration.groups, np.uint64(key)))
+        part, size = slice(*calibration.start[entry : entry + 2].tolist()), int(calibration.sizes[entry])
+        values, above = calibration.values[part], calibration.above[part]
+        p_values = (1.0 + np.append(size, above[:-1])) / (1.0 + size)  # a score equal to the value counts itself
+        targets = np.geomspace(p_values[-1], 1.0, CURVE_POINTS)
+        at = np.unique(np.clip(np.searchsorted(-p_values, -targets), 0, len(values) - 1))
+        points = tuple(CalibrationPoint(float(values[i]), float(p_values[i])) for i in at.tolist())
+        curves.append(CalibrationCurve(*name, size, True, points))
     return curves
-
-
-def _calibration_curve(calibration: Calibration, name: PeerGroup, key: int) -> CalibrationCurve:
-    entry = int(group_index(calibration.groups, np.uint64(key)))
-    begin, end, size = int(calibration.start[entry]), int(calibration.start[entry + 1]), int(calibration.sizes[entry])
-    values, above = calibration.values[begin:end], calibration.above[begin:end]
-    p_values = (1.0 + np.append(size, above[:-1])) / (1.0 + size)  # of a score equal to the value, which counts itself
-    targets = np.geomspace(p_values[-1], 1.0, CURVE_POINTS)
-    at = np.unique(np.clip(np.searchsorted(-p_values, -targets), 0, len(values) - 1))
-    points = tuple(CalibrationPoint(float(values[i]), float(p_values[i])) for i in at.tolist())
-    return CalibrationCurve(*name, size, True, points)
 
 
 def observed_shares(days: Iterable[PeerGroupDay]) -> list[ObservedShare]:

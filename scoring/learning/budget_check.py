@@ -22,16 +22,15 @@ from trustwatch.ingest.printable_text import number_text
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.call_challenges import SCORE_RESOLUTION, allowed_calls
 from trustwatch.models.concerns import CONCERNS
-from trustwatch.models.input_checks import Flags, Floats, Ids, Ints
+from trustwatch.models.input_checks import Floats, Ints
 from trustwatch.models.trained_model import TrainedModel
 
 from ..engine import risk, risk_levels
 from ..engine.hard_signals import COUNTS
-from ..engine.settings import AlertBudget, ChallengeBudget, RiskEvaluationSettings, accepted_challenges
-from ..engine.usual_oddness import USUAL
-from ..records.agents import ALERTING_LEVELS, RiskLevel
+from ..engine.settings import ChallengeBudget, RiskEvaluationSettings, accepted_challenges
+from ..engine.usual_anomalies import USUAL
 from .budget_chart import BREACH_PROBABILITY, upper_control_limit
-from .walkforward import RehearsedScores
+from .walkforward import ValidatedScores
 
 
 class LevelBudgetReport(NamedTuple):
@@ -59,13 +58,17 @@ class BudgetReport(NamedTuple):
         """Describe the result as text, one line per level."""
         lines = [
             f"held-out history of {self.agent_days} agent-days, alerts per 1,000 agent-days (hard signals included, "
-            "where it was long enough to rehearse):"
+            "if it was long enough for a validation):"
         ]
         for report in self.levels:
-            lines.append(
-                f"  {report.level}: {number_text(report.observed)} observed, budget {number_text(report.budget)}"
-                f"{self._verdict(report)}"
-            )
+            verdict = "" if report.enough_data else "; too little history to tell"
+            if report.level in self.broken_levels:
+                verdict = (
+                    f"; NOT KEPT: {report.alerts} alerts, {self._most_by_chance(report)} are still chance; look at "
+                    "these agents, or set a larger `risk.alert_budget`, before you enforce this level"
+                )
+            observed, budget = number_text(report.observed), number_text(report.budget)
+            lines.append(f"  {report.level}: {observed} observed, budget {budget}{verdict}")
         if self.groups_of_the_fleet:
             lines.append(
                 f"{self.groups_of_the_fleet} of {self.groups_of_the_fleet + self.groups_of_their_own} peer groups have "
@@ -80,14 +83,6 @@ class BudgetReport(NamedTuple):
 
     def _most_by_chance(self, report: LevelBudgetReport) -> int:
         return upper_control_limit(report.budget * self.agent_days / 1000.0, BREACH_PROBABILITY)
-
-    def _verdict(self, report: LevelBudgetReport) -> str:
-        if report.level in self.broken_levels:
-            return (
-                f"; NOT KEPT: {report.alerts} alerts, {self._most_by_chance(report)} are still chance; look at these "
-                "agents, or set a larger `risk.alert_budget`, before you enforce this level"
-            )
-        return "" if report.enough_data else "; too little history to tell"
 
 
 def check_budget(
@@ -111,7 +106,10 @@ def check_budget(
     n, groups = len(columns), columns.names[:, event_columns.GROUP]
     levels, outputs = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
     state = risk_levels.allocate(len(keys))
-    state["events"] = _events_before(model, keys, np.bincount(slots, minlength=len(keys)))
+    if len(model.seeds.keys):  # events that each agent had before the judged ones
+        seed_of = np.minimum(np.searchsorted(model.seeds.keys, keys), len(model.seeds.keys) - 1)
+        shown = np.where(model.seeds.keys[seed_of] == keys, model.seeds.events[seed_of], 0)
+        state["events"] = np.maximum(shown - np.bincount(slots, minlength=len(keys)), 0)
     risk.update(
         np.arange(n),
         slots,
@@ -135,26 +133,11 @@ def check_budget(
     days = len(np.unique(np.stack([slots, columns.time_ms // DAY_MS]), axis=1).T)
     own = sum(model.detector.covers(int(group)) for group in model.groups[1:].tolist())
     rises = risk_levels.count_rises(levels[:, 0], levels[:, 1])
-    budget = settings.budget
-    reports = [
-        _check_level(level, int(alerts), days, budget) for level, alerts in zip(ALERTING_LEVELS, rises, strict=True)
-    ]
+    reports = []
+    for (name, allowed), alerts in zip(settings.budget.by_level().items(), rises.tolist(), strict=True):
+        enough = allowed / 1000.0 * days >= risk_levels.MIN_EXPECTED_ALERTS
+        reports.append(LevelBudgetReport(name, allowed, alerts, alerts * 1000.0 / max(days, 1), enough))
     return BudgetReport(days, tuple(reports), own, len(model.groups) - 1 - own)
-
-
-def _events_before(model: TrainedModel, keys: Ids, judged: Ints) -> Ints:
-    """Return the number of events that each agent had before its *judged* (a,) ones."""
-    if not len(model.seeds.keys):
-        return np.zeros(len(keys), np.int64)
-    seed_of = np.minimum(np.searchsorted(model.seeds.keys, keys), len(model.seeds.keys) - 1)
-    shown = np.where(model.seeds.keys[seed_of] == keys, model.seeds.events[seed_of], 0)
-    return np.asarray(np.maximum(shown - judged, 0))
-
-
-def _check_level(level: RiskLevel, alerts: int, days: int, budget: AlertBudget) -> LevelBudgetReport:
-    allowed = budget.by_level()[level.label]
-    enough = allowed / 1000.0 * days >= risk_levels.MIN_EXPECTED_ALERTS
-    return LevelBudgetReport(level.label, allowed, alerts, alerts * 1000.0 / max(days, 1), enough)
 
 
 # What makes many honest calls wait is rare and lasts: an agent's new release with a new action, a new delegation chain,
@@ -222,36 +205,37 @@ class ChallengeExpectation(NamedTuple):
         )
 
 
-def expect_challenges(rehearsed: RehearsedScores | None, budget: ChallengeBudget) -> ChallengeExpectation | None:
+def expect_challenges(validated: ValidatedScores | None, budget: ChallengeBudget) -> ChallengeExpectation | None:
     """Return the expectation for a model's thresholds, or None if its history was too short to validate them."""
-    if rehearsed is None:
+    if validated is None:
         return None
-    agents, agent_of = np.unique(rehearsed.agent, return_inverse=True)
-    waits, may_wait = np.zeros(len(agent_of), np.bool_), np.zeros(len(agent_of))
+    agents, agent_of = np.unique(validated.agent, return_inverse=True)
+    scores, waits, may_wait = validated.scores, np.zeros(len(agent_of), np.bool_), np.zeros(len(agent_of))
     for code, effect in enumerate(EFFECTS):
-        of_effect, per_1000 = rehearsed.effect == code, accepted_challenges(budget, effect)
-        thresholds = _thresholds_by_others(rehearsed.scores, agent_of, of_effect, per_1000)
-        waits[of_effect] = (rehearsed.scores > thresholds[agent_of])[of_effect]
+        # The threshold for each agent's calls comes from those of all other agents: of the effect, or of any effect if
+        # there are too few, as for the thresholds themselves.
+        of_effect, per_1000 = validated.effect == code, accepted_challenges(budget, effect)
+        own = _scores_exceeded(scores[of_effect], agent_of[of_effect], len(agents), per_1000)
+        of_any = _scores_exceeded(scores, agent_of, len(agents), per_1000)
+        thresholds = np.where(np.isfinite(own), own, of_any) + SCORE_RESOLUTION
+        waits[of_effect] = (scores > thresholds[agent_of])[of_effect]
         may_wait[of_effect] = per_1000
-    at_most = _rough_bound(np.bincount(agent_of), np.bincount(agent_of, waits).astype(np.int64))
+    # As many agents as possible have as many waiting calls as the worst one. If few calls wait, the worst agent is not
+    # informative, and each is taken to have all calls of a usual agent.
+    calls, waiting = np.bincount(agent_of), np.bincount(agent_of, waits).astype(np.int64)
+    usual, count = float(calls.mean()), int((waiting > 0).sum())
+    worst = max(float(waiting.max()), usual if count < ENOUGH_WAITING else 0.0)
+    at_most = min(1.0, upper_share(count, len(calls)) * worst / usual)
     return ChallengeExpectation(
         len(waits),
         len(agents),
-        rehearsed.tenants,
-        rehearsed.days,
+        validated.tenants,
+        validated.days,
         len(np.unique(agent_of[waits])),
         float(may_wait.mean()),
         1000.0 * float(waits.mean()),
         1000.0 * at_most,
     )
-
-
-def _rough_bound(asked: Ints, waiting: Ints) -> float:
-    """Return an upper bound on the share of waiting calls: as many agents as possible have as many of them as the worst
-    one. If few calls wait, the worst agent is not informative, and each is taken to have all calls of a usual agent."""
-    waits = int((waiting > 0).sum())
-    worst = max(float(waiting.max()), float(asked.mean()) if waits < ENOUGH_WAITING else 0.0)
-    return min(1.0, upper_share(waits, len(asked)) * worst / float(asked.mean()))
 
 
 def upper_share(count: int, of: int) -> float:
@@ -263,18 +247,6 @@ def upper_share(count: int, of: int) -> float:
     from scipy.special import betaincinv  # takes as long as scikit-learn, which training alone needs
 
     return 1.0 if count >= of else float(betaincinv(count + 1, of - count, (1.0 + _CONFIDENCE) / 2.0))
-
-
-def _thresholds_by_others(scores: Floats, agent_of: Ints, of_effect: Flags, per_1000: float) -> Floats:
-    """Return the threshold for each agent's calls of an effect from the validated calls of all other agents; infinite
-    if there are too few.
-
-    If the others have too few calls of the effect, those of any effect are used, as for the thresholds themselves.
-    """
-    agents = int(agent_of.max()) + 1
-    own = _scores_exceeded(scores[of_effect], agent_of[of_effect], agents, per_1000)
-    of_any = _scores_exceeded(scores, agent_of, agents, per_1000)
-    return np.where(np.isfinite(own), own, of_any) + SCORE_RESOLUTION
 
 
 def _scores_exceeded(scores: Floats, agent_of: Ints, agents: int, per_1000: float) -> Floats:

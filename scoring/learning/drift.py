@@ -84,12 +84,6 @@ def sketch_from_json(plain: Mapping[str, Any], features: int) -> DistributionSke
     return sketch if fits else None
 
 
-def bin_evidence(u: Floats) -> Ints:
-    """Count the rows of evidence (n, F) in each bin, int64 (F, EVIDENCE_BINS)."""
-    places = np.searchsorted(EVIDENCE_EDGES, u, side="right")
-    return np.stack([(places == at).sum(axis=0) for at in range(EVIDENCE_BINS)], axis=1).astype(np.int64)
-
-
 def population_stability_index(counts: Ints, expected: Ints, blocks: int, expected_blocks: int) -> Floats:
     """Return the population stability index per row, (F,), at least 0, minus what chance explains.
 
@@ -107,16 +101,6 @@ def population_stability_index(counts: Ints, expected: Ints, blocks: int, expect
     chance = np.maximum(used - 1, 0) * (1.0 / max(blocks, 1) + 1.0 / max(expected_blocks, 1))
     excess: Floats = np.maximum(index - 2.0 * chance, 0.0)  # twice its mean is seldom exceeded
     return excess
-
-
-def measure_drift(
-    day: DistributionSketch, usual: DistributionSketch, names: tuple[str, ...]
-) -> tuple[float, dict[str, float]]:
-    """Return the index of p-values, and of the features that differ most, largest first."""
-    indices = population_stability_index(day.features, usual.features, day.blocks, usual.blocks)
-    scores = population_stability_index(day.p_values[None, :], usual.p_values[None, :], day.blocks, usual.blocks)
-    order = np.argsort(-indices, kind="stable")[:MAX_REPORTED_FEATURES].tolist()
-    return round(float(scores[0]), 4), {names[at]: round(float(indices[at]), 4) for at in order if indices[at] > 0}
 
 
 MAX_GROUPS_PER_DAY = 200
@@ -149,9 +133,10 @@ class GroupDay:
             if self._last.get(agent, -1) < block:
                 self._last[agent] = block
                 blocks += 1
-        self.sketch = self.sketch.merged(
-            DistributionSketch(bin_evidence(u), np.bincount(tenths, minlength=P_VALUE_BINS), blocks)
-        )
+        places = np.searchsorted(EVIDENCE_EDGES, u, side="right")
+        features = np.stack([(places == at).sum(axis=0) for at in range(EVIDENCE_BINS)], axis=1).astype(np.int64)
+        added = DistributionSketch(features, np.bincount(tenths, minlength=P_VALUE_BINS), blocks)
+        self.sketch = self.sketch.merged(added)
         self.learnable += len(u)
 
 
@@ -195,7 +180,7 @@ class PeerGroupMonitor:
         self.newest_ms = max(self.newest_ms, int(columns.time_ms.max()))
 
     def _count_events(
-        self, group_day: tuple[int, PeerGroup], scored: ScoredBatch, rows: Any, taught_rows: Any, u: Any
+        self, group_day: tuple[int, PeerGroup], scored: ScoredBatch, rows: Any, learnable_rows: Any, u: Any
     ) -> None:
         counts = self._days.get(group_day)
         if counts is None:
@@ -208,21 +193,21 @@ class PeerGroupMonitor:
         before, after = scored.levels[rows, 0], scored.levels[rows, 1]
         for level, rises in zip(ALERTING_LEVELS, risk_levels.count_rises(before, after), strict=True):
             counts.alerts[level.label] += int(rises)
-        p_values = scored.p_values[taught_rows]
+        p_values = scored.p_values[learnable_rows]
         counts.p_values += np.bincount(np.searchsorted(P_VALUE_EDGES, p_values - 1e-12), minlength=len(P_VALUE_EDGES))[
             : len(P_VALUE_EDGES)
         ]
-        if len(taught_rows):
-            agents = scored.columns.names[taught_rows, event_columns.AGENT]
-            time_ms = scored.columns.time_ms[taught_rows]
-            counts.add_to_sketch(u[taught_rows], p_values, agents.tolist(), time_ms.tolist())
+        if len(learnable_rows):
+            agents = scored.columns.names[learnable_rows, event_columns.AGENT]
+            time_ms = scored.columns.time_ms[learnable_rows]
+            counts.add_to_sketch(u[learnable_rows], p_values, agents.tolist(), time_ms.tolist())
 
     def _group_name(self, day: int, group: int, scored: ScoredBatch, row: int, agents: ResidentAgents) -> PeerGroup:
         """Return the name of a row's group. The agent may have another type by the end of the batch."""
         peer_group = self._groups.get(group)
         if peer_group is None:
-            name, told = agents.names[int(scored.slots[row])], scored.columns.events[row].agent.type
-            peer_group = OTHER_GROUPS if name is None else (name.tenant, told or scored.type_at(row, agents.types))
+            name, stated = agents.names[int(scored.slots[row])], scored.columns.events[row].agent.type
+            peer_group = OTHER_GROUPS if name is None else (name.tenant, stated or scored.type_at(row, agents.types))
             if len(self._groups) > 10 * MAX_GROUPS_PER_DAY:
                 self._groups.clear()
             self._groups[group] = peer_group
@@ -234,8 +219,22 @@ class PeerGroupMonitor:
         """Return days that changed since the last call. Days that have ended are judged and removed."""
         records = []
         for group_day in sorted(self._changed | {group_day for group_day in self._days if self._is_over(group_day[0])}):
-            records.append(self._day_record(group_day))
-            if self._is_over(group_day[0]):
+            (day, (tenant, agent_type)), counts = group_day, self._days[group_day]
+            medium, high, critical = (counts.alerts[level.label] for level in ALERTING_LEVELS)
+            records.append(
+                PeerGroupDay(
+                    self._model.version,
+                    day,
+                    tenant,
+                    agent_type,
+                    counts.events,
+                    len(counts.agents),
+                    (medium, high, critical),
+                    tuple(counts.p_values.tolist()),
+                    self._measure_day(group_day, counts),
+                )
+            )
+            if self._is_over(day):
                 del self._days[group_day]
         self._changed.clear()
         return records
@@ -243,21 +242,6 @@ class PeerGroupMonitor:
     def _is_over(self, day: int) -> bool:
         seen_ms = self.newest_ms if self.complete_ms is None else self.complete_ms
         return (day + 1) * DAY_MS + DAY_CLOSES_AFTER_MS <= seen_ms
-
-    def _day_record(self, group_day: tuple[int, PeerGroup]) -> PeerGroupDay:
-        (day, (tenant, agent_type)), counts = group_day, self._days[group_day]
-        medium, high, critical = (counts.alerts[level.label] for level in ALERTING_LEVELS)
-        return PeerGroupDay(
-            self._model.version,
-            day,
-            tenant,
-            agent_type,
-            counts.events,
-            len(counts.agents),
-            (medium, high, critical),
-            tuple(counts.p_values.tolist()),
-            self._measure_day(group_day, counts),
-        )
 
     def _measure_day(self, group_day: tuple[int, PeerGroup], counts: GroupDay) -> dict[str, Any]:
         (day, group), sketch = group_day, counts.sketch
@@ -273,7 +257,12 @@ class PeerGroupMonitor:
         if not alike:
             return {}
         total = reduce(DistributionSketch.merged, alike)
-        scores, features = measure_drift(sketch, total, self._model.detector.feature_names)
+        blocks, names = (sketch.blocks, total.blocks), self._model.detector.feature_names
+        indices = population_stability_index(sketch.features, total.features, *blocks)
+        (of_p_values,) = population_stability_index(sketch.p_values[None, :], total.p_values[None, :], *blocks)
+        largest = np.argsort(-indices, kind="stable")[:MAX_REPORTED_FEATURES].tolist()
+        scores = round(float(of_p_values), 4)
+        features = {names[at]: round(float(indices[at]), 4) for at in largest if indices[at] > 0}
         judged = self._is_over(day)
         drifted = [SCORES_KEY] if scores > DRIFTED_SCORES else []
         drifted += [name for name, index in features.items() if index > DRIFTED_FEATURES]

@@ -16,7 +16,6 @@ from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.ingest.timestamps import format_rfc3339
-from trustwatch.models.input_checks import Ints
 from trustwatch.models.trained_model import TrainedModel
 
 from ..engine.engine import Engine, EngineSettings
@@ -50,11 +49,11 @@ def feedback_labels(feedback: FeedbackStore, tenants: Tenants = None, since_ms: 
 # A preview runs the same history through the same processor twice, without a rule and with it.
 
 
-ODD_P_VALUE = 0.05
+ANOMALOUS_P_VALUE = 0.05
 """p-value up to which an event is anomalous: it raises, and is learned one time in eight."""
 MAX_EXPLAINED = 2_000
 """Maximum number of anomalous events that are explained: it costs as much as scoring them."""
-_MAX_ODD_FEATURES = 5
+_MAX_ANOMALOUS_FEATURES = 5
 MAX_LISTED = 200
 """Alerts and detections that a preview lists; the rest is counted."""
 _MAX_REASONS = 3
@@ -120,7 +119,7 @@ class RecordFilter:
             try:
                 command = self._command_decoder.decode(record.payload)
                 if command.rule is not None or not command.agent_id:
-                    return True  # of 0.1: whom it is about, the engine finds out
+                    return True  # of 0.1: the engine finds its agent
                 return self._key_of[command.tenant, command.issuer, command.agent_id] in self._keys
             except (msgspec.DecodeError, ValueError):
                 return False
@@ -174,71 +173,56 @@ class RuleComparison:
 
     def apply_records(self, records: Sequence[Record]) -> None:
         """Apply records that a `RecordFilter` selected."""
-        first, end = 0, len(records)
+        begin = 0
         if not self._rule_adopted:
-            begin = next((at for at, record in enumerate(records) if record.received_ms >= self._job.from_ms), None)
-            first = end if begin is None else begin
-            self._apply(records[:first], counts=False)
-            if begin is None:
-                return
+            begin = next((at for at, one in enumerate(records) if one.received_ms >= self._job.from_ms), len(records))
+            self._apply(records[:begin])
+        if begin == len(records):
+            return
+        if not self._rule_adopted:
             self._runs[1].engine.feedback_rules.adopt(self._job.rule, self._next, 0)
             self._rule_adopted, self.first_ms = True, records[begin].received_ms
-        self._apply(records[first:], counts=True)
-
-    def _apply(self, records: Sequence[Record], *, counts: bool) -> None:
-        if not records:
-            return
-        batch = RecordBatch(0, self._next, list(records))
-        self._next = batch.next_offset
-        before, after = (run.apply(batch) for run in self._runs)
-        if counts:
-            self._count(before, after)
-
-    def _count(self, before: AppliedBatch, after: AppliedBatch) -> None:
+        before, after = self._apply(records[begin:])
         self.events += before.events
         levels: dict[int, int] = {}
         for (without_rule, offsets), (with_rule, _) in zip(before.scored, after.scored, strict=True):
             differing = without_rule.p_values != with_rule.p_values
             self.agents.update(without_rule.columns.names[differing, columns.AGENT].tolist())
-            self._explain(with_rule, np.flatnonzero((without_rule.vectors != with_rule.vectors).any(axis=1)))
             levels.update(zip(offsets.tolist(), with_rule.levels[:, 1].tolist(), strict=True))
+            # The features outside the rule that keep events anomalous.
+            touched = (without_rule.vectors != with_rule.vectors).any(axis=1) & (
+                with_rule.p_values <= ANOMALOUS_P_VALUE
+            )
+            rows = np.flatnonzero(touched)[: max(0, MAX_EXPLAINED - self.still_odd.total())]
+            if len(rows):
+                shares = self._runs[1].engine.model.detector.explain(with_rule.effective_vectors(rows.tolist()))
+                self.still_odd.update(FEATURE_NAMES[feature] for feature in shares.argmax(axis=1).tolist())
             self._update_peaks(without_rule, with_rule)
         self.alerts[0] += sum(map(_is_alert, before.decisions))
         self.alerts[1] += sum(map(_is_alert, after.decisions))
         for decision in filter(_is_alert, before.decisions):
             self.count_alert(decision, levels.get(decision.offset, decision.level))
 
+    def _apply(self, records: Sequence[Record]) -> tuple[AppliedBatch, AppliedBatch]:
+        batch = RecordBatch(0, self._next, list(records))
+        self._next = batch.next_offset
+        return self._runs[0].apply(batch), self._runs[1].apply(batch)
+
     def count_alert(self, decision: Decision, level_with_rule: int) -> None:
         """Count an alert of the run without the rule; *level_with_rule* is the agent's level with it."""
-        if decision.agent.key == int(self._job.marked.key):
+        marked = self._job.marked
+        mine = decision.agent.key == int(marked.key)
+        if mine:
             if decision.previous_level != self._rise_level:
                 self._end_rise()
             self._rise_level = decision.level
-        if level_with_rule < decision.level:
-            self._record_removed(decision, level_with_rule)
-
-    def _explain(self, scored: ScoredBatch, touched: Ints) -> None:
-        """Count the features outside the rule that keep events anomalous."""
-        odd = touched[scored.p_values[touched] <= ODD_P_VALUE][: max(0, MAX_EXPLAINED - self.still_odd.total())]
-        if len(odd):
-            shares = self._runs[1].engine.model.detector.explain(scored.effective_vectors(odd.tolist()))
-            self.still_odd.update(FEATURE_NAMES[feature] for feature in shares.argmax(axis=1).tolist())
-
-    def _update_peaks(self, without_rule: ScoredBatch, with_rule: ScoredBatch) -> None:
-        """Update the highest levels of both runs in the windows of confirmed attacks."""
-        agents, times = without_rule.columns.names[:, columns.AGENT], without_rule.columns.time_ms
-        for label, peaks in zip(self._labels, self._peaks, strict=True):
-            rows = (agents == np.uint64(label.agent.key)) & (times >= label.from_ms) & (times <= label.until_ms)
-            for run, scored in enumerate((without_rule, with_rule)):
-                peaks[run] = max(int(peaks[run]), int(scored.levels[rows, 1].max(initial=0)))
-
-    def _record_removed(self, decision: Decision, level: int) -> None:
-        marked = self._job.marked
-        mine = decision.agent.key == int(marked.key)
-        is_marked = mine and (
-            decision.event_id == marked.event_id if marked.event_id else decision.event_time_ms == marked.event_time_ms
+        if level_with_rule >= decision.level:
+            return
+        same_event = decision.event_id == marked.event_id
+        is_marked = mine and (same_event if marked.event_id else decision.event_time_ms == marked.event_time_ms)
+        alert = _alert_record(
+            decision.agent, decision.event_time_ms, decision.event_id, decision.level, level_with_rule
         )
-        alert = _alert_record(decision.agent, decision.event_time_ms, decision.event_id, decision.level, level)
         alert["reasons"] = [reason.text for reason in decision.reasons[:_MAX_REASONS]]
         alert["marked"] = is_marked
         self.removed_alert_count += 1
@@ -251,18 +235,26 @@ class RuleComparison:
         elif mine:
             self._rise.append(alert)
         else:
-            self._record_lost_alert(alert)
+            self._record_lost_alerts([alert])
+
+    def _update_peaks(self, without_rule: ScoredBatch, with_rule: ScoredBatch) -> None:
+        """Update the highest levels of both runs in the windows of confirmed attacks."""
+        agents, times = without_rule.columns.names[:, columns.AGENT], without_rule.columns.time_ms
+        for label, peaks in zip(self._labels, self._peaks, strict=True):
+            rows = (agents == np.uint64(label.agent.key)) & (times >= label.from_ms) & (times <= label.until_ms)
+            for run, scored in enumerate((without_rule, with_rule)):
+                peaks[run] = max(int(peaks[run]), int(scored.levels[rows, 1].max(initial=0)))
 
     def _end_rise(self) -> None:
         """Count the alerts of a rise that led to nothing."""
-        for alert in self._rise:
-            self._record_lost_alert(alert)
+        self._record_lost_alerts(self._rise)
         self._rise = []
 
-    def _record_lost_alert(self, alert: dict[str, Any]) -> None:
-        """Count a removed alert at high or critical as a lost detection."""
-        if RiskLevel[alert["level"].upper()] >= RiskLevel.HIGH:
-            self._record_lost({**alert, "why": "level"})
+    def _record_lost_alerts(self, alerts: Iterable[dict[str, Any]]) -> None:
+        """Count removed alerts at high or critical as lost detections."""
+        for alert in alerts:
+            if RiskLevel[alert["level"].upper()] >= RiskLevel.HIGH:
+                self._record_lost({**alert, "why": "level"})
 
     def _record_lost(self, alert: dict[str, Any]) -> None:
         self.lost_detection_count += 1
@@ -317,7 +309,7 @@ def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str
         "detections_lost": lost[:MAX_LISTED],
         "detections_lost_count": sum(part.lost_detection_count for part in parts),
         "agents_affected": len(set().union(*(part.agents for part in parts))),
-        "still_odd": [{"feature": name, "events": count} for name, count in odd.most_common(_MAX_ODD_FEATURES)],
+        "still_odd": [{"feature": name, "events": count} for name, count in odd.most_common(_MAX_ANOMALOUS_FEATURES)],
         "unseen": unseen,
     }
 

@@ -137,8 +137,6 @@ def _budget_breaches(comparison: ShadowComparison, name: str, budget: Mapping[st
 def _sign_test(few: int, many: int) -> float:
     """Return the probability of at most this few of few + many, if both were equally likely."""
     n = few + many
-    return sum(math.comb(n, k) for k in range(few + 1)) / 2.0**n if n <= 1_000 else _normal_tail(few, n)
-
-
-def _normal_tail(few: int, n: int) -> float:
-    return 0.5 * math.erfc((n / 2.0 - few - 0.5) / math.sqrt(n / 2.0))
+    if n > 1_000:  # the normal distribution is as good
+        return 0.5 * math.erfc((n / 2.0 - few - 0.5) / math.sqrt(n / 2.0))
+    return sum(math.comb(n, k) for k in range(few + 1)) / 2.0**n

@@ -18,7 +18,7 @@ from trustwatch.ingest import columns
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.ingest.source import RecordBatch, RecordKind
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.input_checks import Ints
 from trustwatch.models.trained_model import TrainedModel
@@ -37,10 +37,6 @@ MAX_RISES = 50_000
 """Rises to medium or above that are kept to be compared with labels; older ones make way."""
 DETECTION_GRACE_MS = DAY_MS
 """A labelled attack counts as detected by a rise within its window or up to so long behind it."""
-
-
-class _EventTime(msgspec.Struct):
-    time: datetime
 
 
 class LevelRise(NamedTuple):
@@ -62,10 +58,6 @@ class _Attack(NamedTuple):
     def has(self, rise: LevelRise) -> bool:
         return self.key == rise.key and self.first_ms <= rise.at_ms <= self.last_ms
 
-    def delay_ms(self, rises: Iterable[LevelRise]) -> int | None:
-        """Milliseconds until the first rise; None if the attack was not noticed."""
-        return min((rise.at_ms - self.first_ms for rise in rises if self.has(rise)), default=None)
-
 
 class ShadowRun:
     """A run of one model in shadow."""
@@ -86,21 +78,21 @@ class ShadowRun:
 
     def apply(self, batch: RecordBatch) -> Iterator[tuple[ScoredBatch, Ints]]:
         """Apply a batch; yield scored events with their offsets, without those that the model learned from."""
-        for part in self._parts(batch):
-            yield from self.processor.apply(part).scored
-
-    def _parts(self, batch: RecordBatch) -> Iterator[RecordBatch]:
-        """Yield the runs of records that happened after the model's own history."""
         first, records = 0, batch.records
-        for at, record in enumerate(records):
-            if record.kind == RecordKind.EVENT and read_event_time(record.payload) <= self._learned_ms:
-                if at > first:
-                    yield RecordBatch(batch.partition, batch.base_offset + first, records[first:at])
-                first = at + 1
-        if first == 0:
-            yield batch
-        elif first < len(records):
-            yield RecordBatch(batch.partition, batch.base_offset + first, records[first:])
+        for at in range(len(records) + 1):  # the runs of records between those
+            if at < len(records) and not self._is_learned(records[at]):
+                continue
+            if at > first or not records:
+                part = RecordBatch(batch.partition, batch.base_offset + first, records[first:at])
+                yield from self.processor.apply(part).scored
+            first = at + 1
+
+    def _is_learned(self, record: Record) -> bool:
+        return record.kind == RecordKind.EVENT and read_event_time(record.payload) <= self._learned_ms
+
+
+class _EventTime(msgspec.Struct):
+    time: datetime
 
 
 _event_time_decoder = msgspec.json.Decoder(_EventTime)
@@ -188,13 +180,11 @@ class ChampionChallengerRun:
         alerted[0] |= champion
         alerted[1] |= challenger
         for old in [at for at in days if at < max(days) - 1]:
-            self._close_day(key, old, *days.pop(old))
-
-    def _close_day(self, key: int, day: int, champion: bool, challenger: bool) -> None:
-        self._agreement_counts[champion, challenger] += 1
-        if champion != challenger:
-            self._disagreements.append((key, day, challenger))
-            del self._disagreements[: max(0, len(self._disagreements) - MAX_RISES)]
+            by_champion, by_challenger = days.pop(old)
+            self._agreement_counts[by_champion, by_challenger] += 1
+            if by_champion != by_challenger:
+                self._disagreements.append((key, old, by_challenger))
+                del self._disagreements[: max(0, len(self._disagreements) - MAX_RISES)]
 
     @property
     def agent_days(self) -> int:
@@ -208,7 +198,13 @@ class ChampionChallengerRun:
             for judgement in feedback
             if judgement.verdict == "true_positive"
         ]
-        delays = [[attack.delay_ms(side.rises) for attack in attacks] for side in self._sides]
+        delays = [
+            [
+                min((rise.at_ms - attack.first_ms for rise in side.rises if attack.has(rise)), default=None)
+                for attack in attacks
+            ]
+            for side in self._sides
+        ]  # milliseconds until the first rise; None if an attack was not noticed
         noticed = Counter((old is not None, new is not None) for old, new in zip(*delays, strict=True))
         kept, lost, won = noticed[True, True], noticed[True, False], noticed[False, True]
         labels = LabelledAttackStats(kept + lost + won, kept, lost, won)

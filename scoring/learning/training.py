@@ -115,15 +115,13 @@ class TrainingHistory:
         )  # events are 10 times as large
         self._held_events += len(columns)
         self._held_arguments += _argument_count(self._chunks[-1])
-        while len(self._chunks) > 1 and self._is_enough_without(self._chunks[0]):
+        most_arguments = MAX_ARGUMENTS_PER_EVENT * max(self._max_events, ENCODE_CHUNK)
+        while len(self._chunks) > 1 and (
+            self._held_events - len(self._chunks[0]) >= self._max_events or self._held_arguments > most_arguments
+        ):
             oldest = self._chunks.popleft()
             self._held_events -= len(oldest)
             self._held_arguments -= _argument_count(oldest)
-
-    def _is_enough_without(self, oldest: EventColumns) -> bool:
-        """Return whether the other events suffice, or their argument data is too large to keep."""
-        too_many = self._held_arguments > MAX_ARGUMENTS_PER_EVENT * max(self._max_events, ENCODE_CHUNK)
-        return self._held_events - len(oldest) >= self._max_events or too_many
 
     def columns(self) -> EventColumns | None:
         """Return the columns of all events in the order in which they were added, or None."""
@@ -148,9 +146,9 @@ def exclude_windows(
     columns: EventColumns, labelled: AgentWindows, suspicious: AgentWindows, malformed: int
 ) -> tuple[EventColumns, ExcludedEvents]:
     """Return *columns* without the events of the windows."""
-    attacked, odd = _in_windows(columns, labelled), _in_windows(columns, suspicious)
-    kept = ~(attacked | odd)
-    counts = ExcludedEvents(int(attacked.sum()), int((odd & ~attacked).sum()), malformed)
+    attacked, suspected = _in_windows(columns, labelled), _in_windows(columns, suspicious)
+    kept = ~(attacked | suspected)
+    counts = ExcludedEvents(int(attacked.sum()), int((suspected & ~attacked).sum()), malformed)
     return (columns if kept.all() else columns.take(np.flatnonzero(kept))), counts
 
 

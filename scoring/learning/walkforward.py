@@ -52,14 +52,14 @@ from trustwatch.models.concerns import CONCERNS, calibrated, fit_calibrations
 from trustwatch.models.detector import FAMILIAR_EVENTS, DetectorSettings
 from trustwatch.models.input_checks import Flags, Floats, Ids, Ints
 from trustwatch.models.model_training import TrainingProgress, agent_seeds, learnable_events, train_with_held_out
-from trustwatch.models.trained_model import AgentSeeds, TrainedModel
+from trustwatch.models.trained_model import TrainedModel
 
-from ..engine import risk, usual_oddness
+from ..engine import risk, usual_anomalies
 from ..engine.engine import Engine, EngineSettings
 from ..engine.hard_signals import COUNTS
-from ..engine.usual_oddness import USUAL
+from ..engine.usual_anomalies import USUAL
 
-LEAST_REHEARSED = 200
+MIN_VALIDATED_CALLS = 200
 """Number of calls that a validation needs; with fewer it would show less than the held-out ones."""
 
 HALF, ASKED_FROM = 0.5, 0.75
@@ -70,54 +70,49 @@ _GROWTH = math.log(1.0 / ASKED_FROM) / math.log(ASKED_FROM / HALF)
 """From three quarters of a history to all of it a logarithm grows so much, against from the half to three quarters."""
 
 
-class RehearsedScores(NamedTuple):
+class ValidatedScores(NamedTuple):
     """Scores of the n calls at the end of a history."""
 
-    scores: Floats  # (n,), see `rehearse_questions`
+    scores: Floats  # (n,), see `validate_calls`
     agent: Ids  # (n,), keys
     effect: NDArray[np.int8]  # (n,), codes
     tenants: int  # how many the history is of
     days: float  # from its first event to its last
 
 
-class RehearsedCalls(NamedTuple):
+class ValidatedCalls(NamedTuple):
     """Scores of the calls at the end of a history, by effect, and as they count for each tenant. Empty if there are few
     calls, or if the model evaluates none. *scores* has one per call, or is None."""
 
     by_effect: dict[str, HeldOutCalls]
     bounded: BoundedCalls
-    scores: RehearsedScores | None = None
+    scores: ValidatedScores | None = None
 
 
-_NOT_REHEARSED = RehearsedCalls({}, {})
+_NOT_VALIDATED = ValidatedCalls({}, {})
 
 
-def rehearse_questions(model_of: Callable[[EventColumns], TrainedModel], history: EventColumns) -> RehearsedCalls:
+def validate_calls(model_of: Callable[[EventColumns], TrainedModel], history: EventColumns) -> ValidatedCalls:
     """Score the calls at the end of a history, by effect, as a model of all of it would evaluate them.
 
-    What is new is the odder the longer the history, about as its logarithm: a new key is odder to the model of all than
-    to that of three quarters. How much follows from how much odder it was to the latter than to that of the half; what
-    became known meanwhile stays as it is.
+    What is new is more anomalous the longer the history, about as its logarithm: a new key is more anomalous to the
+    model of all than to that of three quarters. How much follows from the difference between the latter and that of the
+    half; what became known meanwhile stays as it is.
     """
     half, split = int(HALF * len(history)), int(ASKED_FROM * len(history))
     after = history.take(np.arange(split, len(history)))
     if not half or not len(after):
-        return _NOT_REHEARSED
+        return _NOT_VALIDATED
     earlier, later = (asked_scores(model_of(history.take(np.arange(end))), after) for end in (half, split))
     grown = np.minimum(1.0, later + _GROWTH * np.maximum(0.0, later - earlier))
     by_effect = held_out_by_effect(after, grown)
-    if by_effect[EVERY_EFFECT].calls < LEAST_REHEARSED:
-        return _NOT_REHEARSED
+    if by_effect[EVERY_EFFECT].calls < MIN_VALIDATED_CALLS:
+        return _NOT_VALIDATED
     bounded = bounded_by_tenant(after, grown) if has_neighbours(history) else {}
-    tenants = len(np.unique(history.names[:, event_columns.TENANT]))
-    return RehearsedCalls(by_effect, bounded, _scores_of_calls(after, grown, tenants))
-
-
-def _scores_of_calls(after: EventColumns, scores: Floats, tenants: int) -> RehearsedScores:
-    """Return the scores of the calls among events with these scores."""
     rows, days = call_rows(after), float(after.time_ms[-1] - after.time_ms[0]) / DAY_MS
     agent, effect = after.names[rows, event_columns.AGENT], after.codes[rows, event_columns.EFFECT]
-    return RehearsedScores(scores[rows], agent, effect, tenants, days)
+    tenants = len(np.unique(history.names[:, event_columns.TENANT]))
+    return ValidatedCalls(by_effect, bounded, ValidatedScores(grown[rows], agent, effect, tenants, days))
 
 
 def asked_scores(before: TrainedModel, after: EventColumns) -> Floats:
@@ -130,22 +125,15 @@ def asked_scores(before: TrainedModel, after: EventColumns) -> Floats:
     challenges, detector = before.challenges, before.detector
     assert challenges is not None
     vectors, observations = np.zeros((len(after), FEATURE_COUNT)), allocate_observations(len(after), after.arguments)
-    builder = _known_agents(before, after)
-    slots = builder.slots.find(after.names[:, event_columns.AGENT])
-    builder.observe(after, slots, np.arange(len(after)), vectors, observations)
-    return score_asked(detector, challenges.foreign, before.baseline, after, vectors, observations).anomaly
-
-
-def _known_agents(before: TrainedModel, after: EventColumns) -> FeatureBuilder:
-    """Return a builder with the agents of *after* that *before* knows."""
     agents, first = np.unique(after.names[:, event_columns.AGENT], return_index=True)
     checks = after.names[first, event_columns.AGENT_CHECK]
     builder = FeatureBuilder(before.baseline, max(1, len(agents)))
     slots = builder.admit(agents)
-    names = [AgentHash(int(key), int(check)) for key, check in zip(agents, checks, strict=True)]
-    at = before.seeds.find(names)
+    at = before.seeds.find([AgentHash(int(key), int(check)) for key, check in zip(agents, checks, strict=True)])
     builder.unpack(slots[at >= 0], before.seeds.rows[at[at >= 0]])
-    return builder
+    slots = builder.slots.find(after.names[:, event_columns.AGENT])
+    builder.observe(after, slots, np.arange(len(after)), vectors, observations)
+    return score_asked(detector, challenges.foreign, before.baseline, after, vectors, observations).anomaly
 
 
 MIN_VALIDATION_EVENTS = 200
@@ -168,10 +156,10 @@ class WalkForwardResult(NamedTuple):
     model: TrainedModel  # what was learned of the whole history
     validation_events: EventColumns  # those events, m of them, in order
     p_values: Floats  # float64 (m, 3), of each by concern
-    habits: npt.NDArray[np.int8]  # int8 (m,), what each is to the habits of its agent, see `usual_oddness`
+    habits: npt.NDArray[np.int8]  # int8 (m,), what each is to the habits of its agent, see `usual_anomalies`
     # float64 (m, COUNTS), evidence of hard signals (`hard_signals`), natural log, with all of them on
     signals: Floats
-    calls: RehearsedScores | None = None  # of the history's end, asked about; None = too few
+    calls: ValidatedScores | None = None  # of the history's end, asked about; None = too few
 
 
 class _LivePathScores(NamedTuple):
@@ -203,16 +191,21 @@ def train_walk_forward(
     taught = taught[np.argsort(columns.time_ms[taught], kind="stable")]  # files may come one agent after the other
     split = validation_start(columns.time_ms[taught])
     before, after = columns.take(taught[:split]), columns.take(taught[split:])
-    familiar = np.isin(after.names[:, event_columns.AGENT], _familiar_agents(before))
+    agents, events = np.unique(before.names[:, event_columns.AGENT], return_counts=True)
+    familiar = np.isin(after.names[:, event_columns.AGENT], agents[events >= FAMILIAR_EVENTS])
     detector = model.detector
-    model, calls = _with_rehearsed_questions(model, columns.take(taught))
+    calls = None
+    if model.challenges is not None:  # call thresholds have to hold for the end of the history, too
+        validated, bounded, calls = validate_calls(partial(_model_of, model), columns.take(taught))
+        challenges = msgspec.structs.replace(model.challenges, rehearsed=validated, bounded_rehearsed=bounded)
+        model = dataclasses.replace(model, challenges=challenges)
     if int(familiar.sum()) < MIN_VALIDATION_EVENTS:
         nothing = np.full(len(columns), USUAL, np.int8), np.zeros((len(columns), COUNTS))
         return WalkForwardResult(model, columns, held_out.concerns.p_value, *nothing, calls)
-    earlier = _model_of(model, before, as_odd=True)
+    earlier = _model_of(model, before, as_anomalous=True)
     groups = after.names[:, event_columns.GROUP].copy()
     for run in range(CALIBRATION_RUNS):
-        progress(f"rehearsing ({run + 1} of {CALIBRATION_RUNS})", run, CALIBRATION_RUNS)
+        progress(f"validating ({run + 1} of {CALIBRATION_RUNS})", run, CALIBRATION_RUNS)
         lived = _run_live_path(dataclasses.replace(earlier, detector=detector), after)
         minimum = detector.settings.group_minimum
         by_concern = detector.by_concern._replace(
@@ -227,22 +220,13 @@ def train_walk_forward(
         tail._replace(rehearsed=True) if tail.usable else before
         for tail, before in zip(tails, model.alarms, strict=True)
     )
-    seeds = _seeds_with_oddness(model.seeds, after, p_values, lived.habits)
+    usual, seeds = lived.habits == USUAL, model.seeds
+    agent_of = np.searchsorted(seeds.keys, after.names[usual, event_columns.AGENT])
+    odd, numbers = usual_anomalies.count_by_agent(agent_of, p_values[usual], len(seeds.keys))
+    seeds = dataclasses.replace(seeds, odd=odd, rehearsed=numbers)
     model = dataclasses.replace(model, seeds=seeds, detector=detector, alarms=(first, second, third))
     progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
     return WalkForwardResult(model, after, p_values, lived.habits, lived.signals, calls)
-
-
-def _with_rehearsed_questions(
-    model: TrainedModel, history: EventColumns
-) -> tuple[TrainedModel, RehearsedScores | None]:
-    """Return the model with call thresholds that also hold for the end of its history (in order of time), and the calls
-    of that end."""
-    if model.challenges is None:
-        return model, None
-    rehearsed, bounded, calls = rehearse_questions(partial(_model_of, model), history)
-    challenges = msgspec.structs.replace(model.challenges, rehearsed=rehearsed, bounded_rehearsed=bounded)
-    return dataclasses.replace(model, challenges=challenges), calls
 
 
 def walk_forward_events(model: TrainedModel) -> int:
@@ -264,20 +248,14 @@ def validation_start(time_ms: Ints) -> int:
     return int(np.searchsorted(time_ms, time_ms[-1] - judged_ms))
 
 
-def _familiar_agents(before: EventColumns) -> Ids:
-    """Return the agents that *before* knows well."""
-    agents, events = np.unique(before.names[:, event_columns.AGENT], return_counts=True)
-    return np.asarray(agents[events >= FAMILIAR_EVENTS])
-
-
-def _model_of(model: TrainedModel, history: EventColumns, *, as_odd: bool = False) -> TrainedModel:
-    """Return the model that *history* alone would give. *as_odd*: unused names are as anomalous as with the whole
+def _model_of(model: TrainedModel, history: EventColumns, *, as_anomalous: bool = False) -> TrainedModel:
+    """Return the model that *history* alone would give. *as_anomalous*: unused names are as anomalous as with the whole
     history."""
     agents = max(1, len(np.unique(history.names[:, event_columns.AGENT])))
     types = NameHasher(model.salt).hash_many(model.sensitive_types)
     _, observations = FeatureBuilder(empty_baseline(types), agents).observe_and_learn(history)
     baseline = fit_baseline(history, observations, np.ones(len(history), np.bool_), types)
-    if as_odd:
+    if as_anomalous:
         factor = _items_by_name(model.baseline) / _items_by_name(baseline)
         baseline = with_fewer_names(baseline, history, observations, max(factor, 1.0))
     builder = FeatureBuilder(baseline, agents)
@@ -293,15 +271,6 @@ def _items_by_name(baseline: Baseline) -> float:
     """
     items, names = baseline.totals[:, : layout.SINGLE_KINDS].sum(axis=(0, 1), dtype=np.float64).tolist()
     return float(items / max(names, 1.0))
-
-
-def _seeds_with_oddness(
-    seeds: AgentSeeds, columns: EventColumns, p_values: Floats, habits: npt.NDArray[np.int8]
-) -> AgentSeeds:
-    """Return the seeds with each agent's anomalies in *columns*, whose events had p-values (n, 3)."""
-    agent_of = np.searchsorted(seeds.keys, columns.names[habits == USUAL, event_columns.AGENT])
-    odd, events = usual_oddness.count_by_agent(agent_of, p_values[habits == USUAL], len(seeds.keys))
-    return dataclasses.replace(seeds, odd=odd, rehearsed=events)
 
 
 def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScores:

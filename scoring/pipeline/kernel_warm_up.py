@@ -33,7 +33,7 @@ from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.trained_model import TrainedModel
 
-from ..engine.agent_paces import AgentPaces, PlaceSet
+from ..engine.agent_paces import AgentPaces
 from ..engine.delegation import EdgeCollector
 from ..engine.engine import Engine, EngineSettings, measured_columns
 from ..engine.round_kernels import RoundInput
@@ -134,12 +134,12 @@ def warm_up(model: TrainedModel) -> None:
     records.append(Record(RecordKind.EVENT, 99, _WARM_UP_TIME_MS, msgspec.json.encode(_WARM_UP_EVENT)))
     records.append(Record(RecordKind.TICK, 0, _WARM_UP_TIME_MS, (_WARM_UP_TIME_MS + DAY_MS).to_bytes(8, "little")))
     applied = processor.apply(RecordBatch(0, 0, records))
-    scored, paces = applied.scored[0][0], AgentPaces()
+    scored = applied.scored[0][0]
     # Measure a row without a name that has counted, which a model that knows nothing never does.
     first, given = np.zeros(1, np.int64), RoundInput.allocate(1, FEATURE_COUNT)
     for array in given:
         array[:] = 0
     measured, evidence = measured_columns(scored), np.zeros((1, FEATURE_COUNT))
     engine.measure_suppressed(scored, measured, first, given, first, np.ones(1, np.uint32), evidence)
-    paces.flag(paces.note(scored), 0, PlaceSet(), PlaceSet())
+    AgentPaces().note(scored)
     engine.identities.agent_hashes(encode_agent_names(["warm"], ["up"], ["warm"]))  # as stored agents move in

@@ -31,8 +31,8 @@ def history(agents: int, days: int, per_day: int, seed: int = 1) -> tuple[np.nda
 
 def test_maxima_are_of_sums_that_never_fall_below_nothing() -> None:
     """By hand: after the first events a day of +2, -5, +1 reaches 2, the next +3, +4 from 1 on reaches 8."""
-    calm = [-0.5] * ESTABLISHED_EVENTS
-    bets = np.array([*calm, 2.0, -5.0, 1.0, 3.0, 4.0] + [-0.1] * 40)
+    quiet = [-0.5] * ESTABLISHED_EVENTS
+    bets = np.array([*quiet, 2.0, -5.0, 1.0, 3.0, 4.0] + [-0.1] * 40)
     times = np.array([*([0] * ESTABLISHED_EVENTS), 0, 0, 0, DAY_MS, DAY_MS, *(np.arange(2, 42) * DAY_MS).tolist()])
     tail = fit_alarm_tail(bets, np.ones(len(bets), np.uint64), times)
     assert tail.days == 42
@@ -72,12 +72,12 @@ def test_what_reaches_further_asks_for_more() -> None:
     assert np.allclose(thresholds(rates, budget, 0.2, wild), MAX_STRETCH * free)
     held_out = AlarmTail(1.0, 0.1, TAIL_SHARE, 3_000)
     assert np.array_equal(thresholds(rates, budget, 0.2, held_out), free)
-    calm, usual = held_out._replace(rehearsed=True), AlarmTail(4.0, 1.0, TAIL_SHARE, 3_000, True)
+    quiet, usual = held_out._replace(rehearsed=True), AlarmTail(4.0, 1.0, TAIL_SHARE, 3_000, True)
     of_level = np.array([MEDIUM_SHARE, 1.0, 1.0])
-    assert thresholds(rates, budget, 0.2, calm)[0, ::2] == pytest.approx((of_level * LEAST_STRETCH * free[0])[::2])
-    seldom = thresholds(rates, budget, 0.2, calm._replace(days=MIN_AGENT_DAYS))[0] / free[0] / of_level
+    assert thresholds(rates, budget, 0.2, quiet)[0, ::2] == pytest.approx((of_level * LEAST_STRETCH * free[0])[::2])
+    seldom = thresholds(rates, budget, 0.2, quiet._replace(days=MIN_AGENT_DAYS))[0] / free[0] / of_level
     assert (seldom > LEAST_STRETCH).all() and (np.diff(seldom) > 0.0).all() and (seldom < 1.0).all()
-    for tail in (calm, usual, usual._replace(scale=0.4), AlarmTail(5.0, 0.5, TAIL_SHARE, 3_000, True)):
+    for tail in (quiet, usual, usual._replace(scale=0.4), AlarmTail(5.0, 0.5, TAIL_SHARE, 3_000, True)):
         for near in (budget, AlertBudget(20.0, 20.0, 20.0), AlertBudget(10.0, 8.0, 5.0)):
             shared, once = thresholds(rates, near, 0.2, tail), thresholds(rates, near, 0.2, tail, medium_share=1.0)
             assert np.array_equal(shared[:, 1:], once[:, 1:]) and (shared[:, 0] < once[:, 0]).all()
@@ -94,8 +94,8 @@ def test_a_wild_day_does_not_set_the_thresholds_of_all() -> None:
     """One agent that is impossible for a day moves the tail by less than a fifth."""
     bets, who, times = history(40, 30, 50)
     wild = (who == 7) & (times // DAY_MS == 20)
-    calm, odd = fit_alarm_tail(bets, who, times), fit_alarm_tail(np.where(wild, 3.0, bets), who, times)
-    assert odd.level_for_share(0.001) < 1.2 * calm.level_for_share(0.001)
+    quiet, odd = fit_alarm_tail(bets, who, times), fit_alarm_tail(np.where(wild, 3.0, bets), who, times)
+    assert odd.level_for_share(0.001) < 1.2 * quiet.level_for_share(0.001)
 
 
 def test_a_budget_that_history_exceeds_anyway() -> None:

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from trustwatch.ingest import columns
 from trustwatch.ingest.columns import EventColumns
 from trustwatch.models.betting import (
+    ANOMALOUS_P_VALUE,
     LEARN_ALL,
     LEARN_CREDENTIAL,
     LEARNED_ONE_IN,
     MIN_LEARNED_EVENTS,
-    ODD_P_VALUE,
     learnable_parts,
 )
 from trustwatch.models.input_checks import WrongShape
@@ -34,9 +34,9 @@ def events(agent: int = 7, start: int = 0, step: int = 60_000, kind: int = 0) ->
 
 def test_what_is_not_odd_becomes_a_habit():
     """Above ODD everything is learned; at it and below, only what is drawn."""
-    p_values = np.full(ROWS, np.nextafter(ODD_P_VALUE, 1))
+    p_values = np.full(ROWS, np.nextafter(ANOMALOUS_P_VALUE, 1))
     assert learnable_parts(events(), AT, p_values, KNOWN).all()
-    assert 0 < learnable_parts(events(), AT, np.full(ROWS, ODD_P_VALUE), KNOWN).sum() < ROWS / 4
+    assert 0 < learnable_parts(events(), AT, np.full(ROWS, ANOMALOUS_P_VALUE), KNOWN).sum() < ROWS / 4
 
 
 @given(

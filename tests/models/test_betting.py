@@ -30,7 +30,7 @@ def bets(p_values: list[float], step_ms: int = 0) -> list[float]:
 
 
 def test_equal_bets_fade() -> None:
-    """The n-th equal bet of a streak counts `DAMPING**n`; a calm event in between neither damps nor is damped."""
+    """The n-th equal bet of a streak counts `DAMPING**n`; a quiet event in between neither damps nor is damped."""
     assert bets([P, P, 0.9, P]) == pytest.approx([BET, BET * DAMPING, log_bet(0.9), BET * DAMPING**2])
 
 

@@ -50,13 +50,13 @@ def test_each_concern_sees_its_own_features(detector: ForestDetector) -> None:
 
 def test_a_foreign_value_is_evidence_of_compromise_alone(detector: ForestDetector) -> None:
     """It is added: beside what is odd already it still counts, by the rate at which history shows it."""
-    calm, odd = (0.5, 0.5, 0.5), (4.0, 0.5, 0.5)
-    told, foreign = p_values(detector, *calm, 1.0), p_values(detector, *calm, 2.0)
+    quiet, odd = (0.5, 0.5, 0.5), (4.0, 0.5, 0.5)
+    told, foreign = p_values(detector, *quiet, 1.0), p_values(detector, *quiet, 2.0)
 
     assert foreign[COMPROMISE] < 0.1 * told[COMPROMISE]
     assert p_values(detector, *odd, 2.0)[COMPROMISE] < p_values(detector, *odd, 1.0)[COMPROMISE]
     assert foreign[MALFUNCTION] == told[MALFUNCTION] and foreign[OVERREACH] == told[OVERREACH]
-    scores = [detector.assess(np.array([[*calm, value]]), np.zeros(1, np.uint64))[0] for value in (0.0, 1.0, 2.0)]
+    scores = [detector.assess(np.array([[*quiet, value]]), np.zeros(1, np.uint64))[0] for value in (0.0, 1.0, 2.0)]
     assert (
         scores[0].p_value[0] == pytest.approx(scores[1].p_value[0], rel=0.01) and scores[1].p_value > scores[2].p_value
     )

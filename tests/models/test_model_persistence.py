@@ -119,5 +119,5 @@ def test_nobody_teaches_who_is_not_vouched_for() -> None:
     assert np.array_equal(ours.seeds.events, plain.seeds.events)
     assert np.array_equal(held.scores.p_value, np.concatenate([np.ones(40), alone.scores.p_value]))
     assert np.array_equal(held.concerns.p_value, np.concatenate([np.ones((40, 3)), alone.concerns.p_value]))
-    with pytest.raises(NotEnoughHistory, match="vouches"):
+    with pytest.raises(NotEnoughHistory, match="authenticated behavior"):
         train_model(EventColumns(foreign.events, foreign.names, foreign.numbers, codes, foreign.time_ms), SALT, "x")

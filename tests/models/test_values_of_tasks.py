@@ -8,7 +8,7 @@ from trustwatch.ingest.features.baseline import empty_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.hashing import NameHasher
-from trustwatch.models.model_training import rate_of_told_targets, rates_of_new_tasks
+from trustwatch.models.model_training import rate_of_unnamed_targets, rates_of_new_tasks
 
 from ..support.feature_histories import SALT, columns, event
 
@@ -79,9 +79,9 @@ def test_targets_that_nobody_named_and_one_task_alone_has() -> None:
     shared = [call(3, "a", "z", "derived"), call(4, "b", "z", None), call(5, "b", "v", "unknown")]
     others = [call(6, "b", "x", None, role="Other"), call(7, None, "w", "derived"), call(8, "b", None, "new")]
 
-    assert rate_of_told_targets(columns(alone + shared + others)) == (1 + 2) / (1 + 6)
+    assert rate_of_unnamed_targets(columns(alone + shared + others)) == (1 + 2) / (1 + 6)
 
 
 def test_where_nobody_tells_or_no_task_is_left_a_target_is_no_evidence() -> None:
-    assert rate_of_told_targets(columns([call(0, "a", "x", None), call(1, "b", "y", None)])) == 1.0
-    assert rate_of_told_targets(columns([call(0, "a", "x", "derived"), call(1, "a", "y", "derived")])) == 1.0
+    assert rate_of_unnamed_targets(columns([call(0, "a", "x", None), call(1, "b", "y", None)])) == 1.0
+    assert rate_of_unnamed_targets(columns([call(0, "a", "x", "derived"), call(1, "a", "y", "derived")])) == 1.0

@@ -54,7 +54,7 @@ def test_the_number_to_set_is_one_at_which_this_history_keeps_the_budget(at_half
 def test_what_chance_explains_is_no_reason_to_change_a_setting() -> None:
     [excess] = budget_excesses(BUDGET, [0, 0, 1], 300, [alert("a", "Payer", RiskLevel.CRITICAL)], NONE_TRIED)
     assert excess.chance == pytest.approx(0.259, abs=0.001)
-    assert excess.words[0].startswith("may be chance: where 0.3 are expected, 1 or more come in 26 of 100 histories")
+    assert excess.words[0].startswith("may be chance: if 0.3 are expected, 1 or more occur in 26 of 100 histories")
 
 
 @pytest.mark.parametrize(("number", "expected", "chance"), [(0, 3.0, 1.0), (1, 0.5, 0.393), (5, 1.0, 0.00366)])

@@ -11,7 +11,7 @@ import numpy as np
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.timestamps import HOUR_MS
-from trustwatch.scoring.engine.agent_paces import HASTY_DAYS, LEAST_EVENTS, AgentPaces, PlaceSet
+from trustwatch.scoring.engine.agent_paces import HASTY_DAYS, LEAST_EVENTS, AgentPaces
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 
 COLUMNS = AGENT + 1
@@ -53,18 +53,24 @@ def batch_of(rows: list[tuple[int, int, float, float]]) -> ScoredBatch:
 def test_batches_out_of_order_count_as_one_event_after_the_other() -> None:
     """Several rows of an agent in a batch, older and newer hours in turns, agents known for less than a day."""
     drawn = random.Random(7)
-    paces, plain = AgentPaces(), PlainPaces()
+    every_hour, plain = AgentPaces(), PlainPaces()
     for newest in range(8):
-        flagged, expected = (PlaceSet(), PlaceSet()), (set[int](), set[int]())
+        paces, present = AgentPaces(newest), set[int]()
+        of_hour = PlainPaces()
         for _ in range(60):
             rows = [draw_row(drawn, newest) for _ in range(drawn.randrange(1, 16))]
-            plain.note(rows)
-            paces.flag(paces.note(batch_of(rows)), newest, *flagged)
-            expected[0].update(key for key, *_ in rows if plain.hours[key] == newest)
-            expected[1].update(key for key in expected[0] if plain.is_hasty(key))
-            assert [one.count for one in flagged] == [len(one) for one in expected]
-            assert paces.hasty == plain.hasty
-        assert len(expected[1]) < len(expected[0])
+            for one in (plain, of_hour):
+                one.note(rows)
+            for counted in (every_hour, paces):
+                counted.note(batch_of(rows))
+            present.update(key for key, *_ in rows if of_hour.hours[key] == newest)
+            hurried = {key for key in present if of_hour.is_hasty(key)}
+            assert (paces.present, paces.hurried) == (len(present), len(hurried))
+            assert every_hour.hasty == plain.hasty
+        assert len(hurried) < len(present)
+        if hurried:
+            days = [of_hour.events[key] / of_hour.usual[key] for key in hurried]
+            assert paces.median_haste() == np.median(days)
     assert len(plain.hasty) > 3
 
 

@@ -115,12 +115,12 @@ def test_nothing_is_known_nor_kept_from_medium_on(fleet: Fleet) -> None:
     """A key that was announced before counts again once that is over, as the key that it is for levels."""
     slot = int(fleet.event(**CHANGE).slots[0])
     assert fleet.known(credential=KEY) == [False, True, False]
-    calm = fleet.engine.risk[slot].copy()
+    quiet = fleet.engine.risk[slot].copy()
     fleet.raise_level(slot)
 
     assert fleet.known(credential=KEY) == [False] * 3
     fleet.event(**{**CHANGE, "credential": {**KEY, "thumbprint": "of-a-thief"}})
-    fleet.engine.risk[slot] = calm
+    fleet.engine.risk[slot] = quiet
 
     assert fleet.known(credential=KEY) == [False, True, False]
     assert fleet.known(credential={**KEY, "thumbprint": "of-a-thief"}) == [False] * 3

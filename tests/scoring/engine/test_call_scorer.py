@@ -94,8 +94,8 @@ def test_a_tenant_is_judged_by_calls_as_they_count_for_it(learned: TrainedModel,
     assert learned.challenges is not None and learned.challenges.tenants == frozenset()
     asked = question(make, kit, "send", "write", KNOWN)
     key = tenant_key(int(ColumnEncoder(learned.salt).encode([asked]).names[0, event_columns.TENANT]))
-    calm, odd = ({"write": HeldOutCalls.of(scores)} for scores in (np.zeros(2_000), np.ones(2_000)))
-    challenges = msgspec.structs.replace(learned.challenges, bounded={"": calm, key: odd})
+    quiet, odd = ({"write": HeldOutCalls.of(scores)} for scores in (np.zeros(2_000), np.ones(2_000)))
+    challenges = msgspec.structs.replace(learned.challenges, bounded={"": quiet, key: odd})
     scorer = CallScorer(dataclasses.replace(learned, challenges=challenges), {})
 
     own, other = scorer.score_many([asked, msgspec.structs.replace(asked, tenant="initech")])

@@ -1,4 +1,4 @@
-"""Who called is told first, of all evidence since the agent was calm: it counts once, and is gone from what follows."""
+"""The caller is the first reason, of all evidence since the agent was quiet: it counts once."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_callers_are_the_first_ones_and_few(kit: Any, make: Any) -> None:
 
 
 def test_a_calm_agent_begins_anew(kit: Any, make: Any) -> None:
-    """What was odd before the agent was calm is no reason of a later rise."""
+    """What was odd before the agent was quiet is no reason of a later rise."""
     processor, at_ms = kit.processor(capacity=100), make.START_MS + 10**9
     quiet = [make.event(n, 2, at_ms + n * 600_000, session=f"q-{n}") for n in range(300)]
     quiet[3]["client"] = {"asn": 65007, "ip": "203.0.113.9"}

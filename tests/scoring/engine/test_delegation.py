@@ -122,7 +122,7 @@ def test_a_chain_without_end_makes_few_edges(kit: Any, event: Any) -> None:
 
 
 def test_the_risk_of_a_pair_is_written_when_it_rises(kit: Any, event: Any) -> None:
-    """At once, not at the next hour; less than a step is not worth a row, and a calm pair has no risk."""
+    """At once, not at the next hour; less than a step is not worth a row, and a quiet pair has no risk."""
     collector = EdgeCollector()
     told = []
     for minute, risk in ((1, 0.1), (2, 0.25), (3, 0.5), (4, 0.52), (5, 0.9), (6, 0.4)):

@@ -9,7 +9,7 @@ import pytest
 
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
-from trustwatch.models.betting import MIN_LEARNED_EVENTS, ODD_P_VALUE, learnable_parts
+from trustwatch.models.betting import ANOMALOUS_P_VALUE, MIN_LEARNED_EVENTS, learnable_parts
 from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.agent_rows import AgentExplanation
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
@@ -26,11 +26,11 @@ def learned(engine: Engine, slot: int) -> float:
     return float(engine.builder.state.numbers[slot, layout.N_EVENTS])
 
 
-def calm(make: Any, count: int = 30, **more: Any) -> list[dict[str, Any]]:
+def quiet(make: Any, count: int = 30, **more: Any) -> list[dict[str, Any]]:
     return [make.event(n, "fresh", make.START_MS + n * 60_000, **more) for n in range(count)]
 
 
-def is_calm(engine: Engine, scored: ScoredBatch) -> Any:
+def is_quiet(engine: Engine, scored: ScoredBatch) -> Any:
     """Rows after which no concern about the agent has gathered enough to stop learning, bool (n,)."""
     statistics = scored.concern_risk[:, :, risk.CONCERN_STATISTIC]
     return (statistics < SUSPICION_SHARE * engine.thresholds[scored.threshold_rows, :, 0]).all(axis=1)
@@ -39,22 +39,22 @@ def is_calm(engine: Engine, scored: ScoredBatch) -> Any:
 def test_calm_behaviour_is_learned(kit: Any, make: Any) -> None:
     """Vouched events of an agent above suspicion are learned, each once."""
     engine = engine_of(kit)
-    scored = engine.score(kit.columns(calm(make)))
-    gate = is_calm(engine, scored)
+    scored = engine.score(kit.columns(quiet(make)))
+    gate = is_quiet(engine, scored)
     assert learned(engine, int(scored.slots[0])) == gate.sum() > 20
 
 
 def test_frozen_engine_learns_nothing(kit: Any, make: Any) -> None:
     """With learn=False no baseline moves, and an event that repeats stays as surprising as the first time."""
     engine = engine_of(kit, learn=False)
-    slots = engine.score(kit.columns(calm(make))).slots
+    slots = engine.score(kit.columns(quiet(make))).slots
     assert learned(engine, int(slots[0])) == 0.0
     assert not engine.builder.state.table[slots[0]].any()
 
 
 def test_an_event_is_scored_before_it_is_learned(kit: Any, make: Any) -> None:
     """An event's own vector is the same whether or not it will be learned."""
-    events = calm(make)
+    events = quiet(make)
     seen = engine_of(kit)
     seen.score(kit.columns(events[:20]))
     twin = engine_of(kit)
@@ -79,7 +79,7 @@ def odd_days(make: Any, count: int = 1300) -> list[dict[str, Any]]:
 
 
 def test_odd_events_are_learned_one_in_eight(kit: Any, make: Any) -> None:
-    """Of agents with habits, calm events that are not odd are all learned, and odd ones where the draw is 0."""
+    """Of agents with habits, quiet events that are not odd are all learned, and odd ones where the draw is 0."""
     engine = kit.processor().engine
     outcome = {"ordinary": [0, 0], "drawn": [0, 0], "left out": [0, 0]}
     for made in odd_days(make):
@@ -87,10 +87,10 @@ def test_odd_events_are_learned_one_in_eight(kit: Any, make: Any) -> None:
         slot = engine.builder.admit(columns.names[:, AGENT])[0]
         before = learned(engine, slot)
         scored = engine.score(columns)
-        if not is_calm(engine, scored)[0] or scored.levels[0, 1] >= risk_levels.MEDIUM:
+        if not is_quiet(engine, scored)[0] or scored.levels[0, 1] >= risk_levels.MEDIUM:
             continue
-        odd = scored.p_values[0] <= ODD_P_VALUE
-        drawn = learnable_parts(columns, np.array([0]), np.array([ODD_P_VALUE]), np.array([before]))[0]
+        odd = scored.p_values[0] <= ANOMALOUS_P_VALUE
+        drawn = learnable_parts(columns, np.array([0]), np.array([ANOMALOUS_P_VALUE]), np.array([before]))[0]
         kind = outcome["ordinary" if not odd else "drawn" if drawn else "left out"]
         kind[0] += 1
         kind[1] += int(learned(engine, slot) - before)
@@ -116,9 +116,9 @@ def test_what_is_learned_does_not_depend_on_batches(kit: Any, make: Any, size: i
 def test_a_new_agent_learns_its_first_odd_events(kit: Any, make: Any) -> None:
     """What is new of an agent is odd by nature; it is learned until there are habits, so that it does not stay odd."""
     engine = engine_of(kit)
-    scored = engine.score(kit.columns(calm(make)))
-    assert scored.p_values[0] <= ODD_P_VALUE
-    assert (scored.p_values[1:] > ODD_P_VALUE).all()
+    scored = engine.score(kit.columns(quiet(make)))
+    assert scored.p_values[0] <= ANOMALOUS_P_VALUE
+    assert (scored.p_values[1:] > ANOMALOUS_P_VALUE).all()
     assert learned(engine, int(scored.slots[0])) == 30 > MIN_LEARNED_EVENTS
 
 
@@ -130,14 +130,14 @@ def test_an_announced_key_becomes_a_habit(kit: Any, make: Any) -> None:
     change = make.event(0, 2, start, type="client.change", action="change", **key)
     uses = [make.event(1 + n, 2, start + 3_600_000 * (1 + n), session=f"n-{n}", **key) for n in range(5)]
     scored = engine.score(kit.columns([change, *uses]))
-    assert scored.p_values[0] <= ODD_P_VALUE
+    assert scored.p_values[0] <= ANOMALOUS_P_VALUE
     assert not scored.signals.any()
 
 
 def test_self_asserted_events_are_not_learned(kit: Any, make: Any) -> None:
     """Nobody teaches an agent's baseline by using its name."""
     engine = engine_of(kit)
-    slots = engine.score(kit.columns(calm(make, agent_self_asserted=True))).slots
+    slots = engine.score(kit.columns(quiet(make, agent_self_asserted=True))).slots
     assert learned(engine, int(slots[0])) == 0.0
 
 
@@ -160,7 +160,7 @@ def suspect(engine: Engine, slot: int, kit: Any, make: Any) -> int:
 def test_suspicious_windows_are_not_learned(kit: Any, make: Any) -> None:
     """Nothing is learned while the level is elevated, or once odd events have added up to part of the threshold."""
     engine = engine_of(kit)
-    slot = int(engine.score(kit.columns(calm(make))).slots[0])
+    slot = int(engine.score(kit.columns(quiet(make))).slots[0])
     before = learned(engine, slot)
     start = suspect(engine, slot, kit, make)
     after = learned(engine, slot)
@@ -171,7 +171,7 @@ def test_suspicious_windows_are_not_learned(kit: Any, make: Any) -> None:
 def test_a_key_announced_under_suspicion_is_registered_all_the_same(kit: Any, make: Any) -> None:
     """Nothing else of a suspicious agent is learned; a claim that nobody vouches for announces nothing."""
     engine = engine_of(kit)
-    slot = int(engine.score(kit.columns(calm(make))).slots[0])
+    slot = int(engine.score(kit.columns(quiet(make))).slots[0])
     start = suspect(engine, slot, kit, make)
     before = learned(engine, slot)
     key, claimed = ({"credential": {"method": "private_key_jwt", "thumbprint": name}} for name in ("new", "claimed"))
@@ -192,7 +192,7 @@ def test_a_key_announced_under_suspicion_is_registered_all_the_same(kit: Any, ma
 
 
 def test_a_known_agent_is_not_moved_by_claims(kit: Any, make: Any) -> None:
-    """A self-asserted event can not change the type that tokens gave an agent; a vouched one can."""
+    """A self-asserted event can not change the type that tokens gave an agent; a authenticated one can."""
     engine = engine_of(kit)
     slot = int(engine.score(kit.columns([make.event(1, 2, make.START_MS)])).slots[0])
     claim = make.event(2, 2, make.START_MS + 1, agent_type="Admin", agent_self_asserted=True)
@@ -206,7 +206,7 @@ def test_a_known_agent_is_not_moved_by_claims(kit: Any, make: Any) -> None:
 def test_a_group_without_history_is_judged_by_the_fleet(kit: Any, make: Any) -> None:
     """Agents of an unknown type have no coverage and the fleet's thresholds, and are scored all the same."""
     engine = engine_of(kit)
-    scored = engine.score(kit.columns(calm(make, 3, agent_type="Nobody")))
+    scored = engine.score(kit.columns(quiet(make, 3, agent_type="Nobody")))
     assert (scored.threshold_rows == 0).all()
     assert np.isfinite(scored.risk).all()
     assert engine.risk[scored.slots[0]]["level"] == risk_levels.UNKNOWN

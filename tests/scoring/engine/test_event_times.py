@@ -68,7 +68,7 @@ def test_times_that_were_pressed_together_are_told_where_most_agents_are_in_hast
     lived = [event for agent in agents for event in workday(make, agent, first, DAY // 10, 31)]
     then = first + 5 * DAY
     pressed = [event for agent in agents[:hasty] for event in workday(make, agent, then, 10_000, 60)]
-    calm = [make.event(f"{agent}-calm", agent, then + 1_000) for agent in agents[hasty:]]
-    counts, lines = watched(kit, [kit.records(sorted(lived, key=lambda e: e["time"])), kit.records(calm + pressed)])
+    quiet = [make.event(f"{agent}-quiet", agent, then + 1_000) for agent in agents[hasty:]]
+    counts, lines = watched(kit, [kit.records(sorted(lived, key=lambda e: e["time"])), kit.records(quiet + pressed)])
     assert (counts["hasty_events"] > 0) == told
     assert [(line["agents"], line["in_haste"]) for line in lines] == ([(7, hasty)] if told else [])

@@ -17,7 +17,7 @@ from trustwatch.ingest.features.feature_table import (
     FEATURE_NAMES,
     FEATURES,
 )
-from trustwatch.scoring.engine import evidence_dedup, risk_levels, usual_oddness
+from trustwatch.scoring.engine import evidence_dedup, risk_levels, usual_anomalies
 from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 
@@ -31,7 +31,7 @@ def one(kit: Any, make: Any) -> Callable[..., ScoredBatch]:
     """Scores one event of a known agent after another: offset in minutes, and what is special about it."""
     engine: Engine = kit.processor(capacity=100).engine
     engine.score(kit.columns(make.stream(2, 1_500, start_ms=make.START_MS + 20 * DAY)))
-    engine.risk["events"] += usual_oddness.NEWCOMER_EVENTS  # nobody is a newcomer
+    engine.risk["events"] += usual_anomalies.NEWCOMER_EVENTS  # nobody is a newcomer
     numbers = iter(range(1_000))
 
     def score(at_min: int, arrived_min: int | None = None, **more: Any) -> ScoredBatch:
@@ -102,20 +102,20 @@ def test_callers_count_again_each_day(one: Callable[..., ScoredBatch]) -> None:
     network = {"client": {"asn": 65_123}}
     first = one(0, **network)
     assert first.p_values[0] <= ODD
-    assert first.habits[0] == usual_oddness.NEVER_USUAL
+    assert first.habits[0] == usual_anomalies.NEVER_USUAL
     for turn in (1, 2):
         later = one(turn * 600, **network)
         assert later.p_values[0] > ODD
-        assert later.habits[0] == usual_oddness.NO_HABIT
+        assert later.habits[0] == usual_anomalies.NO_HABIT
     again = one(evidence_dedup.DEDUP_WINDOW_MINUTES, **network)
     assert again.p_values[0] <= ODD
-    assert again.habits[0] == usual_oddness.NEVER_USUAL
+    assert again.habits[0] == usual_anomalies.NEVER_USUAL
 
 
 def test_an_odder_thing_hides_no_new_caller(one: Callable[..., ScoredBatch]) -> None:
     """A new network with a new action and target is as little usual as the network alone."""
     odd = one(0, client={"asn": 65_123}, action="never-done", **STRANGER)
-    assert odd.habits[0] == usual_oddness.NEVER_USUAL
+    assert odd.habits[0] == usual_anomalies.NEVER_USUAL
 
 
 def test_forged_events_keep_no_name_quiet(one: Callable[..., ScoredBatch]) -> None:

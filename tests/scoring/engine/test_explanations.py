@@ -148,7 +148,7 @@ class Guess(NamedTuple):
         (None, "have no sentence for the explanation NoneType"),
         (
             Sentence("{value}", "none", "{ranks} too weak"),
-            "asks for ranks; there are action, argument_routes, credential, foreign_arguments, sensitive_routes, value",
+            "names unknown values ranks; there are action, argument_routes, credential, foreign_arguments",
         ),
         (
             Sentence("{}", "none", "too weak"),

@@ -46,7 +46,7 @@ def test_a_row_tells_where_it_came_from_and_what_is_new(kit: Any, make: Any) -> 
 
 
 def test_what_comes_with_a_new_caller_is_told_as_such() -> None:
-    """Also after the network itself was learned, as long as the agent is not calm; what is known stays known."""
+    """Also after the network itself was learned, as long as the agent is not quiet; what is known stays known."""
     first = (Indicator("network", "AS65537", "new", AT), Indicator("address", "203.0.113.9", "not_tracked", AT))
     later = (
         Indicator("network", "AS65537", "known", AT),
@@ -78,7 +78,7 @@ def test_few_are_kept_and_the_new_ones_first() -> None:
 
 
 def test_decisions_carry_them_and_agents_keep_them_until_they_are_calm(kit: Any, make: Any) -> None:
-    """A rise has them, a fall has none; an agent that was calm between two odd events begins anew."""
+    """A rise has them, a fall has none; an agent that was quiet between two odd events begins anew."""
     processor, at_ms = kit.processor(capacity=100), make.START_MS + 10**9
     quiet = [make.event(n, 2, at_ms + n * 600_000, session=f"q-{n}") for n in range(300)]
     quiet[3]["client"] = {"asn": 65007, "ip": "203.0.113.9"}

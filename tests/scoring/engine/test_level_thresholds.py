@@ -51,8 +51,8 @@ def test_overreach_moves_only_levels_whose_promise_its_history_can_check(kit: An
 def test_calm_days_bring_overreach_no_nearer(kit: Any) -> None:
     """It builds up for longer than a rehearsal lasts: never less than independent hours need, unlike other concerns."""
     model = model_with(kit, (0.5, 0.4, 0.1), 30_000)
-    calm = model.alarms[OVERREACH]._replace(start=0.1, scale=0.1, rehearsed=True)
-    limits = model_thresholds(dataclasses.replace(model, alarms=(calm, calm, calm)), BUDGET)[0]
+    quiet = model.alarms[OVERREACH]._replace(start=0.1, scale=0.1, rehearsed=True)
+    limits = model_thresholds(dataclasses.replace(model, alarms=(quiet, quiet, quiet)), BUDGET)[0]
 
     hourly = np.log(24.0 / (0.1 * np.array([0.02, 0.005, 0.001])))
     assert limits[OVERREACH] == pytest.approx(hourly)

@@ -12,14 +12,13 @@ import pytest
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.risk_levels import thresholds
-from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
+from trustwatch.scoring.engine.settings import AlertBudget
 
-from ...support.one_question import QUESTION, concern_outputs, for_each_concern, in_full, one_question
+from ...support.one_question import QUESTION, SETTINGS, apply_events, for_each_concern, one_question
 
 T0 = 1_764_000_000_000
 HOUR, MINUTE = 3_600_000, 60_000
 BOUNDS = np.array([[4.0, 6.0, 8.0]])
-SETTINGS = risk_levels.kernel_parameters(RiskEvaluationSettings())
 
 
 class One:
@@ -38,26 +37,10 @@ class One:
         skip: bool = False,
         coverage: float = 1.0,
     ) -> tuple[int, int]:
-        zero = np.zeros(1, np.int64)
-        risk.update(
-            zero,
-            zero.astype(np.int32),
-            self.state,
-            np.array([at_ms]),
-            for_each_concern(np.array([p])),
-            np.array([p]),
-            np.array([0.5]),
-            np.array([coverage]),
-            in_full(np.array([signal])),
-            one_question(self.bounds),
-            zero,
-            np.array([asserted], np.int8),
-            np.array([skip]),
-            np.zeros(1, np.bool_),
-            self.settings,
-            self.levels,
-            self.out,
-            concern_outputs(1),
+        given: dict[str, Any] = {"signal": signal, "asserted": asserted, "skip": skip, "coverage": coverage}
+        p_values, bounds = for_each_concern(np.array([p])), one_question(self.bounds)
+        apply_events(
+            self.state, np.array([at_ms]), p_values, bounds, self.levels, self.out, settings=self.settings, **given
         )
         return int(self.levels[0, 0]), int(self.levels[0, 1])
 
@@ -106,31 +89,12 @@ def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
     agents, days, budget = 400, 200 if per_day < 48 else 50, AlertBudget()
     dice = np.random.default_rng(per_day)
     bounds, state = thresholds(np.array([float(per_day)]), budget), risk_levels.allocate(agents)
-    rows, slots = np.arange(agents), np.arange(agents, dtype=np.int32)
-    levels, out, none = np.zeros((agents, 2), np.int8), np.zeros((agents, risk.OUTPUTS)), np.zeros(agents)
+    slots, levels = np.arange(agents, dtype=np.int32), np.zeros((agents, 2), np.int8)
     raised = np.zeros((agents, days, 5), np.bool_)
     for number in range(per_day * days):
         at = np.full(agents, T0 + number * 86_400_000 // per_day)
-        risk.update(
-            rows,
-            slots,
-            state,
-            at,
-            for_each_concern(1.0 - dice.random(agents)),
-            none,
-            none,
-            np.ones(agents),
-            in_full(none),
-            one_question(bounds),
-            np.zeros(agents, np.int64),
-            np.zeros(agents, np.int8),
-            np.zeros(agents, np.bool_),
-            np.zeros(agents, np.bool_),
-            SETTINGS,
-            levels,
-            out,
-            concern_outputs(agents),
-        )
+        p_values = for_each_concern(1.0 - dice.random(agents))
+        apply_events(state, at, p_values, one_question(bounds), levels, slots=slots)
         for level in (2, 3, 4):
             raised[:, number // per_day, level] |= (levels[:, 1] >= level) & (levels[:, 0] < level)
     shares = raised.mean(axis=(0, 1)) * 1000.0
@@ -142,40 +106,13 @@ def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
 @pytest.mark.parametrize("per_hour", [5, 300, 1000])
 def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
     """Normal events, however many an hour, do not damp the evidence of 200 impossible ones."""
-    dice, bounds = (
-        np.random.default_rng(per_hour),
-        thresholds(np.array([24.0 * per_hour]), AlertBudget()),
-    )
-    calm = 1.0 - dice.random(3 * per_hour)
-    p_values = np.concatenate([calm, np.full(200, 1e-4)])
-    times = T0 + np.concatenate(
-        [
-            np.arange(len(calm)) * 3_600_000 // per_hour,
-            3 * 3_600_000 + np.arange(200) * 6_000,
-        ]
-    )
-    n, state = len(p_values), risk_levels.allocate(1)
-    levels, none = np.zeros((n, 2), np.int8), np.zeros(n)
-    risk.update(
-        np.arange(n),
-        np.zeros(n, np.int32),
-        state,
-        times,
-        for_each_concern(p_values),
-        none,
-        none,
-        np.ones(n),
-        in_full(none),
-        one_question(bounds),
-        np.zeros(n, np.int64),
-        np.zeros(n, np.int8),
-        np.zeros(n, np.bool_),
-        np.zeros(n, np.bool_),
-        SETTINGS,
-        levels,
-        np.zeros((n, risk.OUTPUTS)),
-        concern_outputs(n),
-    )
+    dice, bounds = np.random.default_rng(per_hour), thresholds(np.array([24.0 * per_hour]), AlertBudget())
+    quiet = 1.0 - dice.random(3 * per_hour)
+    p_values = np.concatenate([quiet, np.full(200, 1e-4)])
+    before, attack = np.arange(len(quiet)) * HOUR // per_hour, 3 * HOUR + np.arange(200) * 6_000
+    levels = np.zeros((len(p_values), 2), np.int8)
+    times = T0 + np.concatenate([before, attack])
+    apply_events(risk_levels.allocate(1), times, for_each_concern(p_values), one_question(bounds), levels)
     assert levels[-200:, 1].max() >= 2
 
 
@@ -306,8 +243,8 @@ def test_release_ends_critical_at_once() -> None:
 
 
 def test_self_asserted_events_only_raise() -> None:
-    """Whatever a self-asserted event says, statistic, score, level, confidence, events and streak never fall or calm,
-    even if it claims a peer group with lower thresholds."""
+    """Whatever a self-asserted event says, statistic, score, level, confidence, events and streak never fall, even if
+    it claims a peer group with lower thresholds."""
     dice = np.random.default_rng(5)
     for trial in range(300):
         agent = One(np.array([[2.0, 3.0, 4.0]]) if trial % 2 else BOUNDS)
@@ -422,31 +359,12 @@ def test_all_concerns_together_keep_the_budget(dependent: bool) -> None:
     dice, state = np.random.default_rng(7), risk_levels.allocate(agents)
     parts = [AlertBudget(share * budget.medium, share * budget.high, share * budget.critical) for share in shares]
     bounds = np.stack([thresholds(np.array([float(per_day)]), part)[0] for part in parts])[None]
-    rows, none = np.arange(agents), np.zeros(agents)
-    levels, out = np.zeros((agents, 2), np.int8), np.zeros((agents, risk.OUTPUTS))
+    slots, levels = np.arange(agents, dtype=np.int32), np.zeros((agents, 2), np.int8)
     rises = np.zeros(3, np.int64)
     for number in range(days * per_day):
         p_values = 1.0 - dice.random((agents, 1 if dependent else 3))
-        risk.update(
-            rows,
-            rows.astype(np.int32),
-            state,
-            np.full(agents, T0 + number * HOUR),
-            np.broadcast_to(p_values, (agents, 3)).copy(),
-            none,
-            none,
-            np.ones(agents),
-            in_full(none),
-            bounds,
-            np.zeros(agents, np.int64),
-            np.zeros(agents, np.int8),
-            np.zeros(agents, np.bool_),
-            np.zeros(agents, np.bool_),
-            SETTINGS,
-            levels,
-            out,
-            concern_outputs(agents),
-        )
+        times, by_concern = np.full(agents, T0 + number * HOUR), np.broadcast_to(p_values, (agents, 3)).copy()
+        apply_events(state, times, by_concern, bounds, levels, slots=slots)
         rises += risk_levels.count_rises(levels[:, 0], levels[:, 1])
     assert (rises / (agents * days) * 1000.0 <= [budget.medium, budget.high, budget.critical]).all()
     assert rises[0] > 0
@@ -457,27 +375,8 @@ class ByConcern(One):
 
     def judge(self, at_ms: int, p_values: tuple[float, float, float], signal: float = 0.0) -> str:
         """Apply an event; returns what the risk is about."""
-        zero, by_concern = np.zeros(1, np.int64), concern_outputs(1)
-        risk.update(
-            zero,
-            zero.astype(np.int32),
-            self.state,
-            np.array([at_ms]),
-            np.array([p_values]),
-            np.array([min(p_values)]),
-            np.array([0.5]),
-            np.ones(1),
-            in_full(np.array([signal])),
-            np.repeat(self.bounds[:, None], 3, axis=1),
-            zero,
-            np.zeros(1, np.int8),
-            np.zeros(1, np.bool_),
-            np.zeros(1, np.bool_),
-            self.settings,
-            self.levels,
-            self.out,
-            by_concern,
-        )
+        bounds = np.repeat(self.bounds[:, None], 3, axis=1)
+        apply_events(self.state, np.array([at_ms]), np.array([p_values]), bounds, self.levels, self.out, signal=signal)
         return CONCERNS[int(self.out[0, risk.CONCERN])]
 
 
@@ -493,7 +392,7 @@ class ByConcern(One):
     ],
 )
 def test_the_gravest_concern_says_what_the_risk_is_about(p_values: tuple[float, float, float], about: str) -> None:
-    """The level is that of the statistic that has climbed highest; calm events change no word of it."""
+    """The level is that of the statistic that has climbed highest; quiet events change no word of it."""
     agent = ByConcern()
     for minute in range(2):
         named = agent.judge(T0 + minute * HOUR, p_values)

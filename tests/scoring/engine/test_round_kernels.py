@@ -17,7 +17,7 @@ from trustwatch.models.betting import LEARN_CREDENTIAL, LEARN_NOTHING, learnable
 from trustwatch.models.detector import FAMILIAR_EVENTS
 from trustwatch.scoring.engine import evidence_dedup, risk, risk_levels, round_kernels
 from trustwatch.scoring.engine.round_kernels import SUSPICION_SHARE, Measured, RoundInput
-from trustwatch.scoring.engine.usual_oddness import NEVER_USUAL, NEWCOMER_EVENTS, NO_HABIT, USUAL
+from trustwatch.scoring.engine.usual_anomalies import NEVER_USUAL, NEWCOMER_EVENTS, NO_HABIT, USUAL
 from trustwatch.scoring.records.agents import RiskLevel
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -69,12 +69,12 @@ def test_habits_are_marked_by_who_calls_and_whence_arguments_come(seed: int) -> 
     who = [*callers, names.index("habits_of_others")]
     least = np.maximum(0.8, 0.4 * it.evidence[:, asked].max(axis=1, initial=0.0))
     carried = it.evidence[:, callers].max(axis=1) >= least
-    vouched = it.codes[it.rows, columns.SELF_ASSERTED] == 0
+    authenticated = it.codes[it.rows, columns.SELF_ASSERTED] == 0
     newcomer = it.state["events"][it.slots[it.rows]] < NEWCOMER_EVENTS
     least = np.minimum(least, 2.0)
     never = it.evidence[:, flows].max(axis=1) >= least
     never |= (it.evidence[:, who].max(axis=1) >= least) & ~newcomer
-    np.testing.assert_array_equal(changed[it.rows], carried & vouched & (it.least[it.rows] <= 0.25))
+    np.testing.assert_array_equal(changed[it.rows], carried & authenticated & (it.least[it.rows] <= 0.25))
     np.testing.assert_array_equal(habits[it.rows], np.where(never, NEVER_USUAL, USUAL))
     others = np.setdiff1d(np.arange(it.n), it.rows)
     assert not changed[others].any() and (habits[others] == USUAL).all()
@@ -105,19 +105,19 @@ def test_what_is_learned_depends_on_token_suspicion_level_and_draw(seed: int) ->
     )
 
     suspicious = (suspicion >= SUSPICION_SHARE * limits[threshold_rows, :, 0]).any(axis=1)
-    calm = (levels[:, 1] < RiskLevel.MEDIUM) & ~suspicious
+    quiet = (levels[:, 1] < RiskLevel.MEDIUM) & ~suspicious
     announced = np.where(it.codes[:, columns.TYPE] != 0, LEARN_CREDENTIAL, LEARN_NOTHING)
     whole = columns.EventColumns([], it.names, np.zeros((it.n, columns.NUMBERS)), it.codes, it.times)
     habit = learnable_parts(whole, it.rows, p_values, it.numbers[it.rows, layout.N_EVENTS])
-    wanted = np.where(calm[it.rows], habit, announced[it.rows])
-    vouched = it.codes[it.rows, columns.SELF_ASSERTED] == 0
-    np.testing.assert_array_equal(parts, np.where(vouched, wanted, LEARN_NOTHING))
+    wanted = np.where(quiet[it.rows], habit, announced[it.rows])
+    authenticated = it.codes[it.rows, columns.SELF_ASSERTED] == 0
+    np.testing.assert_array_equal(parts, np.where(authenticated, wanted, LEARN_NOTHING))
 
 
-@pytest.mark.parametrize("told_evidence", [0.0, 1.25])
+@pytest.mark.parametrize("unnamed_evidence", [0.0, 1.25])
 @given(seed=SEEDS)
 @settings(max_examples=100, deadline=None)
-def test_the_input_of_the_detector_is_gathered_row_by_row(told_evidence: float, seed: int) -> None:
+def test_the_input_of_the_detector_is_gathered_row_by_row(unnamed_evidence: float, seed: int) -> None:
     """What the agent is when the row is judged, and all that the detector is asked with."""
     it = batch(seed)
     slot_numbers, slot_known = it.rng.random((it.n, 5)).astype(np.float32), it.rng.integers(0, 9, (it.n, 3), np.uint8)
@@ -125,7 +125,7 @@ def test_the_input_of_the_detector_is_gathered_row_by_row(told_evidence: float, 
     round_kernels.remember_agents(it.rows, it.slots, slot_numbers, slot_known, numbers, known)
     vectors, told = it.rng.random((it.n, FEATURE_COUNT)), it.rng.random(it.n) < 0.5
     out = RoundInput.allocate(len(it.rows), FEATURE_COUNT)
-    round_kernels.gather_input(it.rows, vectors, it.names, it.codes, it.numbers, told, told_evidence, out)
+    round_kernels.gather_input(it.rows, vectors, it.names, it.codes, it.numbers, told, unnamed_evidence, out)
 
     np.testing.assert_array_equal(numbers[it.rows], slot_numbers[it.slots[it.rows]])
     np.testing.assert_array_equal(known[it.rows], slot_known[it.slots[it.rows]])
@@ -133,7 +133,7 @@ def test_the_input_of_the_detector_is_gathered_row_by_row(told_evidence: float, 
     np.testing.assert_array_equal(out.groups, it.names[it.rows, columns.GROUP])
     np.testing.assert_array_equal(out.failed, it.codes[it.rows, columns.OUTCOME] != columns.SUCCESS)
     np.testing.assert_array_equal(out.familiar, it.numbers[it.rows, layout.N_SHARED] >= FAMILIAR_EVENTS)
-    np.testing.assert_array_equal(out.raising, np.where(told[it.rows], told_evidence, 0.0))
+    np.testing.assert_array_equal(out.raising, np.where(told[it.rows], unnamed_evidence, 0.0))
 
 
 @given(seed=SEEDS)

@@ -7,18 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trustwatch.scoring.engine import risk, risk_levels
+from trustwatch.scoring.engine import risk_levels
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
-from trustwatch.scoring.engine.hard_signals import AS_SIGN, COUNTS, IN_FULL
-from trustwatch.scoring.engine.settings import RiskEvaluationSettings
+from trustwatch.scoring.engine.hard_signals import AS_SIGN
 from trustwatch.scoring.records.agents import RiskLevel
 
-from ...support.one_question import concern_outputs, for_each_concern, one_question
+from ...support.one_question import SETTINGS, apply_events, for_each_concern, one_question
 
 T0 = 1_764_000_000_000
 MINUTE, HOUR = 60_000, 3_600_000
 BOUNDS = one_question(np.array([[4.0, 6.0, 8.0]]))
-SETTINGS = risk_levels.kernel_parameters(RiskEvaluationSettings())
 
 
 class OneAgent:
@@ -31,28 +29,9 @@ class OneAgent:
     def event(
         self, p: float = 0.5, *, sign: float = 0.0, full: float = 0.0, asserted: bool = False, skip: bool = False
     ) -> int:
-        zero, signals, levels = np.zeros(1, np.int64), np.zeros((1, COUNTS)), np.zeros((1, 2), np.int8)
-        signals[0, AS_SIGN], signals[0, IN_FULL] = sign, full
-        risk.update(
-            zero,
-            zero.astype(np.int32),
-            self.state,
-            np.array([self.now]),
-            for_each_concern(np.array([p])),
-            np.array([p]),
-            np.array([0.5]),
-            np.ones(1),
-            signals,
-            BOUNDS,
-            zero,
-            np.array([asserted], np.int8),
-            np.array([skip]),
-            np.zeros(1, np.int8),
-            SETTINGS,
-            levels,
-            np.zeros((1, risk.OUTPUTS)),
-            concern_outputs(1),
-        )
+        p_values, levels = for_each_concern(np.array([p])), np.zeros((1, 2), np.int8)
+        given: dict[str, Any] = {"sign": sign, "signal": full, "asserted": asserted, "skip": skip}
+        apply_events(self.state, [self.now], p_values, BOUNDS, levels, **given)
         return int(levels[0, 1])
 
     def sign(self, weight: float = 4.0) -> int:

@@ -12,20 +12,20 @@ from trustwatch.ingest.events import EFFECTS
 from trustwatch.models.call_challenges import EVERY_EFFECT, CallChallenges, ForeignValueRates, HeldOutCalls
 from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.learning.budget_check import ChallengeExpectation, expect_challenges, upper_share
-from trustwatch.scoring.learning.walkforward import RehearsedScores
+from trustwatch.scoring.learning.walkforward import ValidatedScores
 
 AGENTS, CALLS_OF_EACH = 40, 250
 READ = EFFECTS.index("read")
 BUDGET = {}
 
 
-def week_of(scores: NDArray[np.float64], agents: int = AGENTS, tenants: int = 1) -> RehearsedScores:
+def week_of(scores: NDArray[np.float64], agents: int = AGENTS, tenants: int = 1) -> ValidatedScores:
     """A week of reading calls of agents that take turns."""
     n = len(scores)
-    return RehearsedScores(scores, np.arange(n).astype(np.uint64) % agents, np.full(n, READ, np.int8), tenants, 7.0)
+    return ValidatedScores(scores, np.arange(n).astype(np.uint64) % agents, np.full(n, READ, np.int8), tenants, 7.0)
 
 
-def expected_of(rehearsed: RehearsedScores, budget: ChallengeBudget = BUDGET) -> ChallengeExpectation:
+def expected_of(rehearsed: ValidatedScores, budget: ChallengeBudget = BUDGET) -> ChallengeExpectation:
     found = expect_challenges(rehearsed, budget)
     assert found is not None
     return found
@@ -124,7 +124,7 @@ def test_each_agent_is_judged_by_the_others(seed: int) -> None:
             mine = scores[(agent == own) & (effect == code)]
             waiting += 0 if threshold is None else int((mine > threshold.anomaly_score).sum())
 
-    found = expected_of(RehearsedScores(scores, agent, effect, 1, 7.0))
+    found = expected_of(ValidatedScores(scores, agent, effect, 1, 7.0))
     assert found.expected == pytest.approx(1000.0 * waiting / n) and waiting
 
 
@@ -132,9 +132,9 @@ def _by_rehearsal_alone(scores: NDArray[np.float64], effect: NDArray[np.int8]) -
     """Ground of thresholds that rehearsed calls alone set, an effect's own where they are enough."""
     rehearsed = {name: _exact(scores[effect == code]) for code, name in enumerate(EFFECTS)}
     enough = {name: calls for name, calls in rehearsed.items() if calls.calls >= 100}
-    calm = HeldOutCalls.of(np.zeros(10_000))
+    quiet = HeldOutCalls.of(np.zeros(10_000))
     few = dict.fromkeys(set(EFFECTS) - set(enough), HeldOutCalls.of(np.zeros(0)))
-    held_out = {**dict.fromkeys(enough, calm), **few, EVERY_EFFECT: calm}
+    held_out = {**dict.fromkeys(enough, quiet), **few, EVERY_EFFECT: quiet}
     return CallChallenges(ForeignValueRates(0.5, 0.5, {}), held_out, {**enough, EVERY_EFFECT: _exact(scores)})
 
 

@@ -190,9 +190,9 @@ def drifted(day: int, version: str = "v", what: list[str] | None = None) -> Peer
 def test_a_drift_is_told_once_and_again_after_a_week() -> None:
     """The key of the alert is that of the drift: the store takes it once. One that ends and comes back is another."""
     keys, before = [], None
-    calm = {105, 106}
+    quiet = {105, 106}
     for number in range(100, 116):
-        day = with_drift_start(drifted(number, what=[] if number in calm else None), before)
+        day = with_drift_start(drifted(number, what=[] if number in quiet else None), before)
         before = day
         if day.drift["drifted"]:
             keys.append((number, drift_alert_row(day, 0, "https://tw.example").key))

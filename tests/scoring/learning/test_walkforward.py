@@ -17,7 +17,7 @@ from trustwatch.models.detector import FAMILIAR_EVENTS
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.engine.settings import RiskEvaluationSettings
-from trustwatch.scoring.engine.usual_oddness import USUAL
+from trustwatch.scoring.engine.usual_anomalies import USUAL
 from trustwatch.scoring.learning.budget_check import check_budget
 from trustwatch.scoring.learning.training import TrainingHistory
 from trustwatch.scoring.learning.walkforward import (
@@ -184,7 +184,7 @@ def test_files_one_after_the_other_are_rehearsed_in_time(learned: WalkForwardRes
 
 
 def test_hard_signals_are_inside_the_budget(kit: Any, make: Any) -> None:
-    """What they cost on the history is in the report: one full of them alerts, however calm its behaviour."""
+    """What they cost on the history is in the report: one full of them alerts, however quiet its behaviour."""
     events = make.stream(31, EVENTS, AGENTS)
     for made in events:
         made["agent"]["capabilities"] = ["other"]

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from trustwatch.ingest.source import Record
-from trustwatch.scoring.engine import announced_paths, risk_levels
-from trustwatch.scoring.engine.decision_maker import DecisionMaker
-from trustwatch.scoring.engine.scored_batch import ScoredBatch
+from trustwatch.scoring.engine import announced_paths, decision_maker, risk_levels
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.records.agents import AgentRow, RiskLevel
 from trustwatch.scoring.records.decisions import Decision
@@ -110,13 +108,13 @@ def test_what_is_passed_over_would_have_changed_nothing(
 ) -> None:
     """A batch without a row that may bring a decision, or tell an announced path, costs a look alone."""
     looked: list[bool] = []
-    may_matter = DecisionMaker._may_matter
+    has_notable_row = decision_maker._has_notable_row
 
-    def look(maker: DecisionMaker, scored: ScoredBatch) -> bool:
-        looked.append(may_matter(maker, scored))
+    def look(*columns: Any) -> bool:
+        looked.append(has_notable_row(*columns))
         return True
 
-    monkeypatch.setattr(DecisionMaker, "_may_matter", look)
+    monkeypatch.setattr(decision_maker, "_has_notable_row", look)
     monkeypatch.setattr(announced_paths, "may_matter", lambda *_: True)
     processor = kit.processor()
     scores, decisions = run(processor, kit, records, itertools.repeat(size))

@@ -21,10 +21,10 @@ from trustwatch.scoring.backtest.challenge_counts import AskedCalls
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.learning import walkforward
 from trustwatch.scoring.learning.walkforward import (
-    LEAST_REHEARSED,
+    MIN_VALIDATED_CALLS,
     asked_scores,
-    rehearse_questions,
     train_walk_forward,
+    validate_calls,
 )
 
 from ...support.call_history import CALL_SETTINGS, SALT, call_history
@@ -68,12 +68,12 @@ def challenged(model: TrainedModel, events: Sequence[dict[str, Any]]) -> float:
 
 def test_the_budget_holds_on_the_day_after(learned: TrainedModel, days: list[dict[str, Any]]) -> None:
     """By the held-out calls alone, all calls of an agent with a new key would be challenged."""
-    assert learned.challenges is not None and learned.challenges.rehearsed["all"].calls >= LEAST_REHEARSED
-    unrehearsed = dataclasses.replace(learned, challenges=msgspec.structs.replace(learned.challenges, rehearsed={}))
+    assert learned.challenges is not None and learned.challenges.rehearsed["all"].calls >= MIN_VALIDATED_CALLS
+    unvalidated = dataclasses.replace(learned, challenges=msgspec.structs.replace(learned.challenges, rehearsed={}))
     later = days[-2 * PAIRS_OF_A_DAY :]
 
     assert challenged(learned, later) <= 10.0
-    assert challenged(unrehearsed, later) > 50.0
+    assert challenged(unvalidated, later) > 50.0
 
 
 def test_a_rehearsal_answers_as_the_service_would(days: list[dict[str, Any]]) -> None:
@@ -97,18 +97,18 @@ def newcomers(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rehearsed(model: TrainedModel, events: Sequence[dict[str, Any]]) -> dict[str, HeldOutCalls]:
-    return rehearse_questions(lambda _: model, columns_of(events)).by_effect
+    return validate_calls(lambda _: model, columns_of(events)).by_effect
 
 
 def test_a_few_calls_are_no_rehearsal(learned: TrainedModel, days: list[dict[str, Any]]) -> None:
     """A quarter of them is asked about."""
-    assert rehearsed(learned, days[: 4 * LEAST_REHEARSED - 4]) == {} == rehearsed(learned, days[:1])
-    assert rehearsed(learned, days[: 4 * LEAST_REHEARSED])["all"].calls == LEAST_REHEARSED
+    assert rehearsed(learned, days[: 4 * MIN_VALIDATED_CALLS - 4]) == {} == rehearsed(learned, days[:1])
+    assert rehearsed(learned, days[: 4 * MIN_VALIDATED_CALLS])["all"].calls == MIN_VALIDATED_CALLS
 
 
 def test_events_that_are_no_calls_are_not_rehearsed(learned: TrainedModel, days: list[dict[str, Any]]) -> None:
     """Nobody asks about a token request."""
-    requests = [{**event, "type": "token.request"} for event in days[: 4 * LEAST_REHEARSED]]
+    requests = [{**event, "type": "token.request"} for event in days[: 4 * MIN_VALIDATED_CALLS]]
 
     assert rehearsed(learned, requests) == {}
 
@@ -134,8 +134,8 @@ def test_a_neighbour_lifts_no_threshold_by_its_end(
     scores = np.where(np.arange(300) % 5 == 0, 0.99, np.linspace(0.3, 0.6, 300))
     monkeypatch.setattr(walkforward, "asked_scores", lambda *_: scores)
 
-    found = rehearse_questions(lambda _: learned, columns_of(events))
+    found = validate_calls(lambda _: learned, columns_of(events))
 
     assert found.by_effect["all"].threshold(10.0) == 0.99
     assert found.bounded[""]["all"].threshold(10.0) == pytest.approx(0.6, abs=0.01)
-    assert rehearse_questions(lambda _: learned, columns_of(days[: 4 * 300])).bounded == {}
+    assert validate_calls(lambda _: learned, columns_of(days[: 4 * 300])).bounded == {}

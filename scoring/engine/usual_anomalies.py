@@ -21,7 +21,7 @@ from trustwatch.ingest.compilation import allocation_free
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.models.trained_model import ODD_SHAPE
 
-ODDNESS_LEVELS = (0.02, 0.005, 0.00125, 0.0003)
+ANOMALY_LEVELS = (0.02, 0.005, 0.00125, 0.0003)
 """p-values at which an agent's anomalies are counted, falling: a fair p-value falls to them so often."""
 
 USUAL, NO_HABIT, NEVER_USUAL = 0, 1, 2
@@ -39,7 +39,7 @@ PERIOD_MS = 12 * HOUR_MS
 """Periods of events that are counted together: halves of a day, UTC."""
 HALF_LIFE_DAYS = 7.0
 _HALF_LIFE_PERIODS = HALF_LIFE_DAYS * DAY_MS / PERIOD_MS
-_MOST_ODD, _MOST_EVENTS = 255, 65_535
+_MOST_ANOMALOUS, _MOST_EVENTS = 255, 65_535
 """Most anomalous events at one level, and most events, that are counted in a period: a burst makes nothing usual."""
 
 FIELDS: list[Any] = [
@@ -63,7 +63,7 @@ def begin_period(row: Any) -> None:
     latest = kept if passed > 1 else 0.0  # the period that has just ended is kept apart
     earlier = kept * 0.5 ** (1.0 / _HALF_LIFE_PERIODS)
     for concern in range(COUNTED_CONCERNS):
-        for level in range(len(ODDNESS_LEVELS)):
+        for level in range(len(ANOMALY_LEVELS)):
             odd = row.odd_now[:, concern, level]
             row.odd_before[concern, level] = kept * row.odd_before[concern, level] + latest * odd[0] + earlier * odd[1]
             odd[1] = odd[0] if passed == 1 else 0
@@ -82,8 +82,8 @@ def count_event(row: Any, p_values: Any) -> None:
         return
     row.events_now[0] += 1
     for concern in range(COUNTED_CONCERNS):
-        for level in range(len(ODDNESS_LEVELS)):
-            if p_values[concern] <= ODDNESS_LEVELS[level] and row.odd_now[0, concern, level] < _MOST_ODD:
+        for level in range(len(ANOMALY_LEVELS)):
+            if p_values[concern] <= ANOMALY_LEVELS[level] and row.odd_now[0, concern, level] < _MOST_ANOMALOUS:
                 row.odd_now[0, concern, level] += 1
 
 
@@ -92,7 +92,7 @@ def end_newcomer(row: Any) -> None:
     """Move what was counted at once into the past, for an agent that is no longer a newcomer."""
     for place in range(2):
         for concern in range(COUNTED_CONCERNS):
-            for level in range(len(ODDNESS_LEVELS)):
+            for level in range(len(ANOMALY_LEVELS)):
                 row.odd_before[concern, level] += row.odd_now[place, concern, level]
                 row.odd_now[place, concern, level] = 0
         row.events_before += row.events_now[place]
@@ -104,7 +104,7 @@ def write_factors(row: Any, by_concern: Any, first: int) -> None:
     """Write into *by_concern* (3, c), from column *first*, how many times as often as chance the agent reached each
     level of anomaly before, at least 1."""
     for concern in range(len(by_concern)):
-        for level in range(len(ODDNESS_LEVELS)):
+        for level in range(len(ANOMALY_LEVELS)):
             times = 1.0
             if concern < COUNTED_CONCERNS:
                 odd, events = row.odd_before[concern, level] + PRIOR_EVENTS, row.events_before
@@ -112,7 +112,7 @@ def write_factors(row: Any, by_concern: Any, first: int) -> None:
                     for place in range(2):
                         odd += row.odd_now[place, concern, level]
                         events += row.events_now[place]
-                times = max(odd / (events * ODDNESS_LEVELS[level] + PRIOR_EVENTS), 1.0)
+                times = max(odd / (events * ANOMALY_LEVELS[level] + PRIOR_EVENTS), 1.0)
             by_concern[concern, first + level] = times
 
 
@@ -121,17 +121,12 @@ def unusual_p_value(p_value: float, factors: Any) -> float:
     """Adjust a p-value in (0, 1] by the *factors* (4,) of its agent and concern. It never falls below that of a more
     anomalous event."""
     times, least = 1.0, 0.0
-    for level in range(len(ODDNESS_LEVELS)):
-        if p_value <= ODDNESS_LEVELS[level]:
+    for level in range(len(ANOMALY_LEVELS)):
+        if p_value <= ANOMALY_LEVELS[level]:
             times = factors[level]
         else:
-            least = max(least, ODDNESS_LEVELS[level] * factors[level])
+            least = max(least, ANOMALY_LEVELS[level] * factors[level])
     return float(min(max(p_value * times, least), 1.0))
-
-
-def forget_habits(row: Any) -> None:
-    """Reset an agent's usual anomalies. After a person has judged it, anomalies count in full."""
-    row["odd_before"], row["odd_now"] = 0.0, 0
 
 
 def seed(
@@ -157,6 +152,6 @@ def count_by_agent(
     """Count each agent's anomalous events (number, 2, 4) and all its events (number,), for p-values (n, 3)."""
     odd = np.zeros((number, *ODD_SHAPE), np.float32)
     for concern in range(COUNTED_CONCERNS):
-        for level, at in enumerate(ODDNESS_LEVELS):
+        for level, at in enumerate(ANOMALY_LEVELS):
             odd[:, concern, level] = np.bincount(agents[p_values[:, concern] <= at], minlength=number)
     return odd, np.bincount(agents, minlength=number).astype(np.float32)
