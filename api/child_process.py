@@ -56,7 +56,7 @@ class ChildRuntime:
         self.on_reload: Callable[[SettingsChange], None] = lambda _: None
         """Applies changed settings that may change while the process runs; settings of logs are always applied."""
         self.on_stop: Callable[[], None] = lambda: None
-        """Called by the signal handler when the process is asked to end, possibly during a long wait."""
+        """Called by the signal handler when the process must end, possibly during a long wait."""
 
     def handle_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
         """End after the current work."""

@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 VOUCHING_ADVICE = (
     "Spans, runs of LangSmith and observations of Langfuse are self-asserted, since anybody can write an agent's id"
-    " into them. Where nobody but your own programs can, a mapping takes the mark away"
+    " into them. If only your own programs can, a mapping removes the mark"
     ' (`members: {agent.self_asserted: ""}`, in a file for --mapping, and in the settings of the source).'
     " Never do so for logs of sign-ins: outsiders cause failed ones"
 )

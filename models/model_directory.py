@@ -239,7 +239,7 @@ def decode_manifest(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, Ar
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _nesting(content: object) -> int:
@@ -265,7 +265,9 @@ def _parse_manifest(content: Mapping[str, Any], where: str) -> tuple[ModelManife
         raise ModelError(f"{where}: a member is missing or of the wrong type ({error}); retrain") from None
     for path, file in document.files.items():
         if not _ARRAY_PATH.fullmatch(path):
-            raise ModelError(f"{where}: {path!r} is no name of an array file; it was edited: copy it again or retrain")
+            raise ModelError(
+                f"{where}: {path!r} is not the name of an array file; the manifest was edited: copy it again or retrain"
+            )
         if not _PLAIN_TYPE.fullmatch(file.dtype):
             raise ModelError(f"{where}: {path} of type {file.dtype!r}; only plain numbers can be stored: retrain")
     return manifest, document.files
@@ -394,7 +396,7 @@ def _opened(folder: Path, name: str) -> Iterator[BufferedReader]:
             yield stream
     except OSError as error:
         raise ModelError(
-            f"{folder / name} can not be read ({error.strerror}); {folder} is no complete model: {RESTORE_ADVICE}"
+            f"{folder / name} cannot be read ({error.strerror}); {folder} is not a complete model: {RESTORE_ADVICE}"
         ) from None
 
 

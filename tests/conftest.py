@@ -1,7 +1,7 @@
 """The real distributed services for every test that asks for them, started at the first such test, ended with the run.
 
 A test restarts and kills them as it likes: what is down is started again before the next test that asks for it. Where a
-service can not be had, its tests are skipped with the reason. Tests that use them have the marker `integration`.
+service cannot be had, its tests are skipped with the reason. Tests that use them have the marker `integration`.
 """
 
 from __future__ import annotations

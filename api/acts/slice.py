@@ -86,7 +86,7 @@ def _milliseconds(name: str, at: datetime | None) -> int:
     try:
         return max(1, int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
     except (ValueError, OverflowError):
-        raise invalid_value_error(name, "is no time that a clock could show") from None
+        raise invalid_value_error(name, "is not a valid time") from None
 
 
 SLICE = Slice("acts", routers=(router,))

@@ -115,9 +115,9 @@ def _notes(state: layout.Array) -> list[str]:
             f"{unordered} of its {used_sessions(state)} latest sessions (docs/detection.md#late-events)"
         )
     if was_never_vouched(state):
-        notes.append(f"no token vouches for any event of it: nothing is learned, and what it does stays new; {_ADVICE}")
+        notes.append(f"no token attests any of its events: nothing is learned, and what it does stays new; {_ADVICE}")
     elif is_latest_unvouched(state):
-        notes.append(f"no token vouches for its latest events: nothing is learned of them, they stay new; {_ADVICE}")
+        notes.append(f"no token attests its latest events: nothing is learned from them, and they stay new; {_ADVICE}")
     return notes
 
 

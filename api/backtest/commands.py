@@ -81,9 +81,9 @@ def backtest_command(
     leave_out: Annotated[
         list[str] | None, typer.Option(help="class of labels that is neither good nor bad; again for more")
     ] = None,
-    compare: Annotated[Path | None, typer.Option(help="directory of a second model, shown beside the first")] = None,
+    compare: Annotated[Path | None, typer.Option(help="directory of a second model, shown next to the first")] = None,
     policy: Annotated[Path | None, typer.Option(help="token policy file; default: the policy of the settings")] = None,
-    compare_policy: Annotated[Path | None, typer.Option(help="a second policy, shown beside the first")] = None,
+    compare_policy: Annotated[Path | None, typer.Option(help="a second policy, shown next to the first")] = None,
     budget: Annotated[
         str, typer.Option(help="alert budget per 1,000 agent-days, MEDIUM,HIGH,CRITICAL; default: the settings'")
     ] = "",

@@ -92,7 +92,7 @@ def render_markdown(report: CaseReport, timeline: Sequence[TimelineItem]) -> str
         f"- Status: {case.status}{f' as {case.verdict}' if case.verdict else ''}",
         f"- Highest level: {RiskLevel(case.level).label}",
         f"- Tenant: {_plain(case.tenant) or 'none'}",
-        f"- Owner: {_plain(case.owner) or 'nobody'}",
+        f"- Owner: {_plain(case.owner) or 'no one'}",
         f"- Opened: {format_rfc3339(case.opened_ms)}",
     ]
     for name, at_ms in (

@@ -108,7 +108,7 @@ def build_timeline(records: CaseRecords) -> list[TimelineItem]:
         *map(_unlisted_item, records.left_out),
     ]
     if records.entries and records.entries[0].sequence > 1:
-        words = f"{records.entries[0].sequence - 1} earlier entries of the case are not told"
+        words = f"{records.entries[0].sequence - 1} earlier entries of the case are not listed"
         items.insert(0, TimelineItem(records.entries[0].at_ms, "case", "", words))
     for given in records.feedback:
         text = (
@@ -135,7 +135,7 @@ def _entry_item(entry: CaseEntry) -> TimelineItem:
     detail: dict[str, Any] = msgspec.json.decode(entry.detail)
     words = "ended the snooze" if detail.get("ended") else _ACTION_WORDS.get(entry.action, entry.action)
     if detail.get("owner") == "":
-        words = "took the case from whoever had it"
+        words = "took the case from its owner"
     text = f"{printable_line(entry.by)} {words}{_entry_detail(detail)}"
     if entry.note:
         text += f": {printable_line(entry.note)}"
@@ -248,14 +248,14 @@ def _unlisted_item(unlisted: UnlistedEvents) -> TimelineItem:
     """Return the other events of that time, by action.
 
     >>> _unlisted_item(UnlistedEvents("a", 5, [("read", 900), ("post", 1)])).text
-    '901 more events are not told here, from ten minutes before until a minute after: read 900, post 1'
+    '901 more events are not listed here, from ten minutes before until a minute after: read 900, post 1'
     """
     amount = sum(count for _, count in unlisted.actions)
     named = unlisted.actions[:MAX_NAMED_ACTIONS]
     words = ", ".join(f"{printable_line(action)} {count:,}" for action, count in named)
     more = ", and others" if len(unlisted.actions) > MAX_NAMED_ACTIONS else ""
     others = "1 more event is" if amount == 1 else f"{amount:,} more events are"
-    text = f"{others} not told here, from ten minutes before until a minute after: {words}{more}"
+    text = f"{others} not listed here, from ten minutes before until a minute after: {words}{more}"
     return TimelineItem(unlisted.at_ms, "event", unlisted.agent_id, text)
 
 

@@ -313,7 +313,7 @@ def _moment(name: str, text: str, now_ms: int) -> int:
         at = datetime.fromisoformat(text)
         return max(1, int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
     except (ValueError, OverflowError):
-        raise invalid_value_error(name, "is no time: write 24h, 7d or 2026-11-28T18:04 (UTC)") from None
+        raise invalid_value_error(name, "is not a time: write 24h, 7d or 2026-11-28T18:04 (UTC)") from None
 
 
 MAX_DAYS: Final = 90

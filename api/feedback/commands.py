@@ -112,7 +112,7 @@ def _print_preview(seen: dict[str, Any]) -> None:
     )
     print_message(f"alerts: {seen['alerts_before']} as it was, {seen['alerts_after']} with the rule")
     for row in seen["still_odd"]:
-        print_message(f"  still odd: {row['feature']}, in {row['events']} events that the rule touches")
+        print_message(f"  still anomalous: {row['feature']}, in {row['events']} events that the rule touches")
     for title, name in (("removed", "alerts_removed"), ("DETECTIONS LOST", "detections_lost")):
         rows, count = seen[name], seen[f"{name}_count"]
         for row in rows[:_MAX_SHOWN_ROWS]:

@@ -253,7 +253,7 @@ class FeedbackService:
                 failing = False
             except TrustwatchError as error:
                 if not failing:
-                    _log.warning("feedback can not be followed; rules hold as they are", error=str(error))
+                    _log.warning("feedback cannot be followed; rules hold as they are", error=str(error))
                 failing = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), SYNCHRONISE_INTERVAL_S)

@@ -272,7 +272,7 @@ def _require_meant(folder: Path, data_dir: Path) -> None:
     if folder.is_dir() or (not parent.exists() and data_dir.is_relative_to(parent)):
         return
     if not parent.is_dir():
-        found = f"{parent} is no folder"
+        found = f"{parent} is not a folder"
     elif beside := sorted(path.name for path in parent.iterdir() if not path.name.startswith(".") and is_model(path)):
         found = f"there is one in {parent / beside[0]}"
     else:

@@ -78,7 +78,7 @@ class DriftOut(Wire, of=PeerGroupDay):
     judged: bool = Field(description="whether the day is over and held enough events")
     scores: float | None = Field(description="population stability index of p-values against uniform")
     features: dict[str, float] = Field(description="population stability index of features", examples=[{"pace": 0.31}])
-    drifted: list[str] = Field(description="what exceeds its threshold; `scores` stands for p-values")
+    drifted: list[str] = Field(description="what exceeds its threshold; `scores` means p-values")
 
 
 class DriftPageOut(BaseModel):

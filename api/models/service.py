@@ -238,7 +238,7 @@ class ModelService:
         current = switches[0].version if switches else self.version
         before = next((switch.version for switch in switches if switch.version != current), None)
         if before is None:
-            raise PromotionRefused(["no other version was in force before: there is nothing to roll back to"])
+            raise PromotionRefused(["no other version was active before: there is nothing to roll back to"])
         await self._write_order(before, "rolled_back", by, why, {"instead_of": self.version})
         return before
 
@@ -292,7 +292,7 @@ class ModelService:
         """Return the digest of a version that can become active. Raises PromotionRefused if it cannot."""
         digest = self._require_version(version).digest
         if version == self.version:
-            raise PromotionRefused([f"{version!r} is in force already"])
+            raise PromotionRefused([f"{version!r} is already active"])
         try:
             trained = self.registry.load(version, digest)
         except ModelError as error:
@@ -306,12 +306,12 @@ class ModelService:
             except ModelError:
                 continue
         else:
-            raise PromotionRefused(["the model in force lies in no directory of versions: restore it first"])
+            raise PromotionRefused(["the active model is not in the directory of versions: restore it first"])
         if trained.salt.hex() != salt:
             raise PromotionRefused(
                 [
                     f"{version!r} was trained with another salt: what is known of agents could not be carried over; "
-                    "train with --salt of the model in force, or put it in `model_dir` and restart, which begins anew"
+                    "train with --salt of the active model, or put it in `model_dir` and restart, which forgets agents"
                 ]
             )
         return digest
@@ -384,7 +384,7 @@ class ModelService:
             switch.version,
             "switched",
             "pipeline",
-            f"in force from offset {switch.offset} of partition {switch.partition} on",
+            f"active from offset {switch.offset} of partition {switch.partition} on",
             {"partition": switch.partition, "epoch": switch.epoch, "offset": switch.offset},
         )
         self.store.models.update([*replaced, champion], [entry])

@@ -103,7 +103,7 @@ def train_command(
     print_summary(summary, json, line + ": {model} ({version})")
     if not json:
         if left_out:
-            print_message(f"left out: {readable(left_out)} events that no token vouches for. {VOUCHING_ADVICE}")
+            print_message(f"left out: {readable(left_out)} events that no token attests. {VOUCHING_ADVICE}")
         of_calls = () if expected is None else (expected.describe(),)
         if rehearsed:
             print_message(

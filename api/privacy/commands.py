@@ -84,7 +84,7 @@ def _verify_proof(service: ServiceClient, path: Path, subject: str, *, json: boo
     elif not result["signed"]:
         print_message("the proof was not signed by this service")
     elif not result["same_subject"]:
-        print_message("the proof is about somebody else")
+        print_message("the proof is about another subject")
     elif result["nothing_left"]:
         print_message("nothing is left" + (", of what was looked at" if result.get("not_looked_at") else ""))
     else:

@@ -27,7 +27,7 @@ _REMAINS_ALWAYS = (
     ),
     (
         "back-ups, and bytes of files and rows that were freed on disk",
-        "nobody reads them through this service",
+        "they cannot be read through this service",
         "they are overwritten or expire",
     ),
 )
@@ -53,8 +53,8 @@ _REMAINS_BY_KIND = {
     "principal": (
         (
             "keyed 64-bit hashes of the name in the state of agents that acted for it, and in trained models",
-            "SipHash-2-4 under the salt of the model; whoever has that salt can check a name they already know. They "
-            "are what keeps those agents' habits",
+            "SipHash-2-4 under the salt of the model; anyone who has that salt can check a name they already know. The "
+            "hashes keep those agents' habits",
             "those agents are forgotten, or a model with another salt comes into force",
         ),
     ),

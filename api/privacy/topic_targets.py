@@ -58,9 +58,9 @@ def summarise_topics(admin: TopicAdmin, topics: TopicNames, now_ms: int) -> list
 _ACTION_BY_ROLE = {
     "events": "records stay until retention removes them; whatever reads the topic leaves the subject out",
     "dead_letters": "nothing: records stay until retention removes them; nothing here reads them",
-    "risk": "what names the subject was ended by a record without a value, or told again without the name; compaction "
-    "removes what was told before",
-    "decisions": "nothing: records stay until retention removes them; only what is told from now on is read here",
+    "risk": "what names the subject was deleted by a record without a value, or published again without the name; "
+    "compaction removes the earlier records",
+    "decisions": "nothing: records stay until retention removes them; only records from now on are read here",
     "alerts": "nothing: records stay until retention removes them; nothing here reads them",
 }
 
@@ -268,7 +268,7 @@ class TopicErasureTargets(ErasureTargets):
             name = f"archive.{registration.kind}"
             counts.update({name: ack.removed, f"{name}.changed": ack.changed})
         for topic in topics:
-            until = "nobody ends it: its settings keep records for ever, or could not be read"
+            until = "no limit: the topic keeps records forever, or its settings could not be read"
             if topic["gone_by"] is not None:
                 until = f"{topic['gone_by']} at the latest, as the topic is set now"
             what = f"records of the topic {topic['topic']} ({topic['holds']})"
@@ -276,7 +276,13 @@ class TopicErasureTargets(ErasureTargets):
         remains += _REMAINS
         for registration in (*progress.missing.values(), *progress.awaited.values()):
             why = f"its process was last seen at {format_rfc3339(registration.seen_ms)}"
-            remains.append((f"the archive of {registration.place}", why, "it is there again: then it erases by itself"))
+            remains.append(
+                (
+                    f"the archive of {registration.place}",
+                    why,
+                    "the archive is reachable again; it then erases automatically",
+                )
+            )
         covers = {
             "topic": self.brokers.topics.events,
             "up_to": format_rfc3339(erasure.at_ms),
@@ -364,13 +370,13 @@ def order_offsets(erasure: Erasure) -> dict[int, int]:
 _REMAINS = (
     (
         "the identifier, in the list of the erased",
-        "so that nothing that reads the events topic again (a replay, a back-up put back, a back-test, an archive) "
+        "so that nothing that reads the events topic again (a replay, a restored backup, a back-test, an archive) "
         "takes up the subject",
         "the topic has none of those records any more: looked at every hour",
     ),
     (
         "copies of these topics: mirrors, consumers of others, topics of gateways that events came from",
-        "they are in other systems, and were not told",
+        "they are in other systems, which were not notified",
         "they erase it",
     ),
 )

@@ -340,7 +340,7 @@ def _check_installed_model(settings: Settings, contents: BackupContents) -> None
         raise ConfigError(f"model_dir: {settings.model_dir} is data_dir as well: name another folder, or one below it")
     if not is_model(settings.model_dir):
         if settings.model_dir.exists() and any(settings.model_dir.iterdir()):
-            raise ConfigError(f"model_dir: {settings.model_dir} holds files that are no model: name another folder")
+            raise ConfigError(f"model_dir: {settings.model_dir} holds files that are not a model: name another folder")
         return
     installed, digest = read_model_manifest(settings.model_dir)
     if digest != contents.model_digest:

@@ -86,7 +86,7 @@ def backup(
     contents = take_backup(load_process_settings(settings), file, keys=not without_keys)
     text = f"backed up to {_DONE}\nnot in it: settings, the files that they name, archives, sessions of the console"
     if contents.keys:
-        text += "\nit holds keys: whoever reads it can read the service's data and sign in its name"
+        text += "\nit holds keys: anyone who can read it can read the service's data and sign as the service"
     print_summary({"file": str(file), **contents._asdict()}, json, text)
 
 

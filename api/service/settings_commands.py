@@ -110,7 +110,7 @@ def serve(
     )
     if roles.api and not configured.issuers:
         print_message(
-            "no issuers are configured: nobody can be authenticated, so every call but health checks is refused"
+            "no issuers are configured: no caller can be authenticated, so every call except health checks is refused"
         )
     try:
         run_service(configured, settings, roles, read.removed)

@@ -214,7 +214,7 @@ class SignalReceiver:
         try:
             text = token.decode("ascii").strip()
         except UnicodeDecodeError:
-            raise SetRefused("invalid_request", "the body is no SET in compact form") from None
+            raise SetRefused("invalid_request", "the body is not a SET in compact form") from None
         expected = transmitter.settings.encrypted
         if text.count(".") != 4:  # a JWE has five parts (RFC 7516, section 9)
             if expected == "require":

@@ -2,7 +2,7 @@
 
     python -m examples.agents.run [--exit] [--report FILE]
 
-See README.md. Exit status: 0 all was seen, 1 something was not, 3 a server can not be had on this machine.
+See README.md. Exit status: 0 all was seen, 1 something was not, 3 a server cannot be had on this machine.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def is_session_late(
 ) -> bool:
     """Return whether an event came out of order in its session. Only behavior advances the session's latest time.
 
-    *sessions* are the numbers of the agent's sessions, *vouched_ms* is the time of its latest vouched event.
+    *sessions* are the numbers of the agent's sessions, *vouched_ms* is the time of its latest attested event.
 
     Unauthenticated events are never out of order, and make no other event so. An authorization server's reports about
     tokens and clients arrive by another way than work, so they do not either: an agent requests tokens at any time.

@@ -150,8 +150,8 @@ REMEMBERED_SENSITIVE_CALLS = 32
 ANY_UNTRUSTED, ANY_SENSITIVE = 1, 2
 """Lowest bits of `S_ANSWERS`: others may have written an answer of the session; one was sensitive."""
 SESSION_TIME_BITS, MOST_SESSION_LAG_MS = 2, (1 << 22) - 2
-"""Above them: 1 + milliseconds by which the latest vouched work of the session is older than its agent's latest vouched
-event; 0 if there was none, or it is older than that (70 minutes). A float32 holds 24 bits exactly."""
+"""Above them: 1 + milliseconds by which the latest attested work of the session is older than its agent's latest
+attested event; 0 if there was none, or it is older than that (70 minutes). A float32 holds 24 bits exactly."""
 
 REVOKED_TOKENS = 4
 """Hashes of the agent's most recently revoked tokens."""

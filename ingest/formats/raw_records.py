@@ -198,7 +198,7 @@ def split_array(raw: bytes, expected: str = "an array of objects", most: int | N
     try:
         return [bytes(element) for element in islice(_array_decoder.decode(raw), _limit_with_one_more(most))]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedEvent(f"body is no JSON array: {error}") from None
+        raise MalformedEvent(f"body is not a JSON array: {error}") from None
 
 
 def split_ndjson(raw: bytes, most: int | None = None) -> list[bytes]:

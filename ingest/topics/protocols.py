@@ -72,7 +72,7 @@ TOPIC_DEFINITIONS = (
         },
     ),
     TopicDefinition("decisions", "agent", "every change of level, with its reasons", _retention_configs(30)),
-    TopicDefinition("alerts", "agent", "what people are told", _retention_configs(30)),
+    TopicDefinition("alerts", "agent", "alerts for people", _retention_configs(30)),
 )
 
 

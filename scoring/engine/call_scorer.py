@@ -80,8 +80,8 @@ class CallScorer:
     ) -> None:
         if model.version == LEARNING_VERSION:
             raise NoCallVerdicts(
-                "the learning model knows no habits: a service that begins trains its first model by itself when it has"
-                " enough history; one that a person has put back to learning waits for `trustwatch models promote`"
+                "the learning model knows no habits: a new service trains its first model automatically when it has"
+                " enough history; after a person returns it to learning, it waits for `trustwatch models promote`"
             )
         if model.challenges is None:
             raise NoCallVerdicts(f"model {model.version} was trained before there were verdicts on calls: retrain")

@@ -196,7 +196,7 @@ class DecisionMaker:
     def decide_time_passed(self, slots: SlotIndices, moment: RecordMoment) -> list[Decision]:
         """Advance time for these agents to *moment*; return decisions, by agent name, for the levels that changed.
 
-        Slots are no order: which agent has which depends on who moved out before.
+        The order of slots has no meaning: which agent has which depends on who moved out before.
         """
         names = self._engine.agents.names
         order = {slot: ("", "", "") if (name := names[slot]) is None else name.identity for slot in slots.tolist()}

@@ -208,7 +208,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "reported_compromise",
         20.0,
         "signal",
-        "a system that may speak for it says that it or a credential of it is compromised",
+        "a system that is authorized for it reports that the agent or one of its credentials is compromised",
         "an event `signal.hard`: a transmitter of shared signals reports a compromise",
         REPORTED_COMPROMISE,
         of_ignored_events=True,
@@ -227,7 +227,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "reported_evidence",
         2.0,
         "signal",
-        "a system that may speak for it reports",
+        "a system that is authorized for it reports",
         "an event `signal.evidence`: a transmitter of shared signals reports what may be a sign of compromise, or a "
         "bound token came without its proof",
         REPORTED_EVIDENCE,

@@ -79,7 +79,7 @@ ROW = np.dtype(
         ("anomaly", np.float64),  # of the last event
         ("p_value", np.float64),
         ("confidence", np.float64),
-        ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
+        ("told", np.float64),  # evidence of the event that the agent's stored reasons describe
         ("told_ms", np.int64),  # and when it happened
         *usual_anomalies.FIELDS,
         ("block_ms", np.int64),  # current hour of overreach: when it began

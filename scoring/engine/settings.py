@@ -32,7 +32,9 @@ class AlertBudget(SettingsPart, frozen=True):
         if not all(0.0 < alerts < math.inf for alerts in accepted):
             raise ValueError(f"alert budgets must be positive and finite, are {accepted}")
         if not self.critical <= self.high <= self.medium:
-            raise ValueError("`alert_budget`: a higher level needs one that is no larger: critical <= high <= medium")
+            raise ValueError(
+                "`alert_budget`: a higher level needs a budget that is not larger: critical <= high <= medium"
+            )
 
     def by_level(self) -> dict[Any, float]:
         """Return the accepted alerts by the name of their level, from medium on."""

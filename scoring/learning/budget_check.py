@@ -191,7 +191,7 @@ class ChallengeExpectation(NamedTuple):
     def describe(self) -> str:
         """Describe the expectation for the operator who trains."""
         text = (
-            f"calls that wait for a person where nobody answers, of 1,000: {number_text(self.expected)} expected "
+            f"calls that wait if no person answers, of 1,000: {number_text(self.expected)} expected "
             f"(at most about {number_text(self.at_most)}), budget {number_text(self.budget)}; by the last "
             f"{number_text(self.days)} days of the history, in which "
             f"calls of {self.waiting_agents:,} of {self.agents:,} agents would have waited"

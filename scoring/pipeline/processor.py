@@ -140,10 +140,10 @@ class ControlRecords:
         try:
             order = _erasure_decoder.decode(payload)
         except (msgspec.MsgspecError, ValueError) as error:
-            raise MalformedEvent(f"nobody to forget: {error}") from error
+            raise MalformedEvent(f"the name to forget cannot be read: {error}") from error
         subject = order.subject
         if not subject.name:
-            raise MalformedEvent("nobody to forget: the name is empty")
+            raise MalformedEvent("the name to forget is empty")
         count = self.partition_count
         ours = subject.kind == "agent" and (
             count == 1 or partition_of(subject.partition_key, count) == moment.partition

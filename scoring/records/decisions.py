@@ -23,9 +23,9 @@ class Decision(msgspec.Struct, frozen=True):
 
     `evidence` is what the risk kernel saw, by these keys: `statistic`, `events` and `thresholds` (by level), and where
     an event brought the change `gain`, `prior` (the statistic before it), `signals` (codes of hard signals),
-    `left_aside` (features that had counted before, if any), `target_evidence` (decades, of a target that nobody named,
-    if any), `new_network_p` (share of days on which a new network is expected, if the event had one), `concerns`
-    (p-value of what was judged, by concern) and `statistics` (after it, by concern), of a rise
+    `left_aside` (features that had counted before, if any), `target_evidence` (decades, if no prompt named the target),
+    `new_network_p` (share of days on which a new network is expected, if the event had one), `concerns` (p-value of
+    what was judged, by concern) and `statistics` (after it, by concern), of a rise
     `indicators`. Statistic, thresholds, gain and prior are those of the gravest of them; `concern` is what the risk is
     about.
     """

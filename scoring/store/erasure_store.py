@@ -179,7 +179,7 @@ def write_forget_positions(connection: Connection, commits: Sequence[Commit]) ->
             subject=who.name,
             subject_salt="",
             subject_digest="",
-            reason="found in the topic again: the database was put back to before it",
+            reason="found in the topic again: the database was restored to a time before it",
             asked_by="trustwatch",
             asked_ms=met.at_ms,
             at_ms=met.at_ms,

@@ -36,7 +36,7 @@ def test_the_night_skips_aloud_and_fails_on_a_finding(
 ) -> None:
     """Where no service answers nothing was checked, which nobody can miss; a weakness or another image fails.
 
-    So does a copy of the advisories that can not be read.
+    So does a copy of the advisories that cannot be read.
     """
     lines = f'echo "$@" >> {tmp_path}/asked; case "$2" in scripts.audit) exit {audit};; *) exit {digests};; esac'
     executable(tmp_path / "python", lines)

@@ -114,7 +114,7 @@ def test_deeper_forests_are_held_up_to_twelve_levels():
 
 
 def test_forests_that_draw_features_are_refused():
-    """A forest with max_features below 1.0 can not be represented and says so."""
+    """A forest with max_features below 1.0 cannot be represented and says so."""
     X = np.random.default_rng(3).normal(size=(300, 4))
     with pytest.raises(ModelError, match="max_features"):
         flatten_forest(IsolationForest(n_estimators=2, max_features=0.5, random_state=1).fit(X))

@@ -139,7 +139,7 @@ DAMAGES = {
     ),
     "array missing": (remove("detector/ids.npy"), r"detector/ids\.npy: expected .*not found.*retrain"),
     "file too many": (write("extras/x.npy", "x"), r"extras/x\.npy: not in the manifest.*remove"),
-    "manifest missing": (remove("manifest.json"), r"manifest\.json can not be read.*No such file"),
+    "manifest missing": (remove("manifest.json"), r"manifest\.json cannot be read.*No such file"),
     "manifest no json": (write("manifest.json", "{"), r"manifest\.json is not JSON"),
     "other json": (write("manifest.json", "[]"), r"not a Trustwatch model"),
     "manifest edited": (
@@ -195,7 +195,7 @@ def test_another_feature_table_is_refused(model, names, table, message):
 
 def test_a_path_without_a_model_is_refused(tmp_path):
     """A missing directory is a ModelError, not a traceback."""
-    with pytest.raises(ModelError, match=r"nothing/manifest\.json can not be read"):
+    with pytest.raises(ModelError, match=r"nothing/manifest\.json cannot be read"):
         load(tmp_path / "nothing")
 
 

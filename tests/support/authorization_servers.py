@@ -237,7 +237,7 @@ class MemoryActuator(ClientActuator[MemoryState]):
 class HydraServer(AuthorizationServer):
     """Ory Hydra whose clients prove themselves by private_key_jwt."""
 
-    ODD = "urn:agents:ü?x=1&y#z%2F..%2e"  # its admin API can not name a client with a slash
+    ODD = "urn:agents:ü?x=1&y#z%2F..%2e"  # its admin API cannot name a client with a slash
 
     def __init__(self, hydra: Hydra) -> None:
         self.hydra = hydra

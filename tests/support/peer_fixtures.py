@@ -3,7 +3,7 @@
 `hydra`, `keycloak` and `oidc_provider` start at the first such test and end with the run; each test gets them running,
 with their default configuration, whatever the test before did to them. `envoy`, `caddy`, `nginx` and
 `otel_collector` are each test's own.
-Where a server can not be had, the test is skipped with the reason.
+Where a server cannot be had, the test is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def nginx(tmp_path: Path) -> Iterator[Nginx]:
 
 @pytest.fixture(scope="session")
 def _collector_program() -> Path:
-    """Path of the collector, built once; where it can not be built, that is not tried again in this run."""
+    """Path of the collector, built once; where it cannot be built, that is not tried again in this run."""
     from scripts.service_stack import ServiceUnavailable
     from scripts.service_stack.otel_collector import collector_program
 
@@ -131,7 +131,7 @@ def _unstarted(server: Any) -> Iterator[Any]:
 
 
 def start_gateway(gateway: Any, *configuration: str, **more: Any) -> None:
-    """Configure and start a gateway or collector; skips the test where it can not be had."""
+    """Configure and start a gateway or collector; skips the test where it cannot be had."""
     from scripts.service_stack import ServiceUnavailable
 
     gateway.configure(*configuration, **more)

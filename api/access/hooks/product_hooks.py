@@ -146,7 +146,7 @@ class OktaHook(HookAdapter):
         )
         client = member_at(protocol, "client", "id") or member_at(token_request, "client_id")
         if access is not None and type(access) is not dict:
-            raise UnreadableHookRequest("data.access is no object")
+            raise UnreadableHookRequest("data.access is not an object")
         scopes = (
             list(object_or_empty(member_at(access, "scopes")))
             or text_or_empty(member_at(token_request, "scope")).split()

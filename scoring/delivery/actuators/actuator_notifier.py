@@ -138,7 +138,7 @@ class ActuatorNotifier:
             if newer is None:
                 break
             row, desired, before = newer, decode_desired_state(newer.desired), None
-        error = "newer wishes overtook each other; the next attempt goes on"
+        error = "newer orders arrived meanwhile; the next attempt continues"
         return self._report(target, "retry", DeliveryResult("retry", error))
 
     async def _newer_actuation(self, mine: Actuation) -> Actuation | None:

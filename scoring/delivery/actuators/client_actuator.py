@@ -123,7 +123,7 @@ class ClientActuator(ABC, Generic[ClientState]):
         try:
             return self._decoder.decode(original)
         except msgspec.DecodeError as error:
-            raise UnreadableOriginal(f"what the server had before can not be read: {error}") from None
+            raise UnreadableOriginal(f"what the server had before cannot be read: {error}") from None
 
     @abstractmethod
     async def _read_client(self, client_id: str) -> ClientRepresentation:
@@ -187,7 +187,7 @@ def parse_go_duration(text: str) -> float:
         total += float(part.group(1)) * _UNITS_NS[part.group(2)]
         at = part.end()
     if at != len(text) or not text:
-        raise ValueError(f"{text!r} is no duration")
+        raise ValueError(f"{text!r} is not a duration")
     return total / 10**9
 
 
@@ -227,7 +227,7 @@ class HydraActuator(ClientActuator[HydraState]):
 
     async def _read_client(self, client_id: str) -> ClientRepresentation:
         if "/" in client_id or client_id in (".", ".."):
-            raise UnknownClient(f"client {client_id}: the path of Hydra's admin API can not name it")
+            raise UnknownClient(f"client {client_id}: the path of Hydra's admin API cannot name it")
         path, missing = f"/admin/clients/{quote(client_id, safe='')}", f"Hydra has no client {client_id}"
         answer = await self._api.call("GET", path, expect=(200,), missing=missing)
         client: dict[str, Any] = answer.json()

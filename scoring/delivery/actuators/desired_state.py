@@ -67,7 +67,7 @@ def decode_desired_state(payload: bytes) -> DesiredState:
     try:
         return _desired_state_decoder.decode(payload)
     except msgspec.DecodeError as error:
-        raise UnreadableAction(f"the row can not be read: {error}") from None
+        raise UnreadableAction(f"the row cannot be read: {error}") from None
 
 
 def derive_desired_state(

@@ -156,7 +156,7 @@ class Sqlite(Dialect):
             result: str = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode & 0xFF in _TRANSIENT:  # a full disk, too
-                raise Unavailable(f"{target}: the database can not be copied: {error}") from error
+                raise Unavailable(f"{target}: the database cannot be copied: {error}") from error
             return str(error)
         finally:
             copy.close()

@@ -97,7 +97,7 @@ def test_explain_says_what_is_not_judged_and_not_learned(site: Any) -> None:
     told = {name: run(site, "explain", name).stdout for name in (*states, "worst", "nobody")}
 
     assert (
-        "\n  notes: no token vouches for any event of it: nothing is learned, and what it does stays new"
+        "\n  notes: no token attests any of its events: nothing is learned, and what it does stays new"
         in told["claimed"]
     )
     assert "\n  notes: no token vouches for its latest events: nothing is learned of them" in told["mixed"]

@@ -81,7 +81,7 @@ def test_the_detector_of_before_concerns_can_be_had_and_compared(history: Histor
     single = tmp_path / "single"
     trained = run("train", history.past, "--model", single, "--one-question")
     assert trained.exit_code == 0
-    assert "calls that wait for a person where nobody answers, of 1,000: " in trained.stderr + trained.stdout
+    assert "calls that wait if no person answers, of 1,000: " in trained.stderr + trained.stdout
     assert load_trained_model(single).detector.budget_shares == ONE_QUESTION
     assert load_trained_model(history.model).detector.budget_shares == DetectorSettings().budget_shares
 

@@ -228,7 +228,7 @@ def test_scopes_add_capabilities_of_trusted_sources_by_the_table() -> None:
 
 
 def test_what_is_not_native_is_judged_where_it_stands() -> None:
-    """Paths of CloudEvents lead into their data, and one that can not be unpacked harms no other."""
+    """Paths of CloudEvents lead into their data, and one that cannot be unpacked harms no other."""
 
     def cloud(data: Any, kind: str = "io.trustwatch.audit.v1") -> RawRecord:
         return structured_record(

@@ -37,7 +37,7 @@ class Disk:
 
 
 def test_the_reserve_is_reached_and_left_again(monkeypatch: Any, tmp_path: Path) -> None:
-    """Below it, to the byte; freeing room is enough. A disk that can not be asked keeps nobody out."""
+    """Below it, to the byte; freeing room is enough. A disk that cannot be asked keeps nobody out."""
     disk, now = Disk(monkeypatch), [0.0]
     reserve = DiskReserve(tmp_path, 512 * MIB, lambda: now[0])
     found = []

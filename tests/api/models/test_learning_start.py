@@ -62,7 +62,7 @@ def test_a_service_without_a_model_begins_to_learn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "kafka", "said"),
     [
-        ("nowhere/model", KafkaSettings(), "nowhere is no folder: is `model_dir` right"),
+        ("nowhere/model", KafkaSettings(), "nowhere is not a folder: is `model_dir` right"),
         ("modle", BROKERS, "there is one in .*/model: is `model_dir` right"),
     ],
     ids=["folder", "beside"],

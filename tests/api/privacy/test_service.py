@@ -116,7 +116,7 @@ def looks(made: ErasureService, times: int = 8) -> None:
 
 @pytest.mark.parametrize("what", ["assist", "release_names"])
 def test_what_is_open_waits_for_no_chore(store: SqlStore, what: str) -> None:
-    """A damaged archive of this process, or a finished erasure that can not be looked after, holds up nobody."""
+    """A damaged archive of this process, or a finished erasure that cannot be looked after, holds up nobody."""
     places = Anywhere(store)
     places.refuses.add(what)
     made = desk(places)

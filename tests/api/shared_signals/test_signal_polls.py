@@ -124,7 +124,7 @@ def test_what_could_not_be_kept_is_not_acknowledged(peer: Peer) -> None:
 
 
 def test_what_could_not_be_judged_is_not_acknowledged(peer: Peer) -> None:
-    """Nor refused: a SET whose key can not be had comes again, after a pause; the others are settled all the same."""
+    """Nor refused: a SET whose key cannot be had comes again, after a pause; the others are settled all the same."""
     peer.answers = [{"sets": {"j1": "a", "j2": "b", "j3": "c"}}, {"sets": {"j1": "a"}}]
     peer.refusals = {b"a": KeysMissing("idp"), b"c": SetRefused("invalid_request", "it is malformed")}
     assert peer.run(once, once, once) == [True, False, False]

@@ -69,7 +69,7 @@ def test_signed_risk_answers(transmitter: Any) -> None:
 
 
 def test_signed_decisions(transmitter: Any, summary: Callable[..., Any]) -> None:
-    """As they are answered without; what can not be answered is the problem that it always was."""
+    """As they are answered without; what cannot be answered is the problem that it always was."""
     site = transmitter.site
     decision = decision_of(row_of("bot", "acme", 4), 1)
     commit(site.store, decisions=[decision])

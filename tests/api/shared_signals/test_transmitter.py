@@ -101,7 +101,7 @@ def test_a_lock_that_was_lost_is_given_back(
 
 
 def test_a_key_that_can_not_be_used_puts_pushes_off(transmit: Transmit, receiver_of_pushes: SetReceiver) -> None:
-    """The receiver's header can not be read without its key: nothing is sent without it, nor lost."""
+    """The receiver's header cannot be read without its key: nothing is sent without it, nor lost."""
     transmitter = transmit()
     receiver = transmitter.receiver()
     stream = receiver.create_push(receiver_of_pushes.url, "Bearer x", events=(RISK_LEVEL_CHANGE,))

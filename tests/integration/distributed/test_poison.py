@@ -1,4 +1,4 @@
-"""Records that are no events, or in the wrong place, written by others: dead letters, and the partition goes on."""
+"""Records that are not events, or in the wrong place, written by others: dead letters, and the partition goes on."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def test_reasons_are_bounded_and_printable(kit: Any, make: Any, name: str) -> No
 
 
 def test_plain_keeps_ordinary_text() -> None:
-    """Only what can not be shown is replaced, and a cut is visible."""
+    """Only what cannot be shown is replaced, and a cut is visible."""
     assert sanitize_text("naïve — 测试") == "naïve — 测试"
     assert sanitize_text("a\nb") == "a\ufffdb"
     assert sanitize_text("x" * 300) == "x" * 199 + "…"

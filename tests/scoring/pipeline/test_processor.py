@@ -99,7 +99,7 @@ def test_duplicates_are_dropped_and_counted(kit: Any, make: Any) -> None:
     ],
 )
 def test_poison_becomes_a_dead_letter(kit: Any, make: Any, kind: int, payload: bytes) -> None:
-    """No record can stop the pipeline: what can not be applied is kept with its offset, bytes and a reason."""
+    """No record can stop the pipeline: what cannot be applied is kept with its offset, bytes and a reason."""
     processor = kit.processor()
     good = kit.records([make.event(1, 1, make.START_MS)])[0]
     applied = processor.apply(RecordBatch(0, 7, [Record(kind, 5, 123, payload), good]))

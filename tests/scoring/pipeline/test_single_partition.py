@@ -307,7 +307,7 @@ def test_a_locked_database_pauses_the_pipeline(site: RestartedPipelines, kit: An
 
 
 def test_a_store_that_can_not_be_read_pauses_moves(site: RestartedPipelines, kit: Any, make: Any) -> None:
-    """While the database can not be opened, agents wait outside; none goes on without its history."""
+    """While the database cannot be opened, agents wait outside; none goes on without its history."""
     first = site.pipeline(capacity=2)
     first.start()
     site.append(kit.records([make.event(n, f"n{n % 6}", make.START_MS + n) for n in range(30)]))

@@ -182,7 +182,7 @@ def test_a_server_that_hangs_is_told_at_the_actuation(store: SqlStore, monkeypat
 
 
 class Unasked:
-    """A receiver that accepts, and can not be asked."""
+    """A receiver that accepts, and cannot be asked."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -327,7 +327,7 @@ def test_a_row_that_can_not_be_read_fails_for_good(store: SqlStore) -> None:
     result = desk.send(1, OutboxRow("k", "action", "", b'{"level":"high"}', 0))
 
     assert result.outcome == "failed"
-    assert "can not be read" in result.error
+    assert "cannot be read" in result.error
 
 
 def test_a_ceiling_of_nothing_is_a_second() -> None:

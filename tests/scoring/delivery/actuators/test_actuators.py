@@ -388,7 +388,7 @@ def test_a_server_that_is_not_there_costs_its_time_alone() -> None:
 @pytest.mark.parametrize("text", ["", "5", "s", "1h 5m", "1x", "-1h"])
 def test_what_is_no_duration(text: str) -> None:
     """Says so."""
-    with pytest.raises(ValueError, match="is no duration"):
+    with pytest.raises(ValueError, match="is not a duration"):
         parse_go_duration(text)
 
 
