@@ -145,7 +145,8 @@ class PartitionStore(TableStore):
         while True:
             with self._database.write() as connection:
                 rows = connection.execute(page).all()
-                published = dict(connection.execute(select(POSITIONS.c.partition, POSITIONS.c.published)).tuples())
+                positions = connection.execute(select(POSITIONS.c.partition, POSITIONS.c.published))
+                published = {partition: published for partition, published in positions}
                 moves = []
                 for key, *names, old in rows:
                     new = assign(AgentName(codec.to_unsigned(key), *names))

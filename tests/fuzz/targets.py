@@ -58,7 +58,6 @@ from trustwatch.api.shared_signals.service import (
     SubjectRequest,
     VerificationRequest,
     read_body,
-    read_subject,
 )
 from trustwatch.ingest.argument_columns import read_arguments, read_untrusted_result
 from trustwatch.ingest.errors import ConfigError, MalformedEvent, ModelError
@@ -84,7 +83,7 @@ from trustwatch.models.model_directory import (
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.delivery.shared_signals.announced_decision import AnnouncedPin, pin_as_decision
-from trustwatch.scoring.delivery.shared_signals.subject_identifiers import is_wanted
+from trustwatch.scoring.delivery.shared_signals.subject_identifiers import InvalidSubject, check_subject, is_wanted
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
 from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER
 from trustwatch.scoring.records.agents import RiskLevel
@@ -530,8 +529,10 @@ def stream_request(data: bytes) -> None:
         try:
             asked = read_body(data, kind)
             if isinstance(asked, SubjectRequest):
-                subject = read_subject(asked.subject)
+                subject = check_subject(asked.subject)
                 assert isinstance(is_wanted(decision, [StreamSubject(subject, False, 1)]), bool)
+        except InvalidSubject:
+            continue
         except ProblemError as error:
             assert error.problem.status == 400
 

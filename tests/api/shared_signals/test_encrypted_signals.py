@@ -111,7 +111,7 @@ def test_nothing_of_it_stays(receive: Callable[..., Reception], capsys: pytest.C
 
 def test_the_extra_is_named_at_start(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the transmitters that need it; where none does, it is not asked for."""
-    monkeypatch.setattr(extras, "_is_installed", lambda module: module != "joserfc")
+    monkeypatch.setattr(extras, "find_spec", lambda module: None if module == "joserfc" else module)
     runtime = reception.site.app.app.state.services.get(Runtime)
     assert _make_decryption(runtime) is None
     (entry,) = runtime.settings.shared_signals.transmitters

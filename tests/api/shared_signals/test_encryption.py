@@ -76,7 +76,7 @@ def test_without_a_key_nothing_leaves(transmit: Transmit, tmp_path: Path, receiv
 
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At start, not at the first SET; a receiver that is no caller is a wrong setting."""
-    monkeypatch.setattr(extras, "_is_installed", lambda module: module != "joserfc")
+    monkeypatch.setattr(extras, "find_spec", lambda module: None if module == "joserfc" else module)
     part = SharedSignalsSettings(enabled=True, encryption={"soc": publish(tmp_path / "jwks.json", OWN)})
     with pytest.raises(ValueError, match=r"no caller is called 'soc' - at `\$\.shared_signals\.encryption`"):
         Settings(shared_signals=part)

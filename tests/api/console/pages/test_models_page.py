@@ -46,7 +46,7 @@ def serve(site: Any, monkeypatch: pytest.MonkeyPatch) -> Known:
     models = ModelService(
         site.settings, site.store, registry, _no_control, StoreExecutor(), lambda: NOW_MS, lambda: "1"
     )
-    monkeypatch.setattr(models._records, "calibration_curves", lambda *_: ([FLEET], list(known.curves)))
+    monkeypatch.setattr(models, "_calibration_curves", lambda *_: ([FLEET], list(known.curves)))
     judgement = PromotionAssessment(["fewer on 12 agent-days of others"], [])
     monkeypatch.setattr(models, "_assess", lambda _: judgement)
     site.app.app.state.services.add(models)

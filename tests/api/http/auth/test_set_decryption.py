@@ -165,6 +165,6 @@ def test_rotation_overlaps(process: Process) -> None:
 
 
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extras, "_is_installed", lambda module: module != "joserfc")
+    monkeypatch.setattr(extras, "find_spec", lambda module: None if module == "joserfc" else module)
     with pytest.raises(ConfigError, match=r"a setting asks, but joserfc is not installed: .*\.\[jwe\]"):
         Process(tmp_path)
