@@ -100,7 +100,7 @@ def test_explain_says_what_is_not_judged_and_not_learned(site: Any) -> None:
         "\n  notes: no token attests any of its events: nothing is learned, and what it does stays new"
         in told["claimed"]
     )
-    assert "\n  notes: no token vouches for its latest events: nothing is learned of them" in told["mixed"]
+    assert "\n  notes: no token attests its latest events: nothing is learned from them" in told["mixed"]
     assert "order is not judged in 2 of its 3 latest sessions (docs/detection.md#late-events)\n" in told["wild"]
     for name in ("calm", "worst", "nobody"):
         assert not any(words in told[name] for words in ("vouches", "not judged")), name

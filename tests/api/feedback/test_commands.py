@@ -76,7 +76,7 @@ def test_a_rule_is_shown_at_work_then_adopted_listed_and_revoked(person: Person)
         "the decision you speak of",
         "confirmed attack",
         "1 more DETECTIONS LOST",
-        "still odd: write_surprise, in 4 events",
+        "still anomalous: write_surprise, in 4 events",
         "is active until 2025-11-25T04:00:00.000Z",
     )
     assert [words for words in told if words not in done.output] == []
