@@ -521,7 +521,7 @@ def test_a_service_that_learns_is_not_told_to_train(tmp_path: Path) -> None:
     live = LiveCallScorer(ModelRegistry(tmp_path / "models", tmp_path / "installed"), {})
     live.use_version(LEARNING_VERSION)
 
-    assert live.scorer is None and "a service that begins trains its first model by itself" in live.missing_because
+    assert live.scorer is None and "a new service trains its first model automatically" in live.missing_because
 
 
 def test_a_model_is_used_once_its_kernels_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

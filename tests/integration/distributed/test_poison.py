@@ -91,7 +91,7 @@ def forged(agent: str) -> list[Poison]:
     records = [
         (RecordKind.TICK, b"no time at all", "tick"),
         (RecordKind.CONTROL, {"command": "feedback.adopt", "rule": rule, "by": "ann", "why": "w"}, "command"),
-        (RecordKind.FORGET, order, "nobody to forget"),
+        (RecordKind.FORGET, order, "the name to forget"),
         (RecordKind.DEAD, letter, ""),
     ]
     return [
