@@ -1,4 +1,4 @@
-"""Failures and waits of `ConfluentTopicWriter`; with a real broker: the contract of writers."""
+"""Records of `ConfluentTopicWriter` that wait for their turn; with a real broker: the contract of writers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.kafka.confluent import topic_writer
 from trustwatch.ingest.kafka.confluent.client_connection import BoundedCall
+from trustwatch.ingest.kafka.confluent.topic_writer import PendingRecords
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTuning
 
-TUNING = KafkaTuning(metadata_timeout_ms=300)
+TUNING = KafkaTuning(delivery_timeout_ms=300)
 
 
 class SilentProducer:
@@ -26,27 +27,20 @@ class SilentProducer:
         self.given: list[tuple[bytes, Callable[..., None]]] = []
         self.values: list[bytes] = []
         self.answers = False
-        self.has_room = True
         self.refuses: dict[bytes, Exception] = {}
         self.fails: dict[bytes, KafkaError] = {}
 
     def produce(self, _topic: str, value: bytes, _key: bytes, _partition: int, *, on_delivery: Any, **_: Any) -> None:
         if value in self.refuses:
             raise self.refuses[value]
-        if not self.has_room:
-            raise BufferError
         self.given.append((value, on_delivery))
         self.values.append(value)
 
     def poll(self, timeout_s: float) -> None:
         time.sleep(min(timeout_s, 0.005))
-        for value in [value for value, _ in self.given] if self.answers else ():
-            self.acknowledge(value)
-
-    def acknowledge(self, value: bytes) -> None:
-        at = next(at for at, (given, _) in enumerate(self.given) if given == value)
-        _, on_delivery = self.given.pop(at)
-        on_delivery(self.fails.get(value), None)
+        taken, self.given = (self.given, []) if self.answers else ([], self.given)
+        for value, on_delivery in taken:
+            on_delivery(self.fails.get(value), None)
 
     def list_topics(self, **_: Any) -> Any:
         return SimpleNamespace(topics={"topic": SimpleNamespace(partitions={0: None})})
@@ -66,56 +60,73 @@ def producer() -> SilentProducer:
 @pytest.fixture
 def writer(producer: SilentProducer, monkeypatch: pytest.MonkeyPatch) -> Iterator[topic_writer.ConfluentTopicWriter]:
     monkeypatch.setattr(topic_writer, "Producer", lambda *_, **__: producer)
+    monkeypatch.setattr(topic_writer, "_EXPIRY_INTERVAL_S", 0.05)
     opened = topic_writer.ConfluentTopicWriter(KafkaClientSettings(bootstrap_servers=("b:1",)), TUNING)
     yield opened
     producer.answers = True
     opened.close()
 
 
-def test_a_record_that_finds_no_room_waits_for_it(
+def send_later(writer: topic_writer.ConfluentTopicWriter, *values: bytes) -> None:
+    """Send when the request before has left already."""
+    time.sleep(0.005)
+    for value in values:
+        writer.send("topic", b"k", value, partition=0)
+
+
+def test_a_partition_has_one_request_at_a_time(
     writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer
 ) -> None:
-    """It is sent once outcomes make room; if none does in time, `send` raises."""
-    producer.has_room = False
-    with pytest.raises(Unavailable, match="records wait already"):
-        writer.send("topic", b"k", b"refused", partition=0)
-    threading.Timer(0.05, setattr, [producer, "has_room", True]).start()
-    writer.send("topic", b"k", b"later", partition=0)
+    """What comes behind it is handed over with its outcome, in order."""
+    writer.send("topic", b"k", b"first", partition=0)
+    send_later(writer, b"second", b"third")
+    assert producer.values == [b"first"]
     producer.answers = True
     writer.flush(5)
-    assert producer.values == [b"later"]
+    assert producer.values == [b"first", b"second", b"third"]
 
 
-def test_a_flush_does_not_wait_for_later_records(
-    writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer
-) -> None:
-    """Other threads may go on sending forever."""
+def test_what_waits_too_long_is_given_up(writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer) -> None:
+    """Its sender was told that it failed, and sends it again: it is not written after all."""
     writer.send("topic", b"k", b"first", partition=0)
-    threading.Timer(0.05, writer.send, ["topic", b"k", b"second"], {"partition": 0}).start()
-    threading.Timer(0.1, producer.acknowledge, [b"first"]).start()
-    writer.flush(5)
-    with pytest.raises(Unavailable, match="1 records are not acknowledged"):
-        writer.flush(0.05)
-
-
-def test_a_producer_that_lost_its_sequence_is_replaced(
-    writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer
-) -> None:
-    """The send that learns of it and the next flush raise; what the old producer still reports does not count."""
-    writer.send("topic", b"k", b"first", partition=0)
-    producer.refuses[b"second"] = KafkaException(KafkaError(KafkaError._FATAL, "lost", fatal=True))
-    with pytest.raises(Unavailable, match="lost"):
-        writer.send("topic", b"k", b"second", partition=0)
-    assert writer.replaced == 1
-    with pytest.raises(Unavailable, match="_FATAL"):
+    send_later(writer, b"second")
+    with pytest.raises(Unavailable, match="TIMED_OUT"):
         writer.flush(5)
-    writer.flush(0)
+    producer.answers = True
+    send_later(writer, b"third")
+    writer.flush(5)
+    assert producer.values == [b"first", b"third"]
 
 
-def test_every_flush_that_waits_for_a_record_raises_its_failure(
+def test_a_waiting_record_that_is_refused_ends_nothing(
     writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer
 ) -> None:
-    """A flush that begins later does not raise it."""
+    """Its sender has gone on by then: the flush says so."""
+    producer.refuses[b"odd"] = OverflowError("timestamp")
+    writer.send("topic", b"k", b"first", partition=0)
+    send_later(writer, b"odd", b"third")
+    producer.answers = True
+    with pytest.raises(Unavailable, match="OverflowError: timestamp"):
+        writer.flush(5)
+    writer.flush(5)
+    assert producer.values == [b"first", b"third"]
+
+
+def test_counting_what_waits_costs_each_flush_once() -> None:
+    """Each flush that fails adds a link, and a broker may be away for long."""
+    pending = first = PendingRecords()
+    first.count = 1
+    for _ in range(200):
+        pending = PendingRecords(pending)
+    assert pending.waiting() == 1
+    first.count = 0
+    assert pending.waiting() == 0
+
+
+def test_every_flush_that_waits_for_a_record_tells_that_it_failed(
+    writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer
+) -> None:
+    """Each may have been for its sake; a flush that begins later has heard nothing of it."""
     producer.fails[b"lost"] = KafkaError(KafkaError.INVALID_RECORD)
     writer.send("topic", b"k", b"lost", partition=0)
     told: list[str] = []
@@ -139,9 +150,10 @@ def test_every_flush_that_waits_for_a_record_raises_its_failure(
 
 
 def test_a_process_that_ends_waits_no_longer(
-    writer: topic_writer.ConfluentTopicWriter,
+    writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flush that is under way ends; after it neither flushes nor closing wait."""
+    """A flush that is under way ends; after it none waits, and closing neither; what has arrived is good."""
+    monkeypatch.setattr(topic_writer, "_EXPIRY_INTERVAL_S", 60.0)
     writer.flush(5)
     writer.send("topic", b"k", b"first", partition=0)
     threading.Timer(0.1, writer.bound_waits, [0.1]).start()
@@ -153,6 +165,7 @@ def test_a_process_that_ends_waits_no_longer(
     began = time.monotonic()
     writer.close()
     assert time.monotonic() - began < 2.0
+    writer.flush(60)
 
 
 @pytest.fixture
