@@ -52,8 +52,12 @@ def test_it_learns_until_it_has_enough(make_service: Callable[..., Any], tmp_pat
     service.settle()
     assert "low" in {row["risk_level"] for row in service.pages("/v1/agents")}
     sent = Counter((event["tenant"], event["agent"]["id"]) for event in map(json.loads, history))
-    counted = {(row["tenant"], row["agent_id"]): row["events"] for row in service.pages("/v1/agents")}
-    assert counted == sent
+
+    def counted() -> dict[tuple[str, str], int]:
+        return {(row["tenant"], row["agent_id"]): row["events"] for row in service.pages("/v1/agents")}
+
+    service.wait(lambda: len(counted()) == len(sent), 30.0)  # what the new model counts again is stored in parts
+    assert counted() == sent
     assert service.stop() == 0
 
     service.start()  # the installed model still knows nothing; the switch holds
