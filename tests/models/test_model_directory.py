@@ -154,7 +154,7 @@ DAMAGES = {
     "member mistyped": (lambda model: rewrite(model, lambda content: content.update(files=[1])), r"of the wrong type"),
     "wrong shape": (lambda model: rewrite(model, resized), r"leaves\.npy: expected <f8 \(3, 2\), found <f8 \(2, 3\)"),
     "wrong dtype": (lambda model: rewrite(model, retyped), r"leaves\.npy: expected <f4 \(2, 3\), found <f8 \(2, 3\)"),
-    "path outside": (lambda model: rewrite(model, escaped), r"'\.\./outside\.npy' is no name of an array file"),
+    "path outside": (lambda model: rewrite(model, escaped), r"'\.\./outside\.npy' is not the name of an array file"),
 }
 
 
