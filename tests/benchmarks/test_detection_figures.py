@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from benchmarks.bench_detection import FIGURES, PAGE, PARTS, write_part
 from benchmarks.detection import contamination, count_features, evidence_methods, metrics, other_detectors
 from benchmarks.detection.agent_age import ages
-from benchmarks.detection.page_tables import NOT_ON_THE_PAGE
+from benchmarks.detection.page_tables import NOT_ON_THE_PAGE, for_page
 from benchmarks.detection.report import FigureTable, markdown, replace_marked_part
 
 
@@ -163,3 +163,29 @@ def test_the_page_has_a_short_form_and_the_figures_all(tmp_path: Path) -> None:
     read = pandas.read_csv(io.StringIO(text), comment="#").iloc[0]
     assert (read["what happens"], read["noticed"], read["of"]) == ("hundreds of actions, at once", 0.5, 788)
     assert "| burst | 0.500 | 8 | 788 |" in page.read_text() and "**B**" not in page.read_text()
+
+
+def test_one_table_compares_scores_over_the_sets() -> None:
+    names = ("score", "ROC-AUC", "recall at 5 % FP")
+    sets = [
+        FigureTable(f"{name}, per session: 1 bad", names, [("agentnorm 0.2", "0.8 (0.7 to 0.9)", "0.3 (0.2 to 0.4)")])
+        for name in ("x", "y")
+    ]
+
+    (table,) = for_page("side_by_side", sets)
+
+    assert table.columns == ("score", "x", "y")
+    assert table.rows == [("agentnorm 0.2", "0.8/0.3", "0.8/0.3")]
+
+
+def test_intervals_on_the_page_are_short() -> None:
+    tables = [
+        FigureTable(
+            "T", ("judged", "ROC-AUC"), [("x", "0.981 (0.96 to 0.99; 0.002)"), ("y", 0.5)], "Median (interval; spread)."
+        )
+    ]
+
+    (table,) = for_page("new_tasks", tables)
+
+    assert table.rows == [("x", "0.981 (0.96–0.99)"), ("y", 0.5)]
+    assert table.note == "Median (interval)."

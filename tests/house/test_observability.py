@@ -90,6 +90,17 @@ def test_addresses_of_the_site_are_its_pages() -> None:
     assert [path for path in paths if not (ROOT / path.replace(".html", ".md")).is_file()] == []
 
 
+def test_metrics_have_their_base_unit_in_the_name() -> None:
+    """Seconds and bytes as Prometheus has them; counters end in `_total`, what is no counter does not."""
+    wrong = []
+    for metric in METRICS:
+        base = metric.name.removesuffix("_total")
+        unit = {"s": "_seconds", "bytes": "_bytes"}.get(metric.unit, "")
+        if (unit and not base.endswith(unit)) or ("counter" in metric.kind) != metric.name.endswith("_total"):
+            wrong.append(metric.name)
+    assert wrong == []
+
+
 def test_the_dashboard_is_what_the_code_says() -> None:
     """`python -m scripts.write_dashboard` writes it; panels lie side by side."""
     board = json.loads(DASHBOARD.read_text())

@@ -159,6 +159,20 @@ def test_the_list_of_what_is_installed_is_valid(tmp_path: Path) -> None:
     assert found["metadata"]["component"]["name"] == "trustwatch"
 
 
+def bandit(path: Path) -> int:
+    command = [sys.executable, "-m", "bandit", "--quiet", "--configfile", str(ROOT / "pyproject.toml"), str(path)]
+    return subprocess.run(command, capture_output=True).returncode
+
+
+def test_bandit_bites(tmp_path: Path) -> None:
+    """With our exceptions it takes what is harmless and nothing else."""
+    (tmp_path / "harmless.py").write_text("def double(number):\n    return 2 * number\n")
+    (tmp_path / "harmful.py").write_text("import pickle\n\n\ndef load(data):\n    return pickle.loads(data)\n")
+
+    assert bandit(tmp_path / "harmless.py") == 0
+    assert bandit(tmp_path / "harmful.py") == 1
+
+
 def test_what_bandit_leaves_out_ruff_holds() -> None:
     """The same rules, over the product, without a general exception; asserts are looked at here."""
     skipped = {rule.replace("B", "S") for rule in PROJECT["tool"]["bandit"]["skips"]} - {"S101"}

@@ -111,3 +111,8 @@ def merged(archive: Path) -> int:
     while upkeep.step():
         pass
     return upkeep.merged
+
+
+def test_without_an_archive_nothing_is_collected(tmp_path: Path) -> None:
+    assert open_spool(Settings(data_dir=tmp_path)) is None
+    assert start_vector_collector(None, PARTITION) is None

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from trustwatch.ingest.formats.received_signals import STREAM_UPDATED
+from trustwatch.ingest.formats.received_signals import STREAM_UPDATED, VERIFICATION
 from trustwatch.scoring.delivery.shared_signals.event_types import RISK_LEVEL_CHANGE, SESSION_REVOKED
 from trustwatch.scoring.records.agents import AgentEdge
 from trustwatch.scoring.records.commits import Commit, Position
@@ -305,6 +305,16 @@ def test_figures(transmitter: Any, receiver: Any) -> None:
     lines = transmitter.site.client.get("/metrics").text.splitlines()
 
     assert 'trustwatch_security_events_total{outcome="queued"} 5.0' in lines
+
+
+def test_a_verification_comes_through_a_long_poll(transmitter: Any, receiver: Any, until: Until) -> None:
+    """Asked for while somebody waits."""
+    stream = receiver.create()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(receiver.sets, stream, returnImmediately=False)
+        until(lambda: transmitter.context.waiting_polls)
+        receiver.ask("POST", "verification_endpoint", {"stream_id": stream["stream_id"], "state": "s"})
+        assert waiting.result(5)[0]["events"] == {VERIFICATION: {"state": "s"}}
 
 
 def test_what_a_person_orders_is_told(transmitter: Any, receiver: Any) -> None:

@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 
+from trustwatch.api.access.hooks.hook_server import HOOK_ADAPTERS
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.scoring.policy.access_evaluation import ALLOWED, VERDICT_REASONS
 
@@ -26,6 +27,21 @@ def test_the_tests_that_fail_modes_names_are_there() -> None:
     }
 
     assert [f"{file}::{name}" for file, name in named if name not in functions[file]] == []
+
+
+def test_every_hook_has_its_rows_in_fail_modes() -> None:
+    """One where we do not answer, one where we answer without a verdict."""
+    names = {
+        "hydra": "Ory Hydra token hook",
+        "okta": "Okta token inline hook",
+        "wso2": "WSO2 pre-issue action",
+        "zitadel": "ZITADEL Actions v2",
+        "authzen": "AuthZEN decision point",
+    }
+    assert {*HOOK_ADAPTERS, "authzen"} == {*names}
+    rows = [line.split("|")[1].strip() for line in FAIL_MODES.splitlines() if line.startswith("|")]
+
+    assert {name: rows.count(name) for name in names.values()} == dict.fromkeys(names.values(), 2)
 
 
 def test_every_reason_is_told(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
+from trustwatch.scoring.delivery.notifiers.alert_formats import render_alert
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import classify_response, sign_headers
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 
@@ -63,6 +64,18 @@ def test_alert_row() -> None:
     assert (row.kind, row.target, row.group, row.level, row.tenant) == ("alert", "", "burst", 4, "acme")
     assert (row.agent_key, row.created_ms) == (DECISION.agent.key, DECISION.decided_ms)
     assert row == build_alert_row(DECISION, POLICY, SOURCE)
+
+
+def test_the_count_of_suppressed_alerts_changes_nothing_else() -> None:
+    """Only the count of suppressed alerts differs in what is sent."""
+    payload = build_alert_row(DECISION, POLICY, SOURCE).payload
+    rendered = render_alert(payload, "cloudevents", 3)
+    assert rendered is not None
+    before, after = json.loads(payload), json.loads(rendered.body)
+
+    assert before["data"].pop("suppressed_before") == 0
+    assert after["data"].pop("suppressed_before") == 3
+    assert before == after
 
 
 def test_each_secret_signs() -> None:
