@@ -60,9 +60,9 @@ def packed_again(archive: bytes, epoch: int) -> bytes:
     ):
         for member in sorted(source.getmembers(), key=lambda one: one.name):
             mode = PROGRAM_MODE if member.isdir() or member.mode & 0o100 else FILE_MODE
-            entry = member.replace(mtime=epoch, mode=mode, uid=0, gid=0, uname="", gname="")
-            entry.pax_headers = {}
-            target.addfile(entry, source.extractfile(member) if member.isreg() else None)
+            member.mtime, member.mode, member.pax_headers = epoch, mode, {}
+            member.uid, member.gid, member.uname, member.gname = 0, 0, "", ""
+            target.addfile(member, source.extractfile(member) if member.isreg() else None)
     with gzip.GzipFile(filename="", fileobj=result, mode="wb", mtime=epoch) as packed:
         packed.write(plain.getvalue())
     return result.getvalue()
@@ -82,8 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"build_release: {target} is not empty: whoever uploads it would upload what is there, too")
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct"))
     with TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=io.BytesIO(git("archive", "--format=tar", "HEAD"))) as exported:
-            exported.extractall(folder, filter="data")
+        subprocess.run(["tar", "-x", "-C", folder], input=git("archive", "--format=tar", "HEAD"), check=True)
         for path in build(Path(folder), target, epoch):
             print(path)
 

@@ -170,7 +170,7 @@ def test_wrong_settings_are_named(name: str, change: dict[str, Any]) -> None:
     [
         (Attack("heist"), "unknown scenario 'heist'"),
         (Attack("burst", timedelta(days=9)), "outside the duration"),
-        (Attack("burst", agent="nobody"), "agent 'no one'"),
+        (Attack("burst", agent="nobody"), "agent 'nobody'"),
     ],
 )
 def test_wrong_attacks_are_refused_before_the_first_event(attack: Attack, message: str) -> None:

@@ -126,7 +126,7 @@ def test_thresholds_grow_with_rate_and_shrink_with_budget() -> None:
     assert (generous >= [3.0, 5.0, 7.0]).all()
     level = thresholds(np.array([100.0]), AlertBudget(5.0, 5.0, 5.0))[0]
     assert (np.diff(level) >= 1.0).all()
-    with pytest.raises(ValueError, match="no larger"):
+    with pytest.raises(ValueError, match="not larger"):
         AlertBudget(0.1, 5.0, 20.0)
 
 
