@@ -20,10 +20,10 @@ from typing import NamedTuple
 from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.events.intake import EventIntake
 from trustwatch.api.events.intake_limits import IntakeLimits
-from trustwatch.api.events.service import parse_body
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.service.serve import GC_THRESHOLD
 from trustwatch.api.settings.access_settings import EventSourceSettings
+from trustwatch.ingest.formats.bodies import parse_body
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import Record

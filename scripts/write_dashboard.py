@@ -75,7 +75,7 @@ ROWS: Final[dict[str, tuple[PanelPlan, ...]]] = {
             "Senders told to wait",
             "reqps",
             {
-                "{{source}} {{cause}}": "sum by (source, cause) (rate(trustwatch_events_refused_requests_total[5m]))",
+                "{{source}} {{limit}}": "sum by (source, limit) (rate(trustwatch_limited_requests_total[5m]))",
             },
             "By caller and cause.",
         ),

@@ -20,6 +20,7 @@ from ..feedback.service import FeedbackService
 from ..http.agent_lookup import AgentResolver, AgentSelector
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import ReaderDep, ReviewerDep, provided
+from ..http.ledger import Ledger
 from ..http.prometheus_metrics import LabelledValues, MetricValues, ServiceMetrics
 from ..http.runtime import Runtime
 from ..http.schemas import (
@@ -315,7 +316,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     acts = CaseAgentActs(agents, containment, feedback, runtime.now_ms, runtime.monotonic, held_at, level_of)
     resolver = services.get(AgentResolver)
     cases = CaseService(runtime, executor, acts, decision_point.audit_sink, resolver, figures)
-    return figures, cases, CaseStory(runtime, executor, cases, agents)
+    return figures, cases, CaseStory(runtime, executor, services.get(Ledger), cases, agents)
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:

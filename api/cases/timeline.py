@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args
@@ -31,7 +29,7 @@ from ..agents.service import AgentService
 from ..events.event_origin import delegated_by, event_sizes, origin_of
 from ..http.agent_lookup import visible_tenants
 from ..http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller
-from ..http.problems import RETRY_AFTER_S, ProblemDetails, ProblemError
+from ..http.ledger import Ledger, party_of
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from .case_reports import CaseReport
@@ -269,13 +267,6 @@ MAX_DECISIONS_IN_STORY: Final = 500
 LEAD_MS: Final = 3_600_000  # Time before the first event of a case: what ended within it is included
 T = TypeVar("T")
 
-MAX_STORIES_AT_ONCE, MAX_STORIES_WAITING, MAX_STORIES_OF_CALLER = 2, 8, 4
-"""Timelines that are built at once (two threads of the store stay free for others), that wait, and those of one caller
-among both. A further request is refused, and may be repeated."""
-
-PLACES_FOR_OTHERS: Final = 2
-"""The last places are for tenants without a running timeline, so that no tenant takes them all."""
-
 STORY_WITHIN_S: Final = 30.0  # Longest time for reading what a timeline is made of: it holds a place
 
 _log = structlog.get_logger(__name__)
@@ -285,24 +276,14 @@ _log = structlog.get_logger(__name__)
 class CaseStory:
     """Timelines of cases that a caller may see. For one event loop.
 
-    A long one takes a while, so dedicated threads build it.
+    A long one takes a while, so it is bulk work.
     """
 
     runtime: Runtime
     executor: StoreExecutor
+    ledger: Ledger
     cases: CaseService
     agents: AgentService
-
-    def __post_init__(self) -> None:
-        self._asked: Counter[tuple[str, str]] = Counter()
-        self._asked_by_tenants: Counter[frozenset[str]] = Counter()
-        self._places = anyio.Semaphore(MAX_STORIES_AT_ONCE)
-        self._threads = anyio.CapacityLimiter(MAX_STORIES_AT_ONCE)
-
-    @property
-    def asked_for(self) -> int:
-        """Number of timelines that are being built or wait."""
-        return self._asked.total()
 
     async def tell(
         self, caller: AuthenticatedCaller, case_id: str, write: Callable[[CaseReport, list[TimelineItem]], T]
@@ -310,37 +291,16 @@ class CaseStory:
         """Return everything that happened in a case, as *write* renders it in a thread, with events around each rise.
 
         Covers the first `MAX_AGENTS_IN_STORY` agents that joined; messages to people only with the scope `trust.admin`.
-        Events that cannot be read are omitted. Raises ProblemError (404, 503), Unavailable.
+        Events that cannot be read are omitted. Raises ProblemError (404), Overloaded, Unavailable.
         """
-        async with self._place(caller):
+        async with self.ledger.bulk(party_of(caller.binding)):
             try:
                 with anyio.fail_after(STORY_WITHIN_S):
                     report = await self.cases.get(caller, case_id)
                     records = await self._gather(caller, report)
             except TimeoutError:
                 raise Unavailable("the store does not answer in time") from None
-
-            return await anyio.to_thread.run_sync(lambda: write(report, build_timeline(records)), limiter=self._threads)
-
-    @asynccontextmanager
-    async def _place(self, caller: AuthenticatedCaller) -> AsyncIterator[None]:
-        """Wait for a place, and hold it within the block. Raises ProblemError (503) if too many wait."""
-        who, tenants = (caller.issuer, caller.subject), caller.tenants
-        left = MAX_STORIES_AT_ONCE + MAX_STORIES_WAITING - self.asked_for
-        taken = self._asked[who] >= MAX_STORIES_OF_CALLER
-        if taken or left <= 0 or (left <= PLACES_FOR_OTHERS and self._asked_by_tenants[tenants]):
-            detail = f"too many timelines are being built{' for you' if taken else ''}; ask again in a moment"
-            headers = {"Retry-After": str(RETRY_AFTER_S)}
-            raise ProblemError(ProblemDetails(503, Unavailable.code, "Unavailable", detail, headers))
-        self._asked[who] += 1
-        self._asked_by_tenants[tenants] += 1
-        try:
-            async with self._places:
-                yield
-        finally:
-            self._asked[who] -= 1
-            self._asked_by_tenants[tenants] -= 1
-            self._asked, self._asked_by_tenants = +self._asked, +self._asked_by_tenants
+            return await anyio.to_thread.run_sync(lambda: write(report, build_timeline(records)))
 
     async def _gather(self, caller: AuthenticatedCaller, report: CaseReport) -> CaseRecords:
         records = await self.executor(

@@ -25,6 +25,7 @@ from trustwatch.scoring.records.dead_letters import RefusedInput
 from trustwatch_client.events import MAX_EVENT_BYTES, MAX_NAMES
 
 from ..http.auth.callers import SourceBinding
+from ..http.ledger import NewAgents
 from ..settings.access_settings import RegisteredAgent
 
 MAX_CACHED_AGENTS = 65_536
@@ -91,6 +92,7 @@ class Admission:
     alias: PrincipalAlias | None = None
     identities: IdentityHasher = field(default_factory=IdentityHasher)
     scope_actions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    new_agents: NewAgents | None = None  # None = there may be any number
 
     def admit(self, raw_record: RawRecord, binding: SourceBinding, now_ms: int) -> Record:
         """Return the record to log. Raises MalformedEvent, SourceNotAllowed."""
@@ -122,6 +124,8 @@ class Admission:
         # the ids of another.
         source = event.source or binding.source_without_name
         partition_key = agent_partition_key(tenant or "", issuer or "", event.agent.id)
+        if self.new_agents is not None:
+            self.new_agents.admit((tenant or "", issuer or "", event.agent.id), partition_key)
         id_hash = self.identities.event_id_hash(tenant, source, event.id, payload)
         return Record(RecordKind.EVENT, id_hash, now_ms, payload, partition_key)
 

@@ -38,8 +38,9 @@ from trustwatch.ingest.scan.claim_reader import (
 from trustwatch.ingest.source import Record, RecordKind
 
 from ..http.auth.callers import SourceBinding
+from ..http.ledger import Overloaded, TooManyAgents
 from .admission import MAX_CLOCK_AHEAD_S, Admission, RefusedRecords, is_text
-from .intake_limits import IntakeLimits, Overloaded
+from .intake_limits import IntakeLimits
 
 MAX_SENDERS = 1024  # Bindings whose number is remembered; numbers are never used again
 
@@ -221,6 +222,8 @@ class _IncomingBody:
         self.receipt = Receipt()
         self.records: list[Record] = []
         self.id_hashes: set[int] = set()
+        self.too_many_agents: TooManyAgents | None = None
+        self.only_new_agents = True
         self._refused = (
             RefusedRecords(
                 self.now_ms, self.binding.name, lambda index: record_id(self.now_ms, "edge", f"{self.nonce}:{index}")
@@ -230,6 +233,10 @@ class _IncomingBody:
         )
 
     def reject(self, raw_record: RawRecord, error: MalformedEvent | SourceNotAllowed, index: int) -> None:
+        if isinstance(error, TooManyAgents):
+            self.too_many_agents = error
+        else:
+            self.only_new_agents = False
         letter_id = "" if self._refused is None else self._refused.add(raw_record, error, index)
         self.receipt.reject(Rejection(index, error.path, error.reason, letter_id))
 
@@ -264,7 +271,10 @@ class EventIntake:
         keep_refused: bool = True,
         in_time_order: bool = False,
     ) -> Receipt:
-        """Admit records, and make accepted and refused ones durable. Raises Overloaded, LogFailed."""
+        """Admit records, and make accepted and refused ones durable. Raises Overloaded, LogFailed.
+
+        Records of too many new agents are refused. If there are no others, nothing is kept, and Overloaded is raised.
+        """
         body = _IncomingBody(binding, int(self.clock() * 1000), self.new_id() if keep_refused else "")
         if len(raw_records) <= FIRST_SLICE_RECORDS:
             self._admit_slice(raw_records, 0, body)
@@ -276,12 +286,15 @@ class EventIntake:
                     await asyncio.sleep(0)
                 start += step
                 step = SLICE_RECORDS if 8 * slow_path_records <= step else FIRST_SLICE_RECORDS
+        limit = body.too_many_agents
+        if limit is not None and body.only_new_agents and not body.records and not body.receipt.duplicate:
+            raise Overloaded("agents", limit.reason, limit.wait_s)
         if in_time_order and len(body.records) <= SLICE_RECORDS:
             body.records = record_time_order(body.records)
         elif in_time_order:  # in a thread, so that answers stay fast
             body.records = await asyncio.to_thread(record_time_order, body.records)
         body.records += body.dead_letters()
-        await self._commit(body.records)
+        await self._commit(body.records, binding)
         body.receipt.accepted = len(body.id_hashes)
         self._recent_ids.add(body.id_hashes)
         return body.receipt
@@ -311,10 +324,10 @@ class EventIntake:
         """
         body = _IncomingBody(binding, int(self.clock() * 1000), self.new_id())
         body.reject(RawRecord(raw), error, 0)
-        await self._commit(body.dead_letters())
+        await self._commit(body.dead_letters(), binding)
         return body.receipt
 
-    async def _commit(self, records: list[Record]) -> None:
+    async def _commit(self, records: list[Record], binding: SourceBinding | None = None) -> None:
         for part, size in _commit_parts(records):
             try:
                 await self.log.commit(part)
@@ -324,6 +337,8 @@ class EventIntake:
                 _log.error("event_log_damaged", error=str(error))
                 raise LogFailed("the event log is damaged") from error
             self.limits.observe_commit(len(part), size)
+            if binding is not None:
+                self.limits.count_bytes(binding, size)
 
     async def write_control_record(self, payload: bytes, partition_key: bytes) -> None:
         """Log an operator's command about the agent of *partition_key*. Raises as `receive` does."""

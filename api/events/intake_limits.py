@@ -1,29 +1,19 @@
-"""Limits of the intake, and the errors that reject a whole request.
-
-::
-
-    TrustwatchError
-    ├── BodyTooLarge       body_too_large     send less at once
-    ├── UnsupportedBody    unsupported_body   another media type or coding
-    └── Unavailable
-        └── Overloaded     too_many_requests  send the same after `retry_after_s`; nothing was kept
-"""
+"""Limits of the intake: how fast sources may send, and how much may wait for the pipeline or the disk."""
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from trustwatch.ingest.errors import TrustwatchError, Unavailable
 from trustwatch.ingest.timestamps import DAY_S
 
 from ..http.auth.callers import SourceBinding
+from ..http.ledger import Overloaded, Party, TokenBucket, party_of
 from ..settings.root import Settings
 
 LAG_S = 5.0  # Sources are slowed once applying what waits would take longer than this
@@ -50,7 +40,7 @@ class _Sample(NamedTuple):
     ours: int  # records that came through this process, ever
 
 
-ELSEWHERE = ""  # Name under which other processes count, all of them as one source: replicas, topics
+ELSEWHERE = Party("", "")  # As which other processes count, all of them as one tenant: replicas, topics
 _NOISE = 0.05  # part of the pace: less from elsewhere is time, our own records, and what is on its way to the log
 
 
@@ -58,8 +48,9 @@ _NOISE = 0.05  # part of the pace: less from elsewhere is time, our own records,
 class SourceFairness:
     """Slows the fastest senders when the pipeline falls behind, down to equal shares of its pace (max-min fairness).
 
-    Records from other processes count as one additional source, which is not slowed here. A source is slowed only if
-    another one has sent within minutes. A pipeline that is stalled, or catches up with slower senders, slows no source.
+    Tenants have equal shares, and so do the sources of a tenant that sends more than its own. Records from other
+    processes count as one additional tenant, which is not slowed here. A source is slowed only if another one has sent
+    within minutes. A pipeline that is stalled, or catches up with slower senders, slows no source.
     """
 
     backlog: Callable[[], Backlog]  # of the whole log, from all writers
@@ -67,17 +58,17 @@ class SourceFairness:
 
     def __post_init__(self) -> None:
         self._samples: deque[_Sample] = deque()
-        self._sent: dict[str, float] = {}  # records of each source, of which a part is forgotten each moment
+        self._sent: dict[Party, float] = {}  # records of each source, of which a part is forgotten each moment
         self._sent_at_s = self._sampled_at_s = self.monotonic()
         self._ours = 0
 
-    def count(self, source: str, records: int) -> None:
+    def count(self, source: Party, records: int) -> None:
         """Count logged records of a source."""
         self._age_counts()
         self._sent[source] = self._sent.get(source, 0.0) + records
         self._ours += records
 
-    def wait_s(self, source: str) -> float:
+    def wait_s(self, source: Party) -> float:
         """Return the seconds until a source may send again, 0 for now."""
         self._take_sample()
         capacity = self._granted_pace()
@@ -92,7 +83,14 @@ class SourceFairness:
             paces[ELSEWHERE] = elsewhere
         if len(paces) < 2:
             return 0.0
-        pace, share = paces.get(source, 0.0), fair_share(paces, capacity)
+        tenants = defaultdict[str, float](float)
+        for (tenant, _), pace in paces.items():
+            tenants[tenant] += pace
+        share = fair_share(tenants, capacity)
+        if tenants[source.tenant] <= share:
+            return 0.0
+        paces = {one: pace for one, pace in paces.items() if one.tenant == source.tenant}
+        pace, share = paces.get(source, 0.0), fair_share(paces, share)
         return min(PACE_S * math.log(pace / share), MAX_RETRY_S) if pace > share else 0.0
 
     def _age_counts(self) -> None:
@@ -137,8 +135,8 @@ class SourceFairness:
         return GRANTED * pace
 
 
-def fair_share(paces: Mapping[str, float], capacity: float) -> float:
-    """Return the maximum for one source, so that all together have *capacity* and modest sources get all they want.
+def fair_share(paces: Mapping[Any, float], capacity: float) -> float:
+    """Return the maximum for one party, so that all together have *capacity* and modest sources get all they want.
 
     >>> fair_share({"noisy": 900.0, "quiet": 10.0}, 100.0), fair_share({"a": 30.0, "b": 40.0}, 100.0)
     (90.0, inf)
@@ -192,82 +190,30 @@ MAX_LAG_BYTES = 256 * 1024 * 1024
 """Bytes of unapplied events above which senders get 429: about ten minutes of work for one pipeline."""
 
 
-class BodyTooLarge(TrustwatchError):
-    """Raised if a request has more bytes or events than allowed."""
-
-    code = "body_too_large"
-
-
-class UnsupportedBody(TrustwatchError):
-    """Raised for an unsupported media type, character set or content coding. The message names the supported ones."""
-
-    code = "unsupported_body"
-
-
-class Overloaded(Unavailable):
-    """Raised if the sender, or all senders together, are faster than events are processed."""
-
-    code = "too_many_requests"
-
-    def __init__(self, cause: str, reason: str, retry_after_s: float) -> None:
-        super().__init__(reason)
-        self.cause = cause
-        self.retry_after_s = retry_after_s
-
-
-MAX_TOTAL_BODY_BYTES = 128 * 1024 * 1024  # Bytes of bodies that are held at one time, over all sources
-MAX_SOURCE_SHARE = 0.5  # Part of it that one source may take, so that the others always find room
 BURST_S = 1.0  # A source may be ahead of its rate by what it is granted in this time
 RESERVE_RETRY_S = 30.0
 LAG_RETRY_S = 5.0
-MEMORY_RETRY_S = 1.0
 INITIAL_MEAN_RECORD_BYTES = 700.0
 _MEAN_WINDOW_RECORDS = 10_000
 
 
-class TokenBucket:
-    """Token bucket that can go into debt: a body larger than the burst is accepted, and delays later ones."""
-
-    def __init__(self, rate: float, now: float, burst_s: float = BURST_S) -> None:
-        self._rate = rate
-        self._burst = rate * burst_s
-        self._tokens = self._burst
-        self._updated_at = now
-
-    def wait_s(self, now: float) -> float:
-        """Return the seconds until something may be sent again, 0 for now."""
-        self._tokens = min(self._tokens + (now - self._updated_at) * self._rate, self._burst)
-        self._updated_at = now
-        return 0.0 if self._tokens > 0 else -self._tokens / self._rate or 1 / self._rate
-
-    def consume(self, amount: int) -> None:
-        self._tokens -= amount
-
-
 @dataclass(eq=False, repr=False)
 class IntakeLimits:
-    """Decides before a body is parsed whether its sender has to wait."""
+    """Decides before a body is read whether its sender has to wait."""
 
     pending_records: Callable[[], int]  # records that are logged and not yet applied
     max_lag_bytes: int  # bound of the same in bytes, estimated from the mean size of logged records
     monotonic: Callable[[], float]
-    max_total_bytes: int = MAX_TOTAL_BODY_BYTES  # bound of the bodies held in memory
     disk_reserve: DiskReserve | None = None  # of the disk, for orders; None = none is kept
     fairness: SourceFairness | None = None  # None = first come, first served
-    _reserved: dict[str, int] = field(default_factory=dict, init=False)
     _buckets: dict[tuple[str, float], TokenBucket] = field(default_factory=dict, init=False)
     _mean_record_bytes: float = field(default=INITIAL_MEAN_RECORD_BYTES, init=False)
-
-    @property
-    def reserved_bytes(self) -> int:
-        """Bytes of bodies in memory."""
-        return sum(self._reserved.values())
 
     def check(self, binding: SourceBinding) -> None:
         """Raise Overloaded if a request of that source has to wait."""
         if self.pending_records() * self._mean_record_bytes > self.max_lag_bytes:
             raise Overloaded("lag", "the pipeline is behind; events wait to be applied", LAG_RETRY_S)
-        wait = self.fairness.wait_s(binding.name) if self.fairness else 0.0
+        wait = self.fairness.wait_s(party_of(binding)) if self.fairness else 0.0
         if wait > 0:
             raise Overloaded(
                 "fairness", "events wait to be applied, and this source sends more than its share of them", wait
@@ -284,32 +230,19 @@ class IntakeLimits:
     def count_events(self, binding: SourceBinding, events: int) -> None:
         """Count events against the rate and the fair share of their source."""
         if self.fairness is not None:
-            self.fairness.count(binding.name, events)
+            self.fairness.count(party_of(binding), events)
         if (rate := self._rate(binding)) is not None:
             rate.consume(events)
 
-    def count_bytes(self, binding: SourceBinding, body_bytes: int) -> None:
-        """Count the decompressed bytes of a body against the quota of its source."""
+    def count_bytes(self, binding: SourceBinding, kept_bytes: int) -> None:
+        """Count the bytes that a body became against the quota of its source."""
         if (quota := self._quota(binding)) is not None:
-            quota.consume(body_bytes)
+            quota.consume(kept_bytes)
 
     def observe_commit(self, records: int, payload_bytes: int) -> None:
         """Update the mean size of records."""
         weight = min(records / _MEAN_WINDOW_RECORDS, 1.0)
         self._mean_record_bytes += weight * (payload_bytes / records - self._mean_record_bytes)
-
-    @contextmanager
-    def reserve(self, binding: SourceBinding) -> Iterator[BodyReservation]:
-        """Reserve memory for one body. The reservation grows as the body arrives, and ends with the block."""
-        reservation = BodyReservation(self._reserved, binding.name, self.max_total_bytes)
-        try:
-            yield reservation
-        finally:
-            left = self._reserved.get(binding.name, 0) - reservation.own_bytes
-            if left > 0:
-                self._reserved[binding.name] = left
-            else:
-                self._reserved.pop(binding.name, None)
 
     def _rate(self, binding: SourceBinding) -> TokenBucket | None:
         return self._bucket(binding.name, binding.source.events_per_s, BURST_S)
@@ -325,23 +258,3 @@ class IntakeLimits:
         if bucket is None:
             bucket = self._buckets[source, burst_s] = TokenBucket(rate, self.monotonic(), burst_s)
         return bucket
-
-
-@dataclass(eq=False, repr=False)
-class BodyReservation:
-    """Memory reserved for one body."""
-
-    reserved: dict[str, int]
-    source: str
-    total: int
-    own_bytes: int = field(default=0, init=False)
-
-    def grow(self, more: int) -> None:
-        """Reserve more bytes. Raises Overloaded if there is no room."""
-        held = self.reserved.get(self.source, 0)
-        if held != self.own_bytes and held + more > self.total * MAX_SOURCE_SHARE:
-            raise Overloaded("share", "this source sends too much at the same time", MEMORY_RETRY_S)
-        if sum(self.reserved.values()) + more > self.total:
-            raise Overloaded("memory", "the service receives too much at the same time", MEMORY_RETRY_S)
-        self.reserved[self.source] = held + more
-        self.own_bytes += more

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -15,9 +14,15 @@ from starlette.routing import Route
 from trustwatch.ingest.described import TenantName
 from trustwatch.ingest.extras import install_line
 from trustwatch.ingest.formats import otlp
-from trustwatch.ingest.formats.format_registry import MEDIA_TYPE_FORMATS
+from trustwatch.ingest.formats.bodies import (
+    CLOUDEVENT_BATCH_MEDIA_TYPE,
+    CLOUDEVENT_MEDIA_TYPE,
+    JSON_MEDIA_TYPE,
+    NDJSON_MEDIA_TYPES,
+    TEXT_MEDIA_TYPE,
+    UnsupportedBody,
+)
 from trustwatch.ingest.formats.otlp import OtlpSignal
-from trustwatch.ingest.formats.raw_records import ParsedRecords
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.records.dead_letters import DeadLetter
 
@@ -26,22 +31,8 @@ from ..http.dependencies import AdministratorDep, SenderDep, authenticate_connec
 from ..http.schemas import COMMON_PROBLEMS, CursorParam, LimitParam, PageOut, TenantParam, problem_responses
 from ..http.wire import TimeText, Wire
 from .intake import Receipt
-from .intake_limits import UnsupportedBody
 from .origin_keys import IssuedOriginKey, OriginKeyIssuer
-from .service import (
-    CLOUDEVENT_BATCH_MEDIA_TYPE,
-    CLOUDEVENT_MEDIA_TYPE,
-    JSON_MEDIA_TYPE,
-    NDJSON_MEDIA_TYPES,
-    TEXT_MEDIA_TYPE,
-    BodySplitter,
-    DeadLetterService,
-    EventService,
-    check_not_all_rejected,
-    parse_body,
-    parse_foreign_body,
-    parser_named,
-)
+from .service import DeadLetterService, EventService, body_format_named, check_not_all_rejected
 
 EVENTS_PATH, TRACES_PATH, LOGS_PATH = "/v1/events", "/v1/traces", "/v1/logs"
 ORIGIN_KEY_PATH = "/v1/origin-key"
@@ -147,8 +138,8 @@ async def send_events(
     parameter `format` name one: JSON, NDJSON, or (for formats that support it) `text/plain`, one record a line.
     """
     # `DIRECT_EVENTS_ROUTE` comes first and calls this; FastAPI only documents it.
-    split = _body_splitter(caller, record_format)
-    return _receipt_response(await events.receive(caller, dict(request.headers), request.stream(), split))
+    body_format = body_format_named(caller.binding, record_format or caller.binding.source.format)
+    return _receipt_response(await events.receive(caller, dict(request.headers), request.stream(), body_format))
 
 
 async def send_events_directly(request: Request) -> Response:
@@ -168,19 +159,6 @@ def _receipt_response(receipt: Receipt) -> Response:
 
 DIRECT_EVENTS_ROUTE = Route(EVENTS_PATH, send_events_directly, methods=["POST"], include_in_schema=False)
 """Route that is matched before all others."""
-
-
-def _body_splitter(caller: AuthenticatedCaller, requested_format: str | None) -> BodySplitter:
-    name = requested_format or caller.binding.source.format
-    if name in MEDIA_TYPE_FORMATS:
-        return BodySplitter(
-            lambda headers, body, _: ParsedRecords(parse_body(headers.get("content-type", ""), headers, body))
-        )
-    parser = parser_named(caller.binding, name)
-    return BodySplitter(
-        lambda headers, body, pause: parse_foreign_body(headers.get("content-type", ""), body, parser, pause),
-        is_foreign=True,
-    )
 
 
 @router.get(ORIGIN_KEY_PATH, summary="Retrieve the key for hashes of arguments")
@@ -290,16 +268,8 @@ async def _receive_export(
         what = "protobuf is not supported here" if binary else "the body must be OTLP"
         raise UnsupportedBody(f"{what}; {OTLP_JSON_HINT} (Content-Type: {JSON_MEDIA_TYPE})")
 
-    def parsed(_: Mapping[str, str], body: bytes, pause: Callable[[], None]) -> ParsedRecords:
-        return parse_foreign_body(
-            JSON_MEDIA_TYPE,
-            otlp.protobuf_to_json(signal, body, pause) if binary else body,
-            caller.binding.parser("otlp"),
-            pause,
-        )
-
-    split = BodySplitter(parsed, is_foreign=True)
-    receipt = await events.receive(caller, dict(request.headers), request.stream(), split)
+    body_format = body_format_named(caller.binding, "otlp")._replace(protobuf=signal if binary else None)
+    receipt = await events.receive(caller, dict(request.headers), request.stream(), body_format)
     check_not_all_rejected(receipt)
     message = "" if not receipt.rejections else f"{receipt.rejections[0].reason} - at `{receipt.rejections[0].path}`"
     if binary:

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import time
-import zlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import repeat
-from typing import Final, NamedTuple
 
-import anyio.to_thread
 import msgspec
 
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
-from trustwatch.ingest.formats.cloudevents import (
-    CONTEXT_ATTRIBUTES,
-    binary_envelope,
-    decode_http_binary,
-    split_batch,
-    structured_record,
+from trustwatch.ingest.formats.bodies import (
+    MAX_BODY_BYTES,
+    BodyFormat,
+    BodyTooLarge,
+    ReadBody,
+    read_body,
+    read_body_in_worker,
 )
+from trustwatch.ingest.formats.cloudevents import structured_record
 from trustwatch.ingest.formats.format_registry import MEDIA_TYPE_FORMATS
-from trustwatch.ingest.formats.raw_records import (
-    FormatParser,
-    ParsedRecords,
-    ParserBudget,
-    RawRecord,
-    TooManyRecords,
-    rejected_record,
-    split_json,
-    split_ndjson,
-)
+from trustwatch.ingest.formats.raw_records import FormatParser, RawRecord, rejected_record
 from trustwatch.ingest.formats.record_mapping import RecordMapping
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.store.database import Page
@@ -40,126 +26,14 @@ from trustwatch.scoring.store.partition_store import DeadLetterCounts
 
 from ..http.agent_lookup import not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller, SourceBinding, TenantNotAllowed, binding_of_caller, token_issuer
+from ..http.ledger import HeldBody, Ledger, Party, party_of
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.prometheus_metrics import ServiceMetrics
 from ..http.runtime import Runtime
-from ..http.store_executor import BulkTurns, StoreExecutor, TooMuchBulkWork
+from ..http.store_executor import StoreExecutor
+from ..http.worker_pool import WorkerPool
 from .ingest_status import SilenceDetector
 from .intake import EventIntake, Receipt
-from .intake_limits import BodyReservation, BodyTooLarge, Overloaded, UnsupportedBody
-
-# Parsing of request bodies into records, of any media type; the records themselves are not decoded yet.
-
-MAX_BODY_BYTES: Final = 16 * 1024 * 1024  # Bytes of one body, before and after decompression
-MAX_BODY_EVENTS: Final = 10_000  # Events in one body
-JSON_MEDIA_TYPE: Final = "application/json"
-NDJSON_MEDIA_TYPES: Final = (
-    "application/x-ndjson",
-    "application/ndjson",
-    "application/jsonl",
-    "application/x-jsonlines",
-)
-CLOUDEVENT_MEDIA_TYPE: Final = "application/cloudevents+json"
-CLOUDEVENT_BATCH_MEDIA_TYPE: Final = "application/cloudevents-batch+json"
-EVENT_MEDIA_TYPES: Final = (JSON_MEDIA_TYPE, *NDJSON_MEDIA_TYPES, CLOUDEVENT_MEDIA_TYPE, CLOUDEVENT_BATCH_MEDIA_TYPE)
-TEXT_MEDIA_TYPE: Final = "text/plain"  # Lines of a log; only of formats that have such
-CONTENT_CODINGS: Final = ("identity", "gzip", "x-gzip")
-
-_GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
-_INFLATE_BLOCK_BYTES = 4096
-"""Bytes decompressed per step. The rest is copied at the end of each gzip member: with the whole body, thousands of
-empty members would take minutes."""
-
-
-def decompress_body(body: bytes, coding: str) -> bytes:
-    """Remove the Content-Encoding of a body. Stops at `MAX_BODY_BYTES`, as protection from decompression bombs.
-
-    Raises UnsupportedBody, BodyTooLarge, MalformedEvent.
-    """
-    coding = coding.strip().lower() or "identity"
-    if coding not in CONTENT_CODINGS:
-        raise UnsupportedBody(f"Content-Encoding must be gzip or absent, is `{coding[:64]}`")
-    if coding == "identity":
-        return body
-    out, at = bytearray(), 0
-    while at < len(body):
-        member = zlib.decompressobj(_GZIP_WINDOW_BITS)
-        while at < len(body) and not member.eof:
-            try:
-                out += member.decompress(body[at : at + _INFLATE_BLOCK_BYTES], MAX_BODY_BYTES + 1 - len(out))
-            except zlib.error as error:
-                raise MalformedEvent(f"body is not gzip: {error}") from None
-            if len(out) > MAX_BODY_BYTES:
-                raise BodyTooLarge(f"the body has more than {MAX_BODY_BYTES} bytes after decompression")
-            at += _INFLATE_BLOCK_BYTES
-        if not member.eof:
-            raise MalformedEvent("body is not a complete gzip")
-        at = min(at, len(body)) - len(member.unused_data)
-    return bytes(out)
-
-
-def parse_body(content_type: str, headers: Mapping[str, str], body: bytes) -> list[RawRecord]:
-    """Parse the records of a body, in order. Raises UnsupportedBody, MalformedEvent, BodyTooLarge."""
-    kind = _media_type(content_type, EVENT_MEDIA_TYPES)
-    if kind == CLOUDEVENT_MEDIA_TYPE:
-        return [structured_record(body)]
-    if kind != CLOUDEVENT_BATCH_MEDIA_TYPE and "ce-specversion" in headers:
-        context = {name: headers[f"ce-{name}"] for name in CONTEXT_ATTRIBUTES if f"ce-{name}" in headers}
-        return [RawRecord(binary_envelope(context, body), lambda: decode_http_binary(headers, body))]
-    if kind == CLOUDEVENT_BATCH_MEDIA_TYPE:
-        raw_records = [structured_record(event) for event in split_batch(body, MAX_BODY_EVENTS)]
-    else:
-        raws = split_json(body, MAX_BODY_EVENTS) if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)
-        # This takes a third of the time of `RawRecord(raw)` for each.
-        raw_records = list(map(RawRecord._make, zip(raws, repeat(None), repeat("$"), repeat(None))))
-    _check_count(len(raw_records))
-    return raw_records
-
-
-def _no_pause() -> None:
-    """Do not pause."""
-
-
-def parse_foreign_body(
-    content_type: str, body: bytes, parser: FormatParser, pause: Callable[[], None] = _no_pause
-) -> ParsedRecords:
-    """Parse the records of a body in the format of a gateway or an authorization server, in order.
-
-    Raises UnsupportedBody, MalformedEvent, BodyTooLarge.
-    """
-    kind = _media_type(content_type, (JSON_MEDIA_TYPE, *NDJSON_MEDIA_TYPES, TEXT_MEDIA_TYPE))
-    values = [body] if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)
-    _check_count(len(values))
-    raw_records, skipped, budget = [], 0, ParserBudget(MAX_BODY_EVENTS, pause)
-    for value in values:
-        try:
-            parsed = parser(value, {}, budget)
-        except TooManyRecords as error:
-            raise BodyTooLarge(f"{error.reason}; one request may hold {MAX_BODY_EVENTS} events") from None
-        except MalformedEvent as error:
-            if kind == JSON_MEDIA_TYPE:
-                raise
-            parsed = ParsedRecords([rejected_record(value, error)])
-        raw_records += parsed.records
-        skipped += parsed.skipped
-    return ParsedRecords(raw_records, skipped)
-
-
-def _check_count(records: int) -> None:
-    if records > MAX_BODY_EVENTS:
-        raise BodyTooLarge(f"the body holds {records} events or more; one request may hold {MAX_BODY_EVENTS}")
-
-
-def _media_type(content_type: str, known_types: tuple[str, ...]) -> str:
-    kind, _, parameters = content_type.partition(";")
-    kind = kind.strip().lower()
-    if kind not in known_types:
-        raise UnsupportedBody(f"Content-Type must be one of {', '.join(known_types)}")
-    for parameter in parameters.lower().split(";"):
-        name, _, value = parameter.strip().partition("=")
-        if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
-            raise UnsupportedBody("the charset of JSON must be UTF-8")
-    return kind
 
 
 def parse_foreign_dead_letter(raw: bytes, parser: FormatParser) -> list[RawRecord]:
@@ -182,20 +56,11 @@ def parse_dead_letter(raw: bytes) -> RawRecord:
 
 
 PACKED_BULK_BYTES = 1024
-"""Compressed bytes above which decompression would delay other requests: they may grow a thousandfold."""
+"""Compressed bytes above which a body is read in the pool: they may grow a thousandfold."""
+FOREIGN_BULK_BYTES = 4 * 1024  # Bytes above which foreign records are: about ten of them
+NATIVE_BULK_BYTES = 512 * 1024  # Bytes above which native records are: they are only cut
 
-FOREIGN_BULK_BYTES = 4 * 1024  # Bytes from which mapping foreign records would: about ten of them
-PARSER_PAUSE_S = 0.0005  # Sleep of a parser in a thread between two slices: the event loop runs meanwhile
-
-
-class BodySplitter(NamedTuple):
-    """Splits a body into records."""
-
-    # Returns the records; calls its last argument every few records.
-    parse: Callable[[Mapping[str, str], bytes, Callable[[], None]], ParsedRecords]
-    # Whether the records are in another program's format. Mapping costs more than splitting, so large bodies are
-    # mapped in a thread, one per tenant at a time. Log deliveries are shuffled, so accepted records are sorted by time.
-    is_foreign: bool = False
+_READ_HEADERS = ("content-type", "ce-")  # Beginnings of headers that formats read
 
 
 @dataclass(eq=False, repr=False)
@@ -206,59 +71,68 @@ class EventService:
     intake: EventIntake
     silence: SilenceDetector
     metrics: ServiceMetrics
-
-    def __post_init__(self) -> None:
-        self._turns = BulkTurns()
+    ledger: Ledger
+    pool: WorkerPool
 
     async def receive(
-        self, caller: AuthenticatedCaller, headers: Mapping[str, str], chunks: AsyncIterator[bytes], split: BodySplitter
+        self,
+        caller: AuthenticatedCaller,
+        headers: Mapping[str, str],
+        chunks: AsyncIterator[bytes],
+        body_format: BodyFormat,
     ) -> Receipt:
-        """Receive the events in a body and return the receipt.
-
-        Raises TenantNotAllowed, BodyTooLarge, UnsupportedBody, Overloaded, LogFailed.
+        """Receive a body. Raises BodyTooLarge, UnsupportedBody, UnprocessableWork, Overloaded, LogFailed,
+        TenantNotAllowed.
         """
         binding = caller.binding
         if not binding.tenants:
             raise TenantNotAllowed("this caller is bound to no tenant, so it may send no events")
-        try:
-            receipt = await self._receive_within_limits(binding, headers, chunks, split)
-        except Overloaded as error:
-            self.metrics.counter("trustwatch_events_refused_requests_total", binding.name, error.cause).inc()
-            raise
+        with self.ledger.counted(binding.name):
+            receipt = await self._receive_within_limits(binding, headers, chunks, body_format)
         self.count(binding, receipt)
         self.silence.note_received(binding.name, self.runtime.monotonic(), self.runtime.now_ms())
         return receipt
 
     async def _receive_within_limits(
-        self, binding: SourceBinding, headers: Mapping[str, str], chunks: AsyncIterator[bytes], split: BodySplitter
+        self,
+        binding: SourceBinding,
+        headers: Mapping[str, str],
+        chunks: AsyncIterator[bytes],
+        body_format: BodyFormat,
     ) -> Receipt:
-        limits = self.intake.limits
+        limits, party = self.intake.limits, party_of(binding)
         limits.check(binding)
-        try:
-            declared = headers.get("content-length", "")
-            if declared.isdigit() and _is_bulk(headers, int(declared), split):
-                self._turns.check(_bulk_tenant(binding), int(declared))
-            with limits.reserve(binding) as reservation:
-                body = await _read_body(headers, chunks, reservation)
-                is_bulk = _is_bulk(headers, len(body), split)
-                try:
-                    async with self._turns.turn(_bulk_tenant(binding), len(body)) if is_bulk else nullcontext():
-                        body = await _decompressed(body, headers.get("content-encoding", ""), reservation)
-                        limits.count_bytes(binding, len(body))
-                        if split.is_foreign and len(body) > FOREIGN_BULK_BYTES:
-                            pause = partial(time.sleep, PARSER_PAUSE_S)
-                            parsed = await anyio.to_thread.run_sync(split.parse, headers, body, pause)
-                        else:
-                            parsed = split.parse(headers, body, _no_pause)
-                except MalformedEvent as error:
-                    limits.count_events(binding, 1)
-                    return await self.intake.reject_body(body, binding, error)
-                limits.count_events(binding, len(parsed.records) + parsed.skipped)
-                receipt = await self.intake.receive(parsed.records, binding, in_time_order=split.is_foreign)
-        except TooMuchBulkWork as error:
-            raise Overloaded("bulk", str(error), error.retry_after_s) from None
-        receipt.skipped = parsed.skipped
+        declared = headers.get("content-length", "")
+        if declared.isdigit() and _is_bulk(headers, int(declared), body_format):
+            self.ledger.queue.check(party, int(declared))
+        with self.ledger.memory.hold(party) as held:
+            body = await _receive_body(headers, chunks, held)
+            read = await self._read_body(party, body, headers, body_format)
+            del body
+            held.grow(read.size)
+            if read.malformed is not None:
+                reason, path, plain = read.malformed
+                limits.count_events(binding, 1)
+                return await self.intake.reject_body(plain, binding, MalformedEvent(reason, path))
+            limits.count_events(binding, len(read.records) + read.skipped)
+            receipt = await self.intake.receive(read.records, binding, in_time_order=body_format.is_foreign)
+        receipt.skipped = read.skipped
         return receipt
+
+    async def _read_body(
+        self, party: Party, body: bytes, headers: Mapping[str, str], body_format: BodyFormat
+    ) -> ReadBody:
+        """Decompress and parse a body: a small one here, others in the pool."""
+        coding = headers.get("content-encoding", "")
+        if not _is_bulk(headers, len(body), body_format):
+            return read_body(body, coding, headers, body_format)
+        wanted = {name: value for name, value in headers.items() if name.startswith(_READ_HEADERS)}
+        async with self.ledger.queue.ticket(party, len(body)):
+            read = await self.pool.run(read_body_in_worker, body, coding, wanted, body_format)
+        if isinstance(read, ReadBody):
+            return read
+        kind, reason = read
+        raise kind(reason)
 
     def count(self, binding: SourceBinding, receipt: Receipt) -> None:
         """Count the outcomes of a receipt in the metrics."""
@@ -268,41 +142,27 @@ class EventService:
                 self.metrics.counter("trustwatch_events_total", binding.name, outcome).inc(number)
 
 
-async def _read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], reservation: BodyReservation) -> bytes:
-    """Return the body as it was sent. Memory is reserved as it arrives."""
+async def _receive_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], held: HeldBody) -> bytes:
+    """Return the body as it was sent. Its bytes are counted as they arrive."""
     too_large = BodyTooLarge(f"the body may have {MAX_BODY_BYTES} bytes")
     declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise too_large
     body = bytearray()
-    async for chunk in chunks:
-        reservation.grow(len(chunk))
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise too_large
+    with held.receive():
+        async for chunk in chunks:
+            held.grow(len(chunk))
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise too_large
     return bytes(body)
 
 
-def _is_bulk(headers: Mapping[str, str], length: int, split: BodySplitter) -> bool:
-    """Return whether a body takes long in pure Python, or may once it is decompressed."""
+def _is_bulk(headers: Mapping[str, str], length: int, body_format: BodyFormat) -> bool:
+    """Return whether a body may take long to read."""
     if headers.get("content-encoding"):
-        return split.is_foreign or length > PACKED_BULK_BYTES
-    return split.is_foreign and length > FOREIGN_BULK_BYTES
-
-
-def _bulk_tenant(binding: SourceBinding) -> str:
-    """Return the tenant for which bulk work is counted. A caller of several tenants is counted alone."""
-    return binding.default_tenant or f"caller {binding.name}"
-
-
-async def _decompressed(body: bytes, coding: str, reservation: BodyReservation) -> bytes:
-    if len(body) > PACKED_BULK_BYTES and coding:
-        plain = await anyio.to_thread.run_sync(decompress_body, body, coding)
-    else:
-        plain = decompress_body(body, coding)
-    if plain is not body:
-        reservation.grow(len(plain))
-    return plain
+        return body_format.is_foreign or length > PACKED_BULK_BYTES
+    return length > (FOREIGN_BULK_BYTES if body_format.is_foreign else NATIVE_BULK_BYTES)
 
 
 def check_not_all_rejected(receipt: Receipt) -> None:
@@ -389,7 +249,7 @@ class DeadLetterService:
         if name in MEDIA_TYPE_FORMATS:
             return [parse_dead_letter(letter.raw)], sender_binding if as_sender else caller_binding
         # Foreign records name no tenant: they are attributed to their sender, no matter which caller sends them again.
-        return parse_foreign_dead_letter(letter.raw, parser_named(sender_binding, name)), sender_binding
+        return parse_foreign_dead_letter(letter.raw, body_format_named(sender_binding, name).parser()), sender_binding
 
 
 def _visible_sources(caller: AuthenticatedCaller) -> Collection[str] | None:
@@ -400,9 +260,12 @@ def _visible_sources(caller: AuthenticatedCaller) -> Collection[str] | None:
     return None if visible_tenants(caller, None) is None else (caller.name,)
 
 
-def parser_named(binding: SourceBinding, name: str) -> FormatParser:
-    """Return the parser of a format by the sender's settings. Raises ProblemError (400) if it is unknown."""
+def body_format_named(binding: SourceBinding, name: str) -> BodyFormat:
+    """Return a format by the sender's settings. Raises ProblemError (400) if it is unknown."""
+    named = binding.body_format(name)
     try:
-        return binding.parser(name)
+        if named.is_foreign:
+            named.parser()
     except ConfigError as error:
         raise ProblemError(ProblemDetails(400, "unknown_format", "Unknown format", str(error))) from None
+    return named

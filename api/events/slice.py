@@ -6,31 +6,26 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
+from trustwatch.ingest.formats.bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES, BodyTooLarge, UnsupportedBody
+
+from ..http.ledger import Ledger, Overloaded
 from ..http.problems import ProblemDetails
 from ..http.prometheus_metrics import MetricValues, ServiceMetrics
 from ..http.runtime import Runtime
 from ..http.slice import LifespanService, ServiceRegistry, Slice
 from ..http.store_executor import StoreExecutor
+from ..http.worker_pool import UnprocessableWork, WorkerPool
 from .admission import Admission, AgentRegistry
 from .ingest_status import CallerSilenceWatch, IngestStatus, SilenceAlerter, SilenceDetector
 from .intake import EventIntake
-from .intake_limits import (
-    MAX_LAG_BYTES,
-    Backlog,
-    BodyTooLarge,
-    IntakeLimits,
-    Overloaded,
-    SourceFairness,
-    UnsupportedBody,
-    disk_reserve,
-)
+from .intake_limits import MAX_LAG_BYTES, Backlog, IntakeLimits, SourceFairness, disk_reserve
 from .origin_keys import OriginKeyIssuer, open_shared_secret
 from .routes import DIRECT_EVENTS_ROUTE, EVENTS_PATH, LOGS_PATH, TRACES_PATH, dead_letters_router, otlp_router, router
-from .service import CONTENT_CODINGS, EVENT_MEDIA_TYPES, DeadLetterService, EventService
+from .service import DeadLetterService, EventService
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
-    runtime = services.get(Runtime)
+    runtime, ledger = services.get(Runtime), services.get(Ledger)
     settings = runtime.settings
     limits = IntakeLimits(
         runtime.log_lag or (lambda: 0),
@@ -40,7 +35,11 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         fairness=SourceFairness(partial(_backlog, runtime), runtime.monotonic),
     )
     admission = Admission(
-        AgentRegistry(settings.registry), runtime.principal_alias, runtime.store.identities, settings.scope_actions
+        AgentRegistry(settings.registry),
+        runtime.principal_alias,
+        runtime.store.identities,
+        settings.scope_actions,
+        ledger.new_agents,
     )
     intake = EventIntake(
         runtime.event_log,
@@ -51,7 +50,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         compiled_elsewhere=runtime.compiled_elsewhere,
     )
     detector = SilenceDetector(settings.callers, runtime.monotonic())
-    events = EventService(runtime, intake, detector, services.get(ServiceMetrics))
+    events = EventService(runtime, intake, detector, services.get(ServiceMetrics), ledger, services.get(WorkerPool))
     dead_letters = DeadLetterService(runtime, services.get(StoreExecutor), events)
     keys = OriginKeyIssuer(lambda: open_shared_secret(settings), settings.privacy, runtime.clock)
     watch = CallerSilenceWatch(detector, services.find(SilenceAlerter), runtime.monotonic)
@@ -105,12 +104,21 @@ def _unsupported(error: UnsupportedBody) -> ProblemDetails:
     return ProblemDetails(415, UnsupportedBody.code, "Unsupported body", str(error), headers)
 
 
+def _unprocessable(error: UnprocessableWork) -> ProblemDetails:
+    return ProblemDetails(422, UnprocessableWork.code, "Unprocessable", str(error))
+
+
 SLICE = Slice(
     "events",
     routers=(router, otlp_router, dead_letters_router),
     direct_routes=(DIRECT_EVENTS_ROUTE,),
     streamed_paths=(EVENTS_PATH, TRACES_PATH, LOGS_PATH),
-    problems={Overloaded: _overloaded, BodyTooLarge: _too_large, UnsupportedBody: _unsupported},
+    problems={
+        Overloaded: _overloaded,
+        BodyTooLarge: _too_large,
+        UnsupportedBody: _unsupported,
+        UnprocessableWork: _unprocessable,
+    },
     services=_make_services,
     lifespans=_lifespans,
     metrics=_metric_values,

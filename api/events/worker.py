@@ -34,11 +34,11 @@ from ..brokers import open_reader, open_writer
 from ..child_process import ChildRuntime, run_child
 from ..composition import open_service_identities, principal_alias
 from ..http.auth.callers import SourceBinding
+from ..http.ledger import TokenBucket
 from ..settings.access_settings import ForeignTopicSettings
 from ..settings.root import Settings
 from .admission import MAX_CLOCK_AHEAD_S, Admission, AgentRegistry, RefusedRecords
 from .ingest_status import ForeignTopicReport, IngestReport, SilenceDetector, encode_ingest_report
-from .intake_limits import TokenBucket
 
 # Foreign topics: read in turns, parsed, admitted, and counted.
 

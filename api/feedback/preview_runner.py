@@ -20,8 +20,9 @@ from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import FeedbackPreview, FeedbackRule
 from trustwatch.scoring.store.sql_store import SqlStore
 
+from ..clock import monotonic
+from ..http.ledger import FairQueue, Party
 from ..http.problems import ProblemDetails, ProblemError
-from ..http.store_executor import BulkTurns
 
 PREVIEW_DAYS = 7  # A preview counts what happened in the last so many days: as far as the embedded log reaches
 PREVIEW_MAX_S = 600.0
@@ -55,7 +56,7 @@ class PreviewRunner:
     new_id: Callable[[], str]
 
     def __post_init__(self) -> None:
-        self._turns = BulkTurns(at_once=1)
+        self._queue = FairQueue(monotonic, at_once=1)
         self._tasks: dict[asyncio.Task[None], FeedbackPreview] = {}
 
     async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
@@ -97,7 +98,7 @@ class PreviewRunner:
     async def _run_to_end(self, row: FeedbackPreview, job: PreviewJob) -> None:
         beating = asyncio.create_task(self._send_heartbeats(row))
         try:
-            async with self._turns.turn(row.tenant, 0):
+            async with self._queue.ticket(Party(row.tenant, row.author)):
                 beating.cancel()
                 end = await self._run_now(row, job)
         except PreviewFailed as error:

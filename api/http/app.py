@@ -20,6 +20,7 @@ from starlette.responses import RedirectResponse
 
 from trustwatch.ingest.described import PolicyVersion
 from trustwatch.ingest.events import event_json_schema
+from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import RiskLevel
 
 from ..settings.access_settings import ANY_NAME
@@ -28,6 +29,7 @@ from .auth.callers import SCOPE_ADMIN, SCOPE_METRICS, SCOPE_WORDS, Authenticated
 from .connection_guard import ConnectionGuard
 from .dependencies import AnyCallerUnlessLocal, ReaderDep, RequireScope, RuntimeDep, declared, is_local, provided
 from .fast_path import FastPath
+from .ledger import Ledger
 from .openapi_document import complete_document
 from .problems import ProblemTable, install_problem_handlers
 from .prometheus_metrics import MetricValues, ServiceMetrics
@@ -38,6 +40,7 @@ from .schemas import COMMON_PROBLEMS, TokenPolicyOut
 from .slice import LifespanService, ServiceRegistry, Slice
 from .store_executor import StoreExecutor
 from .wire import Wire
+from .worker_pool import WorkerPool
 
 BODILESS_PROBLEMS: dict[int | str, Any] = {status: COMMON_PROBLEMS[status] for status in (400, 401, 403, 413, 421)}
 """Problems of routes without parameters that use no other part of the service."""
@@ -211,6 +214,8 @@ def create_app(runtime: Runtime, slices: Sequence[Slice], *, only_service: bool 
     if services.find(AgentResolver) is None:
         services.add(AgentResolver(runtime.risk_view, runtime.store, executor))
     services.add(metrics)
+    services.add(Ledger(runtime.monotonic, partial(_is_known, runtime.risk_view), partial(_count_limited, metrics)))
+    services.add(WorkerPool())
     services.add(problems)
     services.add(refused_callers)
     answering = () if only_service else slices
@@ -236,6 +241,14 @@ def create_app(runtime: Runtime, slices: Sequence[Slice], *, only_service: bool 
         {path: limit for part in answering for path, limit in part.body_limits.items()},
         tuple(f"{mounted.path}/" for mounted in mounts),
     )
+
+
+def _is_known(risk_view: RiskView, tenant: str, issuer: str, agent_id: str) -> bool:
+    return risk_view.get(tenant, issuer, agent_id) is not None
+
+
+def _count_limited(metrics: ServiceMetrics, source: str, limit: str) -> None:
+    metrics.counter("trustwatch_limited_requests_total", source, limit).inc()
 
 
 def _redirection(target: str) -> Callable[[], Response]:

@@ -18,10 +18,10 @@ from trustwatch.scoring.delivery.notifiers.webhook_notifier import SET_MEDIA_TYP
 
 from .. import clock
 from ..events.intake import EventIntake
-from ..events.intake_limits import Overloaded
 from ..http.auth.set_verification import MAX_SET_BYTES, SetRefused
 from ..http.auth.signing import SetDecryption, assertion_signer
 from ..http.fast_path import RequestBodyTooLong, read_request_body
+from ..http.ledger import Overloaded
 from ..http.prometheus_metrics import LabelledValues, MetricValues
 from ..http.refused_callers import LineLimit
 from ..http.runtime import Runtime

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal
@@ -282,7 +282,6 @@ _MEMBER_NAMES: dict[OtlpSignal, tuple[tuple[str, str], ...]] = {
     "logs": (("resource_logs", "resourceLogs"), ("scope_logs", "scopeLogs"), ("log_records", "logRecords")),
 }
 """Names of lists in protobuf and in JSON, from the outside to the records."""
-_MESSAGES_PER_SLICE = 1_000
 MAX_MESSAGES = 1_000_000
 """Messages in one export request: resources, spans, attributes and their values."""
 
@@ -298,17 +297,17 @@ def protobuf_available() -> bool:
     return not missing_packages("otlp")
 
 
-def protobuf_to_json(signal: OtlpSignal, body: bytes, pause: Callable[[], None] = lambda: None) -> bytes:
-    """Convert an export request to OTLP/JSON, where ids are hexadecimal; call *pause* every few records.
+def protobuf_to_json(signal: OtlpSignal, body: bytes) -> bytes:
+    """Convert an export request to OTLP/JSON, where ids are hexadecimal.
 
     Raises MalformedEvent.
     """
     decode_error = import_module("google.protobuf.message").DecodeError
     message = _new_message(signal, "Request")
-    budget = ParserBudget(pause=pause)
+    budget = ParserBudget()
     budget.open_value(body)
     try:
-        _check_message_count(body, message.DESCRIPTOR, pause)
+        _check_message_count(body, message.DESCRIPTOR)
         message.ParseFromString(body)
         request = _exported_groups(signal, message, budget)
     except (decode_error, ValueError, LookupError, RecursionError) as error:
@@ -337,7 +336,7 @@ def _exported_groups(signal: OtlpSignal, message: Any, budget: ParserBudget) -> 
     return {top[1]: groups}
 
 
-def _check_message_count(body: bytes, descriptor: Any, pause: Callable[[], None]) -> None:
+def _check_message_count(body: bytes, descriptor: Any) -> None:
     """Raise MalformedEvent for too many messages: each takes some hundred bytes of memory, however short it is."""
     found, waiting = 0, [(0, len(body), descriptor)]
     while waiting:
@@ -349,8 +348,6 @@ def _check_message_count(body: bytes, descriptor: Any, pause: Callable[[], None]
                 field = kind.fields_by_number.get(key >> 3)
                 if field is not None and field.message_type is not None:
                     found += 1
-                    if not found % _MESSAGES_PER_SLICE:
-                        pause()
                     waiting.append((at, at + size, field.message_type))
                 at += size
             elif key & 7 == 0:

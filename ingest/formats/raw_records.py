@@ -27,6 +27,9 @@ class Surroundings:
         self._before, self._short, self.after = tuple(before), tuple(short), after
         self.hashed = RawRecordHash(before)
 
+    def __reduce__(self) -> tuple[type[Surroundings], tuple[Sequence[bytes], Sequence[bytes], bytes]]:
+        return Surroundings, (self._before, self._short, self.after)
+
     def length(self, *, short: bool) -> int:
         """Bytes that a copy has without its records."""
         return sum(map(len, self._short if short else self._before)) + len(self.after)
@@ -112,16 +115,12 @@ class TooMuchOutput(MalformedEvent):
         )
 
 
-RECORDS_PER_SLICE = 10
-"""Records between two pauses of a parser: about a millisecond."""
-
-
 class ParserBudget:
     """Records and bytes that parsers may make of one body; counts across all values of the body."""
 
-    def __init__(self, most: int = MAX_BODY_RECORDS, pause: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, most: int = MAX_BODY_RECORDS) -> None:
         self.records = 0
-        self._most, self._pause = most, pause
+        self._most = most
         self._left_bytes = 0
 
     def check_count(self, more: int) -> None:
@@ -140,8 +139,6 @@ class ParserBudget:
         self.records += 1
         self._left_bytes += OUTPUT_BYTES_PER_RECORD
         self.check_bytes(len(native or b""))
-        if not self.records % RECORDS_PER_SLICE:
-            self._pause()
 
     def check_bytes(self, more: int) -> None:
         """Count bytes of events. Raises TooMuchOutput."""

@@ -26,15 +26,7 @@ from msgspec.structs import replace
 
 from trustwatch.api.access.call_evaluation import CallQuestion, read_call_question
 from trustwatch.api.events.admission import RefusedRecords
-from trustwatch.api.events.intake_limits import BodyTooLarge, UnsupportedBody
-from trustwatch.api.events.service import (
-    CLOUDEVENT_MEDIA_TYPE,
-    EVENT_MEDIA_TYPES,
-    decompress_body,
-    parse_body,
-    parse_dead_letter,
-    parse_foreign_body,
-)
+from trustwatch.api.events.service import parse_dead_letter
 from trustwatch.api.http.auth.bearer_tokens import presented_token
 from trustwatch.api.http.auth.client_certificates import certificate_names, read_certificate
 from trustwatch.api.http.auth.proof_of_possession import ProofRefused, ProofVerifier, Report, ShownProof
@@ -62,6 +54,15 @@ from trustwatch.api.shared_signals.service import (
 from trustwatch.ingest.argument_columns import read_arguments, read_untrusted_result
 from trustwatch.ingest.errors import ConfigError, MalformedEvent, ModelError
 from trustwatch.ingest.events import NativeEvent, decode_event
+from trustwatch.ingest.formats.bodies import (
+    CLOUDEVENT_MEDIA_TYPE,
+    EVENT_MEDIA_TYPES,
+    BodyTooLarge,
+    UnsupportedBody,
+    decompress_body,
+    parse_body,
+    parse_foreign_body,
+)
 from trustwatch.ingest.formats.cloudevents import decode_http_binary, parse_cloudevent
 from trustwatch.ingest.formats.format_presets import AUDIT_LOG_FORMATS
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser

@@ -59,7 +59,7 @@ def test_a_flood_is_slowed_and_nobody_else(service: Any, make_event: Any) -> Non
     assert "sends more than its share" in refusals[0].json()["detail"]
     assert 1 <= int(refusals[0].headers["retry-after"]) <= 30
     assert {answer.status_code for answer in quiet} == {202}
-    name = 'trustwatch_events_refused_requests_total{cause="fairness",source="all"}'
+    name = 'trustwatch_limited_requests_total{limit="fairness",source="all"}'
     assert service.metric(name) == len(refusals)
     service.settle()
     service.wait(lambda: service.post(batches[-1]).status_code == 202)  # nothing waits any more

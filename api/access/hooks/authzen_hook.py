@@ -19,9 +19,9 @@ from trustwatch.scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, SCOPES
 from trustwatch.scoring.records.containment import Intervention
 
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
+from ...http.ledger import Ledger, Overloaded, Party
 from ...http.problems import problem_of
 from ...http.refused_callers import AGENT_NOT_ALLOWED, RefusedCallers
-from ...http.store_executor import BulkTurns, TooMuchBulkWork
 from ..approval_workflow import Outcome
 from ..call_evaluation import CALL_DECISIONS, CallEvaluation, CallEvaluator, CallQuestion
 from ..decision_point import AccessDecision, ClientInducedFailure, refusal_members, strictest_decision
@@ -94,7 +94,7 @@ class AuthZenEndpoint:
     _identify: Callable[[Scope], Awaitable[AuthenticatedCaller]]
     _calls: CallEvaluator
     _refused_callers: RefusedCallers
-    _turns: BulkTurns
+    _ledger: Ledger
     _is_batch: bool
 
     async def admit(self, _: HookRequest, scope: Scope) -> HookResponder | HookResponse:
@@ -126,12 +126,12 @@ class AuthZenEndpoint:
             if (answer := next(slices)) is not None:
                 return answer
         try:
-            async with self._turns.turn(asker.tenant, len(request.body)):
+            async with self._ledger.bulk(Party(asker.tenant, asker.caller.binding.name), len(request.body)):
                 if not is_short:
                     slices = self._answer_in_slices(await self._spend_needed(asker, request), request)
                 while (answer := next(slices)) is None:
                     await asyncio.sleep(0)
-        except TooMuchBulkWork as error:
+        except Overloaded as error:
             return _text_response(429, str(error), (b"retry-after", b"%d" % error.retry_after_s))
         return answer
 

@@ -20,12 +20,12 @@ from trustwatch.scoring.policy.access_evaluation import UNDECIDED
 from ... import clock
 from ...http.dependencies import authenticate_request
 from ...http.fast_path import RequestBodyTooLong, read_request_body
+from ...http.ledger import Ledger
 from ...http.problems import CONTENT_TYPE, internal_problem
 from ...http.prometheus_metrics import ServiceMetrics
 from ...http.refused_callers import LineLimit, RefusedCallers
 from ...http.runtime import Runtime
 from ...http.slice import ServiceRegistry
-from ...http.store_executor import BulkTurns
 from ...settings.enforcement_settings import HookSettings
 from ..call_evaluation import CallEvaluator
 from ..decision_point import AccessDecision, PolicyDecisionPoint, RequestLimitExceeded
@@ -240,7 +240,7 @@ def _routes_of_hook(settings: HookSettings, services: ServiceRegistry, calls: Ca
         endpoint = HookEndpoint(HOOK_ADAPTERS[settings.kind](settings), decider, runtime.clock)
         return [HookRoute(settings.name, HOOK_PATH_PREFIX + settings.name, "POST", endpoint.admit, endpoint.too_large)]
     identify = partial(authenticate_request, runtime.verifier)
-    shared = decider, identify, calls, services.get(RefusedCallers), BulkTurns()
+    shared = decider, identify, calls, services.get(RefusedCallers), services.get(Ledger)
     single, many = (AuthZenEndpoint(*shared, is_batch) for is_batch in (False, True))
     metadata = metadata_response(runtime.settings.listen.url())
 

@@ -269,7 +269,7 @@ _TROUBLES: Final[Sequence[tuple[str, str, *tuple[str, ...]]]] = (
         *("vectors_dropped", "identity_conflicts", "fenced", "ticks_not_sent", "heartbeats_not_sent"),
     ),
     ("trustwatch_events_total", "events that were rejected", "rejected"),
-    ("trustwatch_events_refused_requests_total", "requests with events that were refused for now"),
+    ("trustwatch_limited_requests_total", "requests that were refused for now"),
     ("trustwatch_ingest_records_total", "records of foreign topics that were rejected", "rejected"),
     ("trustwatch_verdict_failures_total", "requests for verdicts that failed"),
     ("trustwatch_approvals_failed_total", "approvals that could not be requested or used"),

@@ -14,8 +14,7 @@ from typing import Final
 import msgspec
 
 from trustwatch.ingest.errors import SourceNotAllowed, TrustwatchError
-from trustwatch.ingest.formats.format_registry import create_parser
-from trustwatch.ingest.formats.raw_records import FormatParser
+from trustwatch.ingest.formats.bodies import BodyFormat
 from trustwatch.scoring.store.read_scope import ReadScope
 
 from ...settings.access_settings import ANY_NAME, SELF, CallerSettings, EventSourceSettings, only_name
@@ -90,7 +89,7 @@ class SourceBinding:
         self.enforces = source.may_mark
         """True if it may mark an event as caused by Trustwatch."""
         self.ours = ours
-        self._parsers: dict[str, FormatParser] = {}
+        self._own_format = BodyFormat(source.format, msgspec.json.encode(source.mapping) if source.mapping else b"")
         self._source_pattern = _any_of(source.sources)
         agents = (ANY_NAME,) if source.agents is None else source.agents
         self._all_agents = ANY_NAME in agents
@@ -116,13 +115,9 @@ class SourceBinding:
         """Issuer of an agent that does not name one: the only issuer of this binding, else None."""
         return only_name(self.issuers)
 
-    def parser(self, name: str) -> FormatParser:
-        """Return the parser of a format, with this source's mapping if the format is its own. Raises ConfigError."""
-        parser = self._parsers.get(name)
-        if parser is None:
-            own = name == self.source.format
-            parser = self._parsers[name] = self.source.parser() if own else create_parser(name)
-        return parser
+    def body_format(self, name: str) -> BodyFormat:
+        """Return a format, with this source's mapping if the format is its own."""
+        return self._own_format if name == self.source.format else BodyFormat(name)
 
     def check_claims(self, tenant: str | None, issuer: str | None, source: str | None) -> None:
         """Raise unless an event may claim these, after defaults are filled in.

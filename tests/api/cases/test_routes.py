@@ -14,9 +14,9 @@ import pytest
 
 from trustwatch.api.agents.service import AgentService
 from trustwatch.api.cases import agent_acts, routes, timeline
-from trustwatch.api.cases.timeline import CaseStory
 from trustwatch.api.feedback.service import FeedbackService
 from trustwatch.api.http.agent_lookup import AgentSelector
+from trustwatch.api.http.ledger import LIMITS, Ledger
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 
@@ -256,6 +256,9 @@ def test_the_story_of_a_long_case_holds_up_nobody(triage: Triage, monkeypatch: p
     assert not any(thread.name.startswith("asyncio") for thread in threads)  # of the loop's default executor
 
 
+TENANTS = {"gateway": "acme", "two": "source two"}  # as which the ledger counts them
+
+
 class Asking:
     def __init__(self, triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
         self.triage = triage
@@ -270,11 +273,11 @@ class Asking:
             return asking.get(f"/v1/cases/{case}/timeline", headers=site.auth(client))
 
     def ask_at_once(self, count: int, client: str = "gateway") -> list[Any]:
-        telling = self.triage.site.app.app.state.services.get(CaseStory)
-        wanted = telling.asked_for + count
+        queue, tenant = self.triage.site.app.app.state.services.get(Ledger).queue, TENANTS[client]
+        wanted = queue.waiting(tenant) + count
         asked = [self.pool.submit(self.ask, client) for _ in range(count)]
         end = time.monotonic() + 60
-        while telling.asked_for < wanted:
+        while queue.waiting(tenant) < wanted:
             assert time.monotonic() < end
             time.sleep(0.01)
         return asked
@@ -288,26 +291,19 @@ def asking(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
     made.pool.shutdown()
 
 
-def test_who_asks_for_too_many_stories_is_told_to_come_again(asking: Asking) -> None:
+def test_who_asks_for_too_many_stories_is_told_to_come_again(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another tenant is answered meanwhile."""
+    monkeypatch.setitem(LIMITS, "work", LIMITS["work"]._replace(amount=4))
     waiting = asking.ask_at_once(4)
     for case in (CASE, "case-of-nobody"):
         refused = asking.ask(case=case)
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        assert "ask again" in refused.json()["detail"]
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "2")
+        assert "bulk work of this tenant" in refused.json()["detail"]
+    other = asking.ask_at_once(1, "two")
     asking.go.set()
     assert [one.result().status_code for one in waiting] == [200] * 4
+    assert other[0].result().status_code in (200, 404)
     assert asking.ask().status_code == 200
-
-
-def test_no_tenant_takes_all_places_for_stories(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeline, "MAX_STORIES_OF_CALLER", 20)
-    waiting = asking.ask_at_once(8)
-    assert asking.ask().status_code == 503
-    others = asking.ask_at_once(1, "two")
-    assert asking.ask("two").status_code == 503
-    asking.go.set()
-    assert [one.result().status_code for one in waiting] == [200] * 8
-    assert others[0].result().status_code in (200, 404)
 
 
 def test_the_story_of_a_case_has_all_that_happened(triage: Triage) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.events.audit_sink import AuditSink
-from trustwatch.api.events.intake_limits import DiskReserve, IntakeLimits, Overloaded, disk_reserve
+from trustwatch.api.events.intake_limits import DiskReserve, IntakeLimits, disk_reserve
 from trustwatch.api.http.auth.callers import SourceBinding
+from trustwatch.api.http.ledger import Overloaded
 from trustwatch.api.settings.access_settings import EventSourceSettings, KafkaSettings
 from trustwatch.api.settings.root import Settings
 
@@ -94,7 +95,7 @@ def test_on_a_full_disk_a_person_still_contains(site: Any, event: Any, monkeypat
     assert [found["type"] for found in site.events()] == ["tool.call", "approval"]
 
     metrics = site.client.get("/metrics").text
-    assert 'trustwatch_events_refused_requests_total{cause="reserve",source="gateway"} 1.0' in metrics
+    assert 'trustwatch_limited_requests_total{limit="reserve",source="gateway"} 1.0' in metrics
     assert "trustwatch_disk_reserve_reached 1.0" in metrics
     disk.free = 512 * MIB
     site.clock.now += 1.0
@@ -131,7 +132,7 @@ def test_a_quota_is_of_one_caller_and_comes_back_evenly() -> None:
 
     with pytest.raises(Overloaded) as refused:
         limits.check(bound)
-    assert (refused.value.cause, refused.value.retry_after_s) == ("quota", 600.0)
+    assert (refused.value.limit, refused.value.retry_after_s) == ("quota", 600.0)
     limits.check(other)
     limits.check(SourceBinding(EventSourceSettings("c")))
     now[0] = 601.0
@@ -145,4 +146,4 @@ def test_what_is_packed_counts_unpacked(site: Any, event: Any) -> None:
 
     assert sent == [202, 429, 429]
     metrics = site.client.get("/metrics").text
-    assert 'trustwatch_events_refused_requests_total{cause="quota",source="narrow"} 2.0' in metrics
+    assert 'trustwatch_limited_requests_total{limit="quota",source="narrow"} 2.0' in metrics

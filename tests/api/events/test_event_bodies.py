@@ -7,15 +7,15 @@ import time
 
 import pytest
 
-from trustwatch.api.events.intake_limits import BodyTooLarge
-from trustwatch.api.events.service import (
+from trustwatch.api.events.service import parse_foreign_dead_letter
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.formats.bodies import (
     JSON_MEDIA_TYPE,
     MAX_BODY_BYTES,
+    BodyTooLarge,
     decompress_body,
     parse_foreign_body,
-    parse_foreign_dead_letter,
 )
-from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping
 
 

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from trustwatch.api.http.store_executor import BulkTurns, TooMuchBulkWork
+from trustwatch.api.http.ledger import FairQueue, Overloaded
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.errors import MalformedEvent
@@ -257,7 +257,7 @@ def test_refused_spans_of_a_resource_share_a_letter(site: Any) -> None:
 
 def test_bulk_work_of_a_tenant_is_bounded(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """429 before the body is read; a short body is taken all the same."""
-    monkeypatch.setattr(BulkTurns, "check", refuse_bulk)
+    monkeypatch.setattr(FairQueue, "check", refuse_bulk)
 
     long = export(site, "/v1/traces", spans(*[SPAN] * 50))
     packed = export(
@@ -267,12 +267,12 @@ def test_bulk_work_of_a_tenant_is_bounded(site: Any, monkeypatch: pytest.MonkeyP
 
     assert packed.status_code == 429  # however short it came
     assert (long.status_code, long.json()["code"]) == (429, "too_many_requests")
-    assert long.headers["retry-after"] == "2" and "of this tenant wait" in long.json()["detail"]
+    assert long.headers["retry-after"] == "2" and "of this tenant waits" in long.json()["detail"]
     assert short.status_code == 200 and len(site.logged()) == 1
 
 
 def refuse_bulk(*_: Any) -> None:
-    raise TooMuchBulkWork
+    raise Overloaded("work", "too much of this tenant waits")
 
 
 @pytest.mark.parametrize(

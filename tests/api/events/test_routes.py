@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from trustwatch.api.events import slice as events_slice
-from trustwatch.api.events.intake import EventIntake
+from trustwatch.api.http.ledger import Ledger
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
 from trustwatch_client.events import MAX_EVENT_BYTES
@@ -249,7 +249,7 @@ def test_gzip_bombs_and_large_bodies_stop_at_the_bound(shared: Any) -> None:
     ]
 
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(413, "body_too_large")] * 3
-    assert shared.app.app.state.services.get(EventIntake).limits.reserved_bytes == 0
+    assert shared.app.app.state.services.get(Ledger).memory.held_bytes == 0
 
 
 def test_gzip_of_several_members_is_read_whole(site: Any, event: Any) -> None:

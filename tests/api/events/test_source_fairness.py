@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
-from trustwatch.api.events.intake_limits import GRANTED, LAG_S, Backlog, IntakeLimits, Overloaded, SourceFairness
+from trustwatch.api.events.intake_limits import GRANTED, LAG_S, Backlog, IntakeLimits, SourceFairness
 from trustwatch.api.http.auth.callers import SourceBinding
+from trustwatch.api.http.ledger import Overloaded
 from trustwatch.api.settings.access_settings import EventSourceSettings
 
 STEP_S = 0.1
@@ -55,7 +56,7 @@ class Site:
         try:
             self.limits.check(binding)
         except Overloaded as error:
-            assert error.cause == "fairness"
+            assert error.limit == "fairness"
             assert error.retry_after_s > 0
             self.refused[name] += 1
             return False

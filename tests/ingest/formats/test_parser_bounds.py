@@ -19,7 +19,6 @@ from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
 from trustwatch.ingest.formats.raw_records import (
     MAX_BODY_RECORDS,
-    RECORDS_PER_SLICE,
     ParserBudget,
     RawRecord,
     TooManyRecords,
@@ -295,14 +294,3 @@ def test_an_object_around_many_records_has_few_members() -> None:
         (record,) = create_parser(name)(json.dumps(body).encode(), {}).records
         with pytest.raises(MalformedEvent, match=r"100\d members"):
             assert record.to_native and record.to_native()
-
-
-def test_a_parser_pauses_after_each_slice() -> None:
-    """So that a thread that parses lets others run."""
-    paused: list[int] = []
-    budget = ParserBudget(pause=lambda: paused.append(budget.records))
-    value = json.dumps([{"at": "2026-03-02T08:00:00Z", "who": "bot"}] * 95).encode()
-
-    create_parser("mapping", COPIES)(value, {}, budget)
-
-    assert paused == list(range(RECORDS_PER_SLICE, 95, RECORDS_PER_SLICE))

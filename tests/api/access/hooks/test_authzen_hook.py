@@ -12,7 +12,7 @@ import pytest
 
 from trustwatch.api.access.hooks import authzen_requests
 from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
-from trustwatch.api.http import store_executor
+from trustwatch.api.http.ledger import LIMITS
 
 GATE = {"action": {"name": "issue:access_token:client_credentials"}}
 PROFILE = {
@@ -343,7 +343,7 @@ def test_a_long_batch_lets_others_go_first(make_desk: Any, monkeypatch: pytest.M
 
 def test_long_batches_of_a_tenant_take_turns(make_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is more than may wait is refused with a time to come again; short ones never wait."""
-    monkeypatch.setattr(store_executor, "MAX_TENANT_PIECES", 2)
+    monkeypatch.setitem(LIMITS, "work", LIMITS["work"]._replace(amount=2))
     desk = make_desk("authzen")
 
     async def run() -> list[httpx2.Response]:
