@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -27,7 +26,7 @@ from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, ReleaseAgent, RiskLevel
 from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.agent_store import AgentOrder, AgentQuery
-from trustwatch.scoring.store.database import Page
+from trustwatch.scoring.store.searches import DEFAULT_PAGE_SIZE, FilteredPage, search_agents
 
 from ..events.intake import EventIntake
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
@@ -36,7 +35,7 @@ from ..http.problems import ProblemDetails, problem_of
 from ..http.refused_callers import BEYOND_CALLER, OrderLines, RefusedCallers
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import attribute_to_caller, check_reason
-from ..http.store_executor import DEFAULT_PAGE_SIZE, FilteredPage, StoreExecutor, read_filtered_page
+from ..http.store_executor import StoreExecutor, StoreSearches
 from .recent_events import AgentEventHistory, DecisionMoment, event_locations, load_event_history
 from .risk_answer_cache import RiskAnswerCache
 
@@ -160,6 +159,7 @@ class AgentService:
     _intake: EventIntake
     _open_erasures: Callable[[], Awaitable[Sequence[Erasure]]] | None
     _refused_callers: RefusedCallers
+    _searches: StoreSearches
 
     def __post_init__(self) -> None:
         self._orders = OrderLines(self._runtime.monotonic)
@@ -195,18 +195,11 @@ class AgentService:
         size = limit or (SEARCH_PAGE_SIZE if filters.text else DEFAULT_PAGE_SIZE)
         levels = None if filters.levels is None else [RiskLevel[word.upper()] for word in filters.levels]
         tenants = visible_tenants(caller, filters.tenant)
-        query = AgentQuery(tenants, levels, filters.agent_type, filters.prefix, size, order=filters.order)
-
-        def page_at(page_cursor: str | None) -> Page[AgentSummary]:
-            return self._runtime.store.agents.page(msgspec.structs.replace(query, cursor=page_cursor))
-
-        text = filters.text.strip().casefold()
-
-        def keep(agent: AgentSummary) -> bool:
-            return not text or any(text in part.casefold() for part in (agent.name.agent_id, agent.agent_type))
-
-        least = 1 if limit else DEFAULT_PAGE_SIZE
-        return await self._executor(partial(read_filtered_page, page_at, keep, cursor, least_items=least))
+        query = AgentQuery(tenants, levels, filters.agent_type, filters.prefix, size, cursor, filters.order)
+        least, text = 1 if limit else DEFAULT_PAGE_SIZE, filters.text.strip().casefold()
+        if text:
+            return await self._searches(caller, search_agents, query, text, least)
+        return await self._executor(search_agents, self._runtime.store, query, text, least)
 
     async def get(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary:
         """Return the named agent, from memory or the store. Raises ProblemError (404, 409), Unavailable."""

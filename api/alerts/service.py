@@ -11,11 +11,12 @@ from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import Delivery, OutboxRow
 from trustwatch.scoring.store.database import Page
 from trustwatch.scoring.store.outbox_store import TargetStop
+from trustwatch.scoring.store.searches import FilteredPage, search_deliveries
 
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.runtime import Runtime
-from ..http.store_executor import DEFAULT_PAGE_SIZE, FilteredPage, StoreExecutor, read_filtered_page
+from ..http.store_executor import StoreExecutor, StoreSearches
 
 
 class DeliveryFilters(NamedTuple):
@@ -35,6 +36,7 @@ class AlertService:
     _runtime: Runtime
     _agents: AgentResolver
     _executor: StoreExecutor
+    _searches: StoreSearches
 
     async def list(
         self, caller: AuthenticatedCaller, filters: DeliveryFilters, limit: int = 50, cursor: str | None = None
@@ -56,13 +58,8 @@ class AlertService:
     ) -> FilteredPage[Delivery]:
         """Like `list`, of any agent and only alerts, without rows for actuators. Reads a bounded number of rows."""
         tenants = visible_tenants(caller, filters.tenant)
-
-        def page_at(page_cursor: str | None) -> Page[Delivery]:
-            return self._runtime.store.outbox.page(
-                tenants, filters.status, filters.target, DEFAULT_PAGE_SIZE, page_cursor, key=filters.key
-            )
-
-        return await self._executor(read_filtered_page, page_at, lambda one: one.kind == ALERT_ROW_KIND, cursor)
+        among = (tenants, filters.status, filters.target, filters.key, cursor)
+        return await self._searches(caller, search_deliveries, ALERT_ROW_KIND, *among)
 
     async def send_test(self, caller: AuthenticatedCaller, target: str | None = None) -> Sequence[OutboxRow]:
         """Send a test alert, marked as such, to one target or to all, as any alert is sent.

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from itertools import dropwhile, islice
 from typing import Final, NamedTuple
 
@@ -24,15 +23,15 @@ from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 from trustwatch.scoring.records.commits import ALERT_KEY_PREFIX, Delivery
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.store.database import Page
 from trustwatch.scoring.store.decision_store import CountedChanges
+from trustwatch.scoring.store.searches import DEFAULT_PAGE_SIZE, DecisionSearch, FilteredPage, search_decisions
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, AuthenticatedCaller
 from ..http.problems import RETRY_AFTER_S, ProblemDetails, ProblemError, invalid_value_error
 from ..http.runtime import Runtime
-from ..http.store_executor import DEFAULT_PAGE_SIZE, FilteredPage, StoreExecutor, read_filtered_page
+from ..http.store_executor import StoreExecutor, StoreSearches
 
 MAX_DECISIONS_LOOKED_UP = 60
 """Decisions that are looked up for the levels of one list."""
@@ -56,10 +55,9 @@ MAX_EARLIER_DECISIONS = 100
 
 
 class DecisionFilters(NamedTuple):
-    """Filters of a list; None and "" for all. *level* is the lowest one, *change* is `up` or `down`.
+    """Filters of a list; None and "" for all. *since_ms* and *until_ms* bound when it was decided, 0 for no bound.
 
-    *since_ms* and *until_ms* bound when it was decided, 0 for no bound. *indicator* is that of the risk (a
-    network, an address, a key, ...), or the id of the event.
+    See `DecisionSearch` for the others.
     """
 
     tenant: str | None = None
@@ -139,6 +137,7 @@ class DecisionService:
     _runtime: Runtime
     _agents: AgentResolver
     _executor: StoreExecutor
+    _searches: StoreSearches
     _open_streams: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     async def list(
@@ -158,14 +157,12 @@ class DecisionService:
             if name is None:
                 return FilteredPage([], None, 0)
         size = limit or (INDICATOR_PAGE_SIZE if filters.indicator else DEFAULT_PAGE_SIZE)
-        times = {"since_ms": filters.since_ms, "until_ms": filters.until_ms}
-
-        def page_at(page_cursor: str | None) -> Page[Decision]:
-            return self._runtime.store.decisions.page(tenants, name, size, page_cursor, **times)
-
-        keep = partial(matches_filters, filters=filters)
-        least = 1 if limit else DEFAULT_PAGE_SIZE
-        return await self._executor(partial(read_filtered_page, page_at, keep, cursor, least_items=least))
+        sought = DecisionSearch(filters.level, filters.change, filters.indicator)
+        times, least = (filters.since_ms, filters.until_ms), 1 if limit else DEFAULT_PAGE_SIZE
+        among = (sought, tenants, name, times, size, cursor, least)
+        if any(sought):
+            return await self._searches(caller, search_decisions, *among)
+        return await self._executor(search_decisions, self._runtime.store, *among)
 
     async def get(self, caller: AuthenticatedCaller, decision_id: str) -> Decision:
         """Return one decision. Raises ProblemError (404; 409 while it is not stored yet), Unavailable."""
@@ -236,18 +233,6 @@ class DecisionService:
     def may_give_feedback(self, caller: AuthenticatedCaller, decision: Decision) -> bool:
         """Return whether the caller may judge *decision*, which must have raised the agent to medium or above."""
         return SCOPE_FEEDBACK in caller.scopes and decision.level > max(decision.previous_level, RiskLevel.LOW)
-
-
-def matches_filters(decision: Decision, filters: DecisionFilters) -> bool:
-    """Return whether a list shows *decision*; unknown levels and changes do not filter."""
-    sought = filters.indicator
-    if sought and sought != decision.event_id and all(one.value != sought for one in decision.indicators):
-        return False
-    rises = decision.level > decision.previous_level
-    if filters.change in ("up", "down") and rises != (filters.change == "up"):
-        return False
-    least = RiskLevel.__members__.get(filters.level.upper())
-    return least is None or max(decision.level, decision.previous_level) >= least
 
 
 def load_consequences(

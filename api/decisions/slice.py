@@ -13,6 +13,7 @@ from fastapi.sse import format_sse_event
 from trustwatch.scoring.pipeline.ipc import LevelChange
 from trustwatch.scoring.records.agents import ConcernName
 from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.store.searches import FilteredPage
 
 from ..http.agent_lookup import AGENT_PATH, AgentResolver, AgentSelector
 from ..http.auth.callers import AuthenticatedCaller
@@ -36,7 +37,7 @@ from ..http.schemas import (
     problem_responses,
 )
 from ..http.slice import ServiceRegistry, Slice
-from ..http.store_executor import FilteredPage, StoreExecutor
+from ..http.store_executor import StoreExecutor, StoreSearches
 from ..http.wire import Wire
 from .service import (
     DecisionFilters,
@@ -200,7 +201,9 @@ async def get_decision(
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
     runtime, executor = services.get(Runtime), services.get(StoreExecutor)
-    return DecisionService(runtime, services.get(AgentResolver), executor), DecisionTrends(runtime, executor)
+    searches = services.get(StoreSearches)
+    decisions = DecisionService(runtime, services.get(AgentResolver), executor, searches)
+    return decisions, DecisionTrends(runtime, executor)
 
 
 SLICE = Slice("decisions", routers=(router,), services=_make_services)

@@ -1,18 +1,25 @@
-"""Access to the store from the event loop (bounded threads, a time limit), and filtered pages."""
+"""Access to the store from the event loop: short reads in bounded threads, searches in the pool."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Generic, NamedTuple, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.scoring.store.database import BadCursor, Page
+from trustwatch.scoring.store.database import BadCursor
+from trustwatch.scoring.store.read_scope import current_read_scope
+from trustwatch.scoring.store.searches import FailedSearch, search_in_worker
+from trustwatch.scoring.store.sql_store import SqlStore
 
+from .auth.callers import AuthenticatedCaller
+from .ledger import Ledger, party_of
 from .problems import ProblemDetails, ProblemError
+from .worker_pool import WorkerPool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,6 +29,11 @@ STORE_THREADS = 4
 
 STORE_TIMEOUT_S = 15.0
 """Longest time that a request waits for the store."""
+
+
+def invalid_cursor(reason: str) -> ProblemError:
+    """Return the error for a cursor that the store did not return."""
+    return ProblemError(ProblemDetails(400, BadCursor.code, "Invalid cursor", reason))
 
 
 class StoreExecutor:
@@ -40,45 +52,26 @@ class StoreExecutor:
         except TimeoutError:
             raise Unavailable("the store does not answer in time") from None
         except BadCursor as error:
-            raise ProblemError(ProblemDetails(400, error.code, "Invalid cursor", str(error))) from None
+            raise invalid_cursor(str(error)) from None
 
     async def write(self, change: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of *change*, without a time limit: an abandoned change might still take effect."""
         return await anyio.to_thread.run_sync(partial(change, *args, **kwargs), limiter=self._limiter)
 
 
-DEFAULT_PAGE_SIZE = 50
-MAX_PAGES_READ = 20
-"""Pages of the store that are read for one page of a filtered list."""
+@dataclass(eq=False, repr=False)
+class StoreSearches:
+    """Searches the store in the pool, so that they do not delay answers. Each is bulk work of its caller."""
 
+    _store: SqlStore
+    _ledger: Ledger
+    _pool: WorkerPool
 
-class FilteredPage(NamedTuple, Generic[T]):
-    """Items that match, the cursor of the next page, and how many items were read to find them."""
-
-    items: list[T]
-    next_cursor: str | None
-    looked_at: int
-
-
-def read_filtered_page(
-    page_at: Callable[[str | None], Page[T]],
-    keep: Callable[[T], bool],
-    cursor: str | None = None,
-    *,
-    least_items: int = DEFAULT_PAGE_SIZE,
-) -> FilteredPage[T]:
-    """Read pages until *least_items* are found, the list ends, or `MAX_PAGES_READ` pages are read.
-
-    Whole pages are used, so that the cursor continues exactly after what was read. There may be up to a page more
-    items. Blocks; raises what *page_at* raises.
-    """
-    items: list[T] = []
-    looked_at = 0
-    for _ in range(MAX_PAGES_READ):
-        page = page_at(cursor)
-        looked_at += len(page.items)
-        items += filter(keep, page.items)
-        cursor = page.next_cursor
-        if cursor is None or len(items) >= least_items:
-            break
-    return FilteredPage(items, cursor, looked_at)
+    async def __call__(self, caller: AuthenticatedCaller, search: Callable[..., T], *args: object) -> T:
+        """Return the result of *search*. Raises Overloaded, Unavailable, UnprocessableWork, ProblemError."""
+        url = self._store.database.engine.url.render_as_string(hide_password=False)
+        async with self._ledger.bulk(party_of(caller.binding)):
+            found: T | FailedSearch = await self._pool.run(search_in_worker, url, current_read_scope(), search, args)
+        if isinstance(found, FailedSearch):
+            raise invalid_cursor(found.reason) if found.is_cursor else Unavailable(found.reason)
+        return found

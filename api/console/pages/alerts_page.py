@@ -15,11 +15,11 @@ from trustwatch.scoring.delivery.notifiers.alert_content import AlertContent, pa
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import ALERT_KEY_PREFIX, Delivery
 from trustwatch.scoring.records.dead_letters import DeadLetter
+from trustwatch.scoring.store.searches import FilteredPage
 
 from ...alerts.service import AlertService, DeliveryFilters
 from ...events.intake import Receipt
 from ...events.service import DeadLetterService
-from ...http.store_executor import FilteredPage
 from ..lists import LevelStep, group_escalations, text_filters
 from ..page_dependencies import Cursor, FormDep, PageAdministratorDep, PageRequest, Text
 from ..rendering import url_with_query

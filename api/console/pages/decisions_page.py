@@ -19,6 +19,7 @@ from trustwatch.scoring.policy.book import LevelTokenPolicy
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, FeedbackState, FeedbackVerdict
+from trustwatch.scoring.store.searches import FilteredPage
 
 from ...cases.service import CaseService
 from ...decisions.service import CHOICES, DecisionFilters, DecisionService, parse_time_range
@@ -28,7 +29,6 @@ from ...feedback.service import FeedbackService, FeedbackStatus
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK
 from ...http.problems import ProblemError, invalid_value_error
-from ...http.store_executor import FilteredPage
 from ..lists import list_columns, list_file, optional_time, text_filters
 from ..page_dependencies import Cursor, FormDep, PageReaderDep, PageRequest, PageReviewerDep
 from ..rendering import url_with_query
