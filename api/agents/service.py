@@ -35,7 +35,7 @@ from ..http.problems import ProblemDetails, problem_of
 from ..http.refused_callers import BEYOND_CALLER, OrderLines, RefusedCallers
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import attribute_to_caller, check_reason
-from ..http.store_executor import StoreExecutor, StoreSearches
+from ..http.store_executor import BulkWork, StoreExecutor
 from .recent_events import AgentEventHistory, DecisionMoment, event_locations, load_event_history
 from .risk_answer_cache import RiskAnswerCache
 
@@ -159,7 +159,7 @@ class AgentService:
     _intake: EventIntake
     _open_erasures: Callable[[], Awaitable[Sequence[Erasure]]] | None
     _refused_callers: RefusedCallers
-    _searches: StoreSearches
+    _bulk: BulkWork
 
     def __post_init__(self) -> None:
         self._orders = OrderLines(self._runtime.monotonic)
@@ -171,7 +171,18 @@ class AgentService:
     async def answer_many(
         self, caller: AuthenticatedCaller, questions: Sequence[AgentSelector]
     ) -> list[bytes | ProblemDetails]:
-        """Return answers in the order of the queries; a query without an answer gets a problem instead."""
+        """Return answers in the order of the queries; a query without an answer gets a problem instead.
+
+        Many are bulk work. Raises Overloaded.
+        """
+        if len(questions) <= ANSWERS_PER_TURN:
+            return await self._answer_all(caller, questions)
+        async with self._bulk.ticket(caller):
+            return await self._answer_all(caller, questions)
+
+    async def _answer_all(
+        self, caller: AuthenticatedCaller, questions: Sequence[AgentSelector]
+    ) -> list[bytes | ProblemDetails]:
         answers: list[bytes | ProblemDetails] = []
         for number, question in enumerate(questions, 1):
             try:
@@ -198,7 +209,7 @@ class AgentService:
         query = AgentQuery(tenants, levels, filters.agent_type, filters.prefix, size, cursor, filters.order)
         least, text = 1 if limit else DEFAULT_PAGE_SIZE, filters.text.strip().casefold()
         if text:
-            return await self._searches(caller, search_agents, query, text, least)
+            return await self._bulk.search(caller, search_agents, query, text, least)
         return await self._executor(search_agents, self._runtime.store, query, text, least)
 
     async def get(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary:

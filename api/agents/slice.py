@@ -43,7 +43,7 @@ from ..http.schemas import (
 )
 from ..http.separation_of_duties import MAX_REASON_LENGTH
 from ..http.slice import ServiceRegistry, Slice
-from ..http.store_executor import StoreExecutor, StoreSearches
+from ..http.store_executor import BulkWork, StoreExecutor
 from ..http.wire import TimeText, Wire
 from ..privacy.service import ErasureService
 from .risk_answer_cache import RiskAnswerCache, shows_reasons
@@ -298,7 +298,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         services.get(EventIntake),
         None if erasures is None else erasures.open_erasures,
         services.get(RefusedCallers),
-        services.get(StoreSearches),
+        services.get(BulkWork),
     )
     return answers, agents
 

@@ -16,7 +16,7 @@ from trustwatch.scoring.store.searches import FilteredPage, search_deliveries
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.runtime import Runtime
-from ..http.store_executor import StoreExecutor, StoreSearches
+from ..http.store_executor import BulkWork, StoreExecutor
 
 
 class DeliveryFilters(NamedTuple):
@@ -36,7 +36,7 @@ class AlertService:
     _runtime: Runtime
     _agents: AgentResolver
     _executor: StoreExecutor
-    _searches: StoreSearches
+    _bulk: BulkWork
 
     async def list(
         self, caller: AuthenticatedCaller, filters: DeliveryFilters, limit: int = 50, cursor: str | None = None
@@ -59,7 +59,7 @@ class AlertService:
         """Like `list`, of any agent and only alerts, without rows for actuators. Reads a bounded number of rows."""
         tenants = visible_tenants(caller, filters.tenant)
         among = (tenants, filters.status, filters.target, filters.key, cursor)
-        return await self._searches(caller, search_deliveries, ALERT_ROW_KIND, *among)
+        return await self._bulk.search(caller, search_deliveries, ALERT_ROW_KIND, *among)
 
     async def send_test(self, caller: AuthenticatedCaller, target: str | None = None) -> Sequence[OutboxRow]:
         """Send a test alert, marked as such, to one target or to all, as any alert is sent.

@@ -26,7 +26,7 @@ from ..http.schemas import (
     problem_responses,
 )
 from ..http.slice import ServiceRegistry, Slice
-from ..http.store_executor import StoreExecutor, StoreSearches
+from ..http.store_executor import BulkWork, StoreExecutor
 from ..http.wire import TIME_EXAMPLE, Wire, time_or_none
 from .service import AlertService, DeliveryFilters
 
@@ -133,7 +133,7 @@ async def send_test_alert(caller: AdministratorDep, alerts: AlertServiceDep, tes
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
     return (
         AlertService(
-            services.get(Runtime), services.get(AgentResolver), services.get(StoreExecutor), services.get(StoreSearches)
+            services.get(Runtime), services.get(AgentResolver), services.get(StoreExecutor), services.get(BulkWork)
         ),
     )
 

@@ -31,7 +31,7 @@ from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, v
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, AuthenticatedCaller
 from ..http.problems import RETRY_AFTER_S, ProblemDetails, ProblemError, invalid_value_error
 from ..http.runtime import Runtime
-from ..http.store_executor import StoreExecutor, StoreSearches
+from ..http.store_executor import BulkWork, StoreExecutor
 
 MAX_DECISIONS_LOOKED_UP = 60
 """Decisions that are looked up for the levels of one list."""
@@ -137,7 +137,7 @@ class DecisionService:
     _runtime: Runtime
     _agents: AgentResolver
     _executor: StoreExecutor
-    _searches: StoreSearches
+    _bulk: BulkWork
     _open_streams: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     async def list(
@@ -161,7 +161,7 @@ class DecisionService:
         times, least = (filters.since_ms, filters.until_ms), 1 if limit else DEFAULT_PAGE_SIZE
         among = (sought, tenants, name, times, size, cursor, least)
         if any(sought):
-            return await self._searches(caller, search_decisions, *among)
+            return await self._bulk.search(caller, search_decisions, *among)
         return await self._executor(search_decisions, self._runtime.store, *among)
 
     async def get(self, caller: AuthenticatedCaller, decision_id: str) -> Decision:

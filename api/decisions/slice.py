@@ -37,7 +37,7 @@ from ..http.schemas import (
     problem_responses,
 )
 from ..http.slice import ServiceRegistry, Slice
-from ..http.store_executor import StoreExecutor, StoreSearches
+from ..http.store_executor import BulkWork, StoreExecutor
 from ..http.wire import Wire
 from .service import (
     DecisionFilters,
@@ -201,8 +201,8 @@ async def get_decision(
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
     runtime, executor = services.get(Runtime), services.get(StoreExecutor)
-    searches = services.get(StoreSearches)
-    decisions = DecisionService(runtime, services.get(AgentResolver), executor, searches)
+    bulk = services.get(BulkWork)
+    decisions = DecisionService(runtime, services.get(AgentResolver), executor, bulk)
     return decisions, DecisionTrends(runtime, executor)
 
 

@@ -38,7 +38,7 @@ from .request_traces import FASTAPI_TELEMETRY_OFF
 from .runtime import Runtime, component_states
 from .schemas import COMMON_PROBLEMS, TokenPolicyOut
 from .slice import LifespanService, ServiceRegistry, Slice
-from .store_executor import StoreExecutor, StoreSearches
+from .store_executor import BulkWork, StoreExecutor
 from .wire import Wire
 from .worker_pool import WorkerPool
 
@@ -218,7 +218,7 @@ def create_app(runtime: Runtime, slices: Sequence[Slice], *, only_service: bool 
     ledger = Ledger(runtime.monotonic, partial(_is_known, runtime.risk_view), partial(_count_limited, metrics))
     services.add(pool)
     services.add(ledger)
-    services.add(StoreSearches(runtime.store, ledger, pool))
+    services.add(BulkWork(runtime.store, ledger, pool))
     services.add(problems)
     services.add(refused_callers)
     answering = () if only_service else slices

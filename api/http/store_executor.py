@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -17,7 +18,7 @@ from trustwatch.scoring.store.searches import FailedSearch, search_in_worker
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from .auth.callers import AuthenticatedCaller
-from .ledger import Ledger, party_of
+from .ledger import Ledger, Overloaded, party_of
 from .problems import ProblemDetails, ProblemError
 from .worker_pool import WorkerPool
 
@@ -60,18 +61,40 @@ class StoreExecutor:
 
 
 @dataclass(eq=False, repr=False)
-class StoreSearches:
-    """Searches the store in the pool, so that they do not delay answers. Each is bulk work of its caller."""
+class BulkWork:
+    """Work in the pool, so that it does not delay answers, with a ticket of the caller's tenant."""
 
     _store: SqlStore
     _ledger: Ledger
     _pool: WorkerPool
 
-    async def __call__(self, caller: AuthenticatedCaller, search: Callable[..., T], *args: object) -> T:
-        """Return the result of *search*. Raises Overloaded, Unavailable, UnprocessableWork, ProblemError."""
+    def ticket(self, caller: AuthenticatedCaller) -> AbstractAsyncContextManager[None]:
+        """Wait for a ticket, and hold it within the block. Raises Overloaded."""
+        return self._ledger.bulk(party_of(caller.binding))
+
+    async def run(self, caller: AuthenticatedCaller, function: Callable[..., T], *args: object) -> T:
+        """Return the result of *function*, which is pickled. Raises Overloaded, UnprocessableWork, BodyTooLarge."""
+        async with self.ticket(caller):
+            return await self._pool.run(function, *args)
+
+    async def search(self, caller: AuthenticatedCaller, search: Callable[..., T], *args: object) -> T:
+        """Return the result of *search*, which is given the store first. Raises as `run`, Unavailable, ProblemError."""
         url = self._store.database.engine.url.render_as_string(hide_password=False)
-        async with self._ledger.bulk(party_of(caller.binding)):
-            found: T | FailedSearch = await self._pool.run(search_in_worker, url, current_read_scope(), search, args)
+        found: T | FailedSearch = await self.run(caller, search_in_worker, url, current_read_scope(), search, args)
         if isinstance(found, FailedSearch):
             raise invalid_cursor(found.reason) if found.is_cursor else Unavailable(found.reason)
         return found
+
+    async def pieces(self, caller: AuthenticatedCaller, pieces: Iterator[T]) -> AsyncIterator[T]:
+        """Yield *pieces*, each with a ticket: whoever takes them slowly holds none meanwhile."""
+        piece: T | None = None
+        while True:
+            try:
+                async with self.ticket(caller):
+                    piece = await anyio.to_thread.run_sync(next, pieces, None)
+            except Overloaded as error:  # the answer has begun, so it goes on later
+                await anyio.sleep(error.retry_after_s)
+                continue
+            if piece is None:
+                return
+            yield piece

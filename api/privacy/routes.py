@@ -25,6 +25,7 @@ from ..http.schemas import (
     problem_responses,
 )
 from ..http.slice import Slice
+from ..http.store_executor import BulkWork
 from ..http.wire import Wire
 from .service import ErasureRequest, ErasureService, ProofCheck
 
@@ -95,6 +96,7 @@ router = APIRouter(tags=["privacy"], responses=COMMON_PROBLEMS)
 
 ErasureId = Annotated[str, Path(description="id of the erasure")]
 ErasureServiceDep = Annotated[ErasureService, Depends(provided(ErasureService))]
+BulkWorkDep = Annotated[BulkWork, Depends(provided(BulkWork))]
 REFUSED_ERASURE_RESPONSES = problem_responses(
     {409: "The subject cannot be erased now. `detail` states why and what to do."}
 )
@@ -162,13 +164,13 @@ async def verify_proof(
     summary="Export everything about an agent",
 )
 async def export_agent_data(
-    agent: AgentDep, caller: AdministratorDep, erasures: ErasureServiceDep
+    agent: AgentDep, caller: AdministratorDep, erasures: ErasureServiceDep, bulk: BulkWorkDep
 ) -> StreamingResponse:
     """Returns a ZIP of JSON lines: state, decisions with links in the chain, alerts, orders and events.
 
     It is created while it is sent. Its last file, `manifest.json`, has the lines and digest of each other file.
     """
-    pieces = erasures.export(caller, agent)
+    pieces = bulk.pieces(caller, erasures.export(caller, agent))
     headers = {"Content-Disposition": 'attachment; filename="agent-export.zip"', "Cache-Control": "no-store"}
     return StreamingResponse(pieces, media_type="application/zip", headers=headers)
 

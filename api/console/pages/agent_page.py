@@ -27,6 +27,7 @@ from ...events.event_origin import delegated_by, event_sizes, origin_of
 from ...feedback.service import FeedbackService
 from ...http.agent_lookup import AgentSelector, visible_tenants
 from ...http.auth.callers import SCOPE_FEEDBACK
+from ...http.store_executor import BulkWork
 from ...http.wire import Wire
 from ..lists import list_columns, list_file, text_filters
 from ..live_updates import agent_event_name
@@ -95,6 +96,8 @@ async def download_agents(form: str, visit: PageReaderDep, asked: AskedDep) -> R
         lambda cursor: agents.list(visit.caller, filters, cursor=cursor),
         lambda agent: AgentFileRow.of(agent).model_dump(),
         visit.runtime.monotonic,
+        visit.get(BulkWork),
+        visit.caller,
     )
 
 

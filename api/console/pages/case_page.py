@@ -27,6 +27,7 @@ from ...decisions.service import CHOICES, parse_time_range
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK
 from ...http.problems import ProblemError, invalid_value_error
+from ...http.store_executor import BulkWork
 from ..lists import list_columns, list_file, optional_time, text_filters
 from ..page_dependencies import (
     BACKGROUND_HEADER,
@@ -168,6 +169,8 @@ async def download_cases(form: str, visit: PageReaderDep, asked: AskedDep) -> Re
         lambda cursor: cases.search(visit.caller, search, MAX_PAGE, cursor),
         _case_row,
         visit.runtime.monotonic,
+        visit.get(BulkWork),
+        visit.caller,
     )
 
 

@@ -29,6 +29,7 @@ from ...feedback.service import FeedbackService, FeedbackStatus
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK
 from ...http.problems import ProblemError, invalid_value_error
+from ...http.store_executor import BulkWork
 from ..lists import list_columns, list_file, optional_time, text_filters
 from ..page_dependencies import Cursor, FormDep, PageReaderDep, PageRequest, PageReviewerDep
 from ..rendering import url_with_query
@@ -103,6 +104,8 @@ async def download_decisions(form: str, visit: PageReaderDep, asked: AskedDep) -
         lambda cursor: decisions.list(visit.caller, filters, cursor=cursor),
         decision_row,
         visit.runtime.monotonic,
+        visit.get(BulkWork),
+        visit.caller,
     )
 
 

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from trustwatch.api.console.lists import rows_as_csv
+from trustwatch.api.csv_rows import rows_as_csv
 
 
 def cell(value: object) -> str:
