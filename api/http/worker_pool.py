@@ -48,7 +48,7 @@ class WorkerPool:
                 )
         except MemoryError:
             raise BodyTooLarge(f"this takes more than {MEMORY_BYTES >> 20} MiB of memory: send or ask less") from None
-        except BrokenWorkerProcess:
+        except (BrokenWorkerProcess, ProcessLookupError):  # the latter by uvloop, if the process is gone already
             raise UnprocessableWork("the process that worked on this request ended: send or ask less") from None
         except TimeoutError:
             raise UnprocessableWork(f"this request took more than {LONGEST_S:g} s: send or ask less") from None

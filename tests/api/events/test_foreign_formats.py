@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -269,6 +275,35 @@ def test_bulk_work_of_a_tenant_is_bounded(site: Any, monkeypatch: pytest.MonkeyP
     assert (long.status_code, long.json()["code"]) == (429, "too_many_requests")
     assert long.headers["retry-after"] == "2" and "of this tenant waits" in long.json()["detail"]
     assert short.status_code == 200 and len(site.logged()) == 1
+
+
+def pool_processes() -> set[int]:
+    """Processes of pools that this process has started."""
+    found = set[int]()
+    for thread in Path(f"/proc/{os.getpid()}/task").iterdir():
+        with contextlib.suppress(OSError):
+            for child in (thread / "children").read_text().split():
+                if b"to_process" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.add(int(child))
+    return found
+
+
+def test_processes_of_the_pool_are_killed_under_load(site: Any) -> None:
+    """Their requests get 422, others their answer; everything that was acknowledged is in the log, and nothing else."""
+    bodies = [spans(*({**SPAN, "spanId": f"{each:08x}{one:08x}"} for one in range(300))) for each in range(16)]
+    killed = 0
+    with ThreadPoolExecutor(8) as senders:
+        answers = [senders.submit(export, site, "/v1/traces", body) for body in bodies]
+        while not all(answer.done() for answer in answers):
+            for process in pool_processes() if killed < 4 else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+                    killed += 1
+            time.sleep(0.05)
+    statuses = [answer.result().status_code for answer in answers]
+
+    assert killed and set(statuses) == {200, 422}
+    assert len(site.logged()) == 300 * statuses.count(200)
 
 
 def refuse_bulk(*_: Any) -> None:
