@@ -11,10 +11,14 @@ from typer.main import get_command
 
 from scripts.settings_table import settings_table
 from trustwatch.api.cli.main import make_app
+from trustwatch.api.events.intake_limits import DISK_RESERVE_MB, MAX_LAG_BYTES
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER
+from trustwatch.api.http.ledger import LIMITS
 from trustwatch.api.http.prometheus_metrics import METRICS
+from trustwatch.api.http.worker_pool import LONGEST_S
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.loading import load_settings
+from trustwatch.ingest.pool_worker import MEMORY_BYTES
 from trustwatch.scoring.store.retention_settings import RetentionKind
 
 from ..support.checkout import ROOT
@@ -103,3 +107,17 @@ def test_commands_and_options_that_are_named_exist() -> None:
             _, command, _ = command.resolve_command(command.make_context("trustwatch", [word]), [word])
         known = {spelt for parameter in command.params for spelt in parameter.opts}
         assert set(re.findall(r" (--[a-z-]+)", rest)) <= known, name + rest
+
+
+def test_the_table_of_limits_has_each_with_its_amount() -> None:
+    section = PAGE.partition("### Limits of a tenant")[2].partition("\n#")[0]
+    rows = dict(re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", section, re.MULTILINE))
+    told = {name: most for names, most in rows.items() for name in re.findall(r"`(\w+)`", names)}
+    raised = re.findall(r'Overloaded\(\s*"(\w+)"', (ROOT / "api/events/intake_limits.py").read_text(encoding="utf-8"))
+
+    assert set(told) == {*LIMITS, *raised}
+    for name, limit in LIMITS.items():
+        shown = f"{limit.amount >> 20} MiB" if limit.amount >= 1 << 20 else f"{limit.amount:,}"
+        assert told[name].startswith(shown)
+    assert f"{MAX_LAG_BYTES >> 20} MiB" in told["lag"] and f"{DISK_RESERVE_MB} MiB" in told["reserve"]
+    assert f"{MEMORY_BYTES >> 20} MiB and {LONGEST_S:.0f} s" in section
