@@ -166,7 +166,8 @@ def main() -> None:
     most = max(MAX_RATIO * p99, FLOOR_MS)
     rows = [("idle", p50, p99, "")]
     for kind, found in turns.items():
-        rows.append((kind, *(statistics.median(turn[at] for turn in found) for at in (0, 1)), said[kind]))
+        middle = [statistics.median(turn[at] for turn in found) for at in (0, 1)]
+        rows.append((kind, middle[0], middle[1], said[kind]))
     table(
         f"Gateway check beside {CONNECTIONS} connections of another tenant",
         ("work", "p50, ms", "p99, ms", "answered"),

@@ -229,12 +229,15 @@ class PackedRecords(Sequence[RawRecord]):
     @overload
     def __getitem__(self, at: slice) -> list[RawRecord]: ...
     def __getitem__(self, at: int | slice) -> RawRecord | list[RawRecord]:
-        if isinstance(at, int):
-            return self._unpacked(at // CHUNK_RECORDS)[at % CHUNK_RECORDS]
-        start, stop, step = at.indices(self._length)
+        wanted = range(self._length)[at]
+        if isinstance(wanted, int):
+            return self._unpacked(wanted // CHUNK_RECORDS)[wanted % CHUNK_RECORDS]
+        if wanted.step != 1:
+            return [self[one] for one in wanted]
+        start, stop = wanted.start, max(wanted.start, wanted.stop)
         first = start // CHUNK_RECORDS
         records = [record for chunk in range(first, -(-stop // CHUNK_RECORDS)) for record in self._unpacked(chunk)]
-        return records[start - first * CHUNK_RECORDS : stop - first * CHUNK_RECORDS : step]
+        return records[start - first * CHUNK_RECORDS : stop - first * CHUNK_RECORDS]
 
     def _unpacked(self, chunk: int) -> list[RawRecord]:
         records = []

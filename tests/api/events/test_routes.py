@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from trustwatch.api.events import slice as events_slice
-from trustwatch.api.http.ledger import Ledger
+from trustwatch.api.http.ledger import LIMITS, Ledger
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
 from trustwatch_client.events import MAX_EVENT_BYTES
@@ -250,6 +250,24 @@ def test_gzip_bombs_and_large_bodies_stop_at_the_bound(shared: Any) -> None:
 
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(413, "body_too_large")] * 3
     assert shared.app.app.state.services.get(Ledger).memory.held_bytes == 0
+
+
+def test_a_tenant_names_so_many_new_agents_an_hour(site: Any, event: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events of further ones are refused and kept; a body with no others is refused as a whole."""
+    monkeypatch.setitem(LIMITS, "agents", LIMITS["agents"]._replace(amount=3))
+
+    def of(agent: str, number: int) -> dict[str, Any]:
+        return event(number) | {"agent": {"id": agent}}
+
+    mixed = site.send([of(f"a{number}", number) for number in range(5)])
+    refused = site.send([of("a8", 8)])
+    known = site.send([of("a1", 9)])
+
+    assert (counts(mixed), counts(known)) == ((3, 0, 2), (1, 0, 0))
+    assert "at most 3" in mixed.json()["rejections"][0]["reason"]
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1200")
+    assert len(site.logged()) == 4 and len(site.logged(RecordKind.DEAD)) == 2
+    assert 'trustwatch_limited_requests_total{limit="agents",source="gateway"} 1.0' in site.client.get("/metrics").text
 
 
 def test_gzip_of_several_members_is_read_whole(site: Any, event: Any) -> None:
