@@ -25,7 +25,7 @@ from trustwatch.scoring.records.dead_letters import RefusedInput
 from trustwatch_client.events import MAX_EVENT_BYTES, MAX_NAMES
 
 from ..http.auth.callers import SourceBinding
-from ..http.ledger import NewAgents
+from ..http.ledger import NewAgents, Party
 from ..settings.access_settings import RegisteredAgent
 
 MAX_CACHED_AGENTS = 65_536
@@ -240,12 +240,13 @@ MAX_DEAD_LETTER_BYTES = MAX_EVENT_BYTES
 """Maximum number of bytes kept of a refused input; an event cannot be larger."""
 
 
-def dead_letter_record(letter_id: str, now_ms: int, source: str, reason: str, path: str, raw: bytes) -> Record:
+def dead_letter_record(letter_id: str, now_ms: int, source: Party, reason: str, path: str, raw: bytes) -> Record:
     """Return the log record of a refused input."""
     if len(raw) > MAX_DEAD_LETTER_BYTES:
         reason = f"{reason} (the first {MAX_DEAD_LETTER_BYTES} of {len(raw)} bytes are kept)"
         raw = raw[:MAX_DEAD_LETTER_BYTES]
-    letter = RefusedInput(letter_id, now_ms, source, reason, path, base64.b64encode(raw).decode())
+    encoded = base64.b64encode(raw).decode()
+    letter = RefusedInput(letter_id, now_ms, source.caller, reason, path, encoded, source.tenant)
     return Record(RecordKind.DEAD, 0, now_ms, msgspec.json.encode(letter), letter_id.encode())
 
 
@@ -283,7 +284,7 @@ class _OpenLetter:
         self._refused += 1
         return True
 
-    def close(self, now_ms: int, source: str) -> RefusedLetter:
+    def close(self, now_ms: int, source: Party) -> RefusedLetter:
         reason, path, around = self._reason, self._path, self._surroundings
         raw = self._held[0].raw if around is None else around.enclose(self._held, short=self._short)
         if self._refused > 1:
@@ -301,7 +302,7 @@ class RefusedRecords:
     """Collects refused records. Records from one enclosing record, or with equal surroundings, share letters."""
 
     now_ms: int
-    source: str
+    source: Party
     letter_id: Callable[[int], str]  # id of the letter whose first record is at a place of the body
     _letters: list[_OpenLetter] = field(default_factory=list, init=False)
     _open: dict[int, _OpenLetter] = field(default_factory=dict, init=False)  # by identity of what they share

@@ -38,7 +38,7 @@ from trustwatch.ingest.scan.claim_reader import (
 from trustwatch.ingest.source import Record, RecordKind
 
 from ..http.auth.callers import SourceBinding
-from ..http.ledger import Overloaded, TooManyAgents
+from ..http.ledger import Overloaded, TooManyAgents, party_of
 from .admission import MAX_CLOCK_AHEAD_S, Admission, RefusedRecords, is_text
 from .intake_limits import IntakeLimits
 
@@ -226,7 +226,9 @@ class _IncomingBody:
         self.only_new_agents = True
         self._refused = (
             RefusedRecords(
-                self.now_ms, self.binding.name, lambda index: record_id(self.now_ms, "edge", f"{self.nonce}:{index}")
+                self.now_ms,
+                party_of(self.binding),
+                lambda index: record_id(self.now_ms, "edge", f"{self.nonce}:{index}"),
             )
             if self.nonce
             else None

@@ -34,7 +34,7 @@ from ..brokers import open_reader, open_writer
 from ..child_process import ChildRuntime, run_child
 from ..composition import open_service_identities, principal_alias
 from ..http.auth.callers import SourceBinding
-from ..http.ledger import TokenBucket
+from ..http.ledger import TokenBucket, party_of
 from ..settings.access_settings import ForeignTopicSettings
 from ..settings.root import Settings
 from .admission import MAX_CLOCK_AHEAD_S, Admission, AgentRegistry, RefusedRecords
@@ -177,7 +177,7 @@ class ForeignTopicReader:
             at_ms = record.timestamp_ms if 0 <= record.timestamp_ms <= now_ms + MAX_CLOCK_AHEAD_S * 1000 else 0
             return record_id(at_ms, "topic", self.settings.topic, partition, record.offset, index)
 
-        refused = RefusedRecords(now_ms, self.settings.name, letter_id)
+        refused = RefusedRecords(now_ms, party_of(self._binding), letter_id)
         try:
             raw_records, skipped = self._parse(record.value, header_texts(record))
         except Exception as error:

@@ -27,6 +27,7 @@ class RefusedInput(msgspec.Struct):
     reason: str
     path: str
     raw: str  # base64
+    room: str = ""  # of `DeadLetter`
 
 
 _refused_input_decoder = msgspec.json.Decoder(RefusedInput)
@@ -48,7 +49,7 @@ def dead_letter_of_refused_input(partition: int, offset: int, record: Record) ->
     except (msgspec.MsgspecError, ValueError) as error:
         return dead_letter_of_record(partition, offset, record, MalformedEvent(f"not a refused input: {error}"))
     what = (refused.source, refused.reason, refused.path, raw)
-    return DeadLetter(refused.letter_id, refused.received_ms, *what, partition, offset)
+    return DeadLetter(refused.letter_id, refused.received_ms, *what, partition, offset, room=refused.room)
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -63,3 +64,4 @@ class DeadLetter(msgspec.Struct, frozen=True):
     partition: int
     offset: int
     replayed_ms: Annotated[int, member("when it was accepted after a replay; null until then", null=True)] = 0
+    room: str = ""  # the tenant, or the source of several tenants, for which it is counted; "" = the pipeline

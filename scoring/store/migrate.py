@@ -39,7 +39,7 @@ from .database import DamagedStore
 from .dialects import dialect_of
 from .sql_schema import METADATA
 
-SCHEMA_REVISION = "0027"
+SCHEMA_REVISION = "0028"
 """Revision of the tables; it rises with each change to a table that a released version has."""
 
 _DROPPED_TABLES = ("case_threads", "saved_views", "shared_views", "checkpoints", "snapshots")

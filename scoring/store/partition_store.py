@@ -232,7 +232,7 @@ def forget_event_ids(connection: Connection, partition: int, before_offset: int 
     connection.execute(gone if before_offset is None else gone.where(EVENT_IDS.c.end_offset <= before_offset))
 
 
-# Dead letters: records that could not become events, kept up to a number of them.
+# Dead letters: records that could not become events, kept up to a number of them for each tenant.
 
 DROPPED_DEAD_LETTERS = "dead_letters.dropped"
 _INSERT_DEAD_LETTER = insert_or_skip(DEAD_LETTERS, "letter_id")
@@ -292,7 +292,7 @@ class DeadLetterStore(TableStore):
 
 
 def write_dead_letters(connection: Connection, letters: Sequence[DeadLetter], capacity: int) -> int:
-    """Store as many of *letters* as fit; count the others and return their number."""
+    """Store as many of *letters* as fit, at most *capacity* for each tenant; count the others, return their number."""
     if not letters:
         return 0
     stored: set[str] = set()
@@ -300,22 +300,26 @@ def write_dead_letters(connection: Connection, letters: Sequence[DeadLetter], ca
         ids = [letter.letter_id for letter in part]
         stored.update(connection.scalars(select(DEAD_LETTERS.c.letter_id).where(DEAD_LETTERS.c.letter_id.in_(ids))))
     fresh = [letter for letter in letters if letter.letter_id not in stored]
-    kept = fresh[: _make_room(connection, len(fresh), capacity)]
+    kept: list[DeadLetter] = []
+    for room in dict.fromkeys(letter.room for letter in fresh):
+        mine = [letter for letter in fresh if letter.room == room]
+        kept += mine[: _make_room(connection, room, len(mine), capacity)]
     _INSERT_DEAD_LETTER.execute(connection, list(map(_LETTER_ROWS.params, kept)))
     dropped = len(fresh) - len(kept)
     if dropped:
         INSERT_COUNTER.execute(connection, {"name": DROPPED_DEAD_LETTERS, "value": 0})
-        mine = COUNTERS.c.name == DROPPED_DEAD_LETTERS
-        connection.execute(update(COUNTERS).where(mine).values(value=COUNTERS.c.value + dropped))
+        counter = COUNTERS.c.name == DROPPED_DEAD_LETTERS
+        connection.execute(update(COUNTERS).where(counter).values(value=COUNTERS.c.value + dropped))
     return dropped
 
 
-def _make_room(connection: Connection, count: int, capacity: int) -> int:
-    """Return how many letters fit. Deletes replayed letters to make room, oldest first, because they are not needed."""
-    stored = connection.execute(select(func.count()).select_from(DEAD_LETTERS)).scalar_one()
+def _make_room(connection: Connection, room: str, count: int, capacity: int) -> int:
+    """Return how many letters fit. Deletes replayed letters of the room, oldest first, because they are not needed."""
+    mine = DEAD_LETTERS.c.room == room
+    stored = connection.execute(select(func.count()).select_from(DEAD_LETTERS).where(mine)).scalar_one()
     missing = stored + count - capacity
     if missing > 0:
-        key = DEAD_LETTERS.c.letter_id
-        replayed = select(key).where(DEAD_LETTERS.c.replayed_ms > 0).order_by(DEAD_LETTERS.c.replayed_ms).limit(missing)
+        key, at_ms = DEAD_LETTERS.c.letter_id, DEAD_LETTERS.c.replayed_ms
+        replayed = select(key).where(mine, at_ms > 0).order_by(at_ms).limit(missing)
         stored -= connection.execute(delete(DEAD_LETTERS).where(key.in_(replayed))).rowcount
     return max(0, capacity - stored)

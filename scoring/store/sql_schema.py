@@ -270,6 +270,7 @@ DEAD_LETTERS = struct_table(
     "dead_letters",
     Index("ix_dead_letters_time", "received_ms", "letter_id"),
     Index("ix_dead_letters_replayed", "replayed_ms", "received_ms"),
+    Index("ix_dead_letters_room", "room", "replayed_ms"),
     key=("letter_id",),
     defaults=True,
 )

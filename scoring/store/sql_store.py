@@ -97,7 +97,8 @@ class SqlStore:
     def commit(self, commit: Commit) -> int:
         """Write all of *commit* in one transaction, or nothing.
 
-        Returns the number of dead letters that were counted but not stored, because `max_dead_letters` was reached.
+        Returns the number of dead letters that were counted but not stored, because their tenant has
+        `max_dead_letters`.
         Raises Fenced unless the stored position equals `commit.expected`. After Unavailable the outcome is unknown:
         read `partitions.position` and continue from there.
         """

@@ -75,8 +75,9 @@ def alert(number: int, **values: object) -> OutboxRow:
     return msgspec.structs.replace(row, **values)
 
 
-def letter(number: int, source: str = "gw") -> DeadLetter:
-    return DeadLetter(f"L{number:04}", NOW + number, source, "not JSON", "$", b"\xfe\x00raw", 0, number)
+def letter(number: int, source: str = "gw", room: str = "acme") -> DeadLetter:
+    raw = b"\xfe\x00raw"
+    return DeadLetter(f"L{number:04}", NOW + number, source, "not JSON", "$", raw, 0, number, room=room)
 
 
 def write(store: SqlStore, partition: int = 0, **parts: object) -> int:
@@ -430,6 +431,16 @@ def test_dead_letters(store: SqlStore) -> None:
     assert store.dead_letters.get("L0003", sources={"other"}) is None
     assert [one.offset for one in store.dead_letters.page(replayed=False).items] == [2, 1]
     assert [one.offset for one in store.dead_letters.page(replayed=True).items] == [3]
+
+
+def test_each_tenant_has_its_own_room_for_dead_letters(store: SqlStore) -> None:
+    store.max_dead_letters = 3
+    write(store, dead_letters=[letter(number) for number in range(3)])
+    store.dead_letters.mark_replayed(["L0000"], NOW)
+    mixed = [letter(10, room="globex"), letter(11), letter(12, room="globex"), letter(13), letter(14, room="")]
+
+    assert write(store, dead_letters=mixed) == 1
+    assert sorted(one.offset for one in store.dead_letters.page().items) == [1, 2, 10, 11, 12, 14]
 
 
 def test_full_dead_letters_are_counted(store: SqlStore) -> None:

@@ -40,6 +40,7 @@ from trustwatch.api.http.auth.token_verification import (
     unverified_issuer,
     verify_token,
 )
+from trustwatch.api.http.ledger import Party
 from trustwatch.api.http.problems import ProblemError
 from trustwatch.api.settings.access_settings import IssuerSettings, ProofSettings
 from trustwatch.api.shared_signals.service import (
@@ -239,7 +240,7 @@ def _check_records(parser: FormatParser, value: bytes, headers: Mapping[str, str
         assert error.reason
         return
     assert skipped >= 0
-    refused = RefusedRecords(0, "fuzz", str)
+    refused = RefusedRecords(0, Party("fuzz", "fuzz"), str)
     kept = sum(_check_record(record, refused, index) for index, record in enumerate(records[:50]))
     kept += sum(len(letter.record.payload) for letter in refused.letters())
     held = len(value) + sum(map(len, headers.values()))

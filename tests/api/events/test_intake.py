@@ -22,6 +22,7 @@ from trustwatch.api.events.intake import (
 )
 from trustwatch.api.events.intake_limits import IntakeLimits
 from trustwatch.api.http.auth.callers import SourceBinding
+from trustwatch.api.http.ledger import party_of
 from trustwatch.api.settings.access_settings import EventSourceSettings
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.raw_records import RawRecord
@@ -78,7 +79,7 @@ def one_by_one(bodies: list[list[RawRecord]], binding: SourceBinding) -> tuple[l
             except (MalformedEvent, SourceNotAllowed) as error:
                 letter = record_id(NOW_MS, "edge", f"id-{number}:{index}")
                 receipt.reject(Rejection(index, error.path, error.reason, letter))
-                record = dead_letter_record(letter, NOW_MS, binding.name, error.reason, error.path, parcel.raw)
+                record = dead_letter_record(letter, NOW_MS, party_of(binding), error.reason, error.path, parcel.raw)
                 letters.append(record._replace(key=b""))  # the log on disk does not keep it
                 continue
             if record.id_hash in seen:

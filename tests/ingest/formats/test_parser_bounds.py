@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from trustwatch.api.events.admission import Admission, AgentRegistry, RefusedRecords
 from trustwatch.api.http.auth.callers import SourceBinding
+from trustwatch.api.http.ledger import Party, party_of
 from trustwatch.api.settings.access_settings import EventSourceSettings
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
@@ -129,7 +130,7 @@ def hostile(draw: st.DrawFn, name: str) -> bytes:
 
 def outcome(name: str, value: bytes) -> tuple[int, int]:
     """How many records a value has, and the bytes that they take in the log."""
-    letters = RefusedRecords(NOW_MS, SENDER.name, lambda index: record_id(NOW_MS, "edge", index))
+    letters = RefusedRecords(NOW_MS, party_of(SENDER), lambda index: record_id(NOW_MS, "edge", index))
     admission = Admission(AgentRegistry(()))
     try:
         records, skipped = create_parser(name, COPIES if name == "mapping" else None)(value, {})
@@ -193,7 +194,7 @@ def test_what_surrounds_refused_records_is_kept_once(name: str, long: int) -> No
 def test_refused_spans_of_a_resource_are_sent_again_from_their_letters() -> None:
     """Nothing is lost: the letters hold all spans, each with its resource and scope."""
     value = shared("otlp", 60_000, 1_000)
-    letters = RefusedRecords(NOW_MS, "otel", str)
+    letters = RefusedRecords(NOW_MS, Party("otel", "otel"), str)
     records = create_parser("otlp")(value, {}).records
     ids = [letters.add(record, MalformedEvent("no"), index) for index, record in enumerate(records)]
     closed = letters.letters()
@@ -214,7 +215,7 @@ def test_a_very_long_resource_is_whole_in_the_first_letter_alone() -> None:
     attributes += [{"key": "note", "value": {"stringValue": "x" * 100_000}}]
     spans = [{"startTimeUnixNano": "soon", "name": "x" * 100_000}] * 4
     body = {"resourceSpans": [{"resource": {"attributes": attributes}, "scopeSpans": [{"spans": spans}]}]}
-    letters = RefusedRecords(NOW_MS, "otel", str)
+    letters = RefusedRecords(NOW_MS, Party("otel", "otel"), str)
     for index, record in enumerate(create_parser("otlp")(json.dumps(body).encode(), {}).records):
         letters.add(record, MalformedEvent("no"), index)
 
